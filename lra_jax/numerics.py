@@ -1,0 +1,105 @@
+"""Arithmetic that stays exact where this algorithm works: near 1e-25 and near 1.
+
+Local targets shrink by orders of magnitude per time step. Norms here do not
+underflow, differences of nearby tanh values do not cancel, and matrix products do
+not silently lose bits. Everything that follows is built on these four functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a @ b` at the highest precision, unless the caller asked for another one.
+
+    TF32 or bfloat16 passes would change the results of local learning. A surrounding
+    `jax.default_matmul_precision(...)` (or that configuration value) is a request for
+    another precision, and is respected.
+    """
+    asked = jax.config.jax_default_matmul_precision
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST if asked is None else None)
+
+
+def tanh_difference(z_a: jax.Array, z_b: jax.Array, d: jax.Array) -> jax.Array:
+    """tanh(a) - tanh(b) = tanh(d) ⊙ (1 - tanh(a) tanh(b)),  d = a - b.
+
+    Accurate at every size of d, where the direct difference keeps no digit once
+    |d| is below the rounding of a (1e-7 in float32).
+
+    Args:
+      z_a: tanh(a).
+      z_b: tanh(b), same shape.
+      d: a - b, same shape, known better than a and b are.
+    """
+    return jnp.tanh(d) * (1 - z_a * z_b)
+
+
+def norm(x: jax.Array, *, axis: int | None = None) -> jax.Array:
+    """Euclidean norm with the reduced axes kept: M ‖x / M‖, M = max|x|.
+
+    Squares of float32 entries below 1e-19 vanish; those of x / M do not.
+
+    Args:
+      x: any shape.
+      axis: axis of the norm; None means all of them (Frobenius).
+    """
+    scale, _, unit_norm = _unit(x, axis)
+    return scale * unit_norm
+
+
+class Normalized(NamedTuple):
+    """A gradient after Normalize, with its norm (reduced axes kept)."""
+
+    value: jax.Array
+    norm: jax.Array
+
+
+Normalization = Callable[..., Normalized]
+
+
+def clip(delta: jax.Array, c: ArrayLike, *, axis: int | None = None) -> Normalized:
+    """Normalize(Δ, c) of Algorithm 1:  Δ ← c Δ / ‖Δ‖  if ‖Δ‖ ≥ c, else Δ.
+
+    Args:
+      delta: `[B, H]`, one Δhₜ per sample (axis=-1), or a weight gradient
+        (axis=None).
+      c: `[]` the bound, may be traced; c ≤ 0 leaves Δ as it is.
+      axis: axis of the norm; None means all of them (Frobenius).
+    """
+    scale, unit, unit_norm = _unit(delta, axis)
+    size = scale * unit_norm
+    c = jnp.asarray(c, delta.dtype)
+    bound = (c > 0) & (size >= c)
+    # `unit_norm` is at least 1 wherever delta is not 0, so the unused branch is finite.
+    value = jnp.where(bound, unit * (c / jnp.where(bound, unit_norm, 1)), delta)
+    return Normalized(value, jnp.where(bound, c, size))
+
+
+def force(delta: jax.Array, c: ArrayLike, *, axis: int | None = None) -> Normalized:
+    """Forced normalisation (the paper's Fig. 3):  Δ ← c Δ / ‖Δ‖  always; 0 stays 0.
+
+    Arguments as for `clip`; c ≤ 0 leaves Δ as it is.
+    """
+    scale, unit, unit_norm = _unit(delta, axis)
+    c = jnp.asarray(c, delta.dtype)
+    # A NaN must not pass for a zero: `~(scale == 0)` holds for both large and NaN.
+    bound = (c > 0) & ~(scale == 0)
+    value = jnp.where(bound, unit * (c / jnp.where(bound, unit_norm, 1)), delta)
+    return Normalized(value, jnp.where(bound, c, scale * unit_norm))
+
+
+NORMALIZATIONS: dict[str, Normalization] = {"clip": clip, "force": force}
+
+
+def _unit(x: jax.Array, axis: int | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """M = max|x|, x / M and ‖x / M‖, reduced axes kept; 0 stays 0."""
+    scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
+    unit = x / jnp.where(scale == 0, 1, scale)
+    return scale, unit, jnp.sqrt(jnp.sum(unit * unit, axis=axis, keepdims=True))

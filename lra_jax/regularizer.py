@@ -1,0 +1,73 @@
+"""Ω, the regulariser in the direction of the update (eq. 5-7, Algorithm 2).
+
+For each pair (t-1, t), t ≥ 1, and each sample, with u = ∂Lₜ/∂hₜ constant:
+
+    v = (u W_hhᵀ) ⊙ σ'(hₜ₋₁),   ρ = ‖v‖ / ‖u‖,   Ωₜ = (ρ - 1)²
+
+Note: Algorithm 2 prints Ω = ρ, whose descent would promote vanishing; eq. 5 has
+(ρ - 1)². Its line 2 differentiates Lₜ with respect to hₜ₊₁, on which Lₜ does not
+depend; the pair is (t-1, t) here, where v is what line 21 of Algorithm 1 computes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lra_jax import numerics
+
+# Below this max|u| a sample has no error left whose direction could be preserved.
+MIN_ERROR = 1e-30
+
+
+class NormPreservation(NamedTuple):
+    """Ω per sample and the factors of its gradients; all finite, 0 where u vanishes.
+
+        ∂Ω/∂hₜ₋₁ = a
+        ∂Ω/∂W_hh = mean_b [ left ᵀ right + zₜ₋₂ᵀ a ]     direct, and via hₜ₋₁
+        ∂Ω/∂W_xh = mean_b xₜ₋₁ᵀ a,   ∂Ω/∂b_h = mean_b a   only via hₜ₋₁
+    """
+
+    value: jax.Array  # [B] Ω
+    a: jax.Array  # [B, H]
+    left: jax.Array  # [B, H] = M ω ⊙ σ'(hₜ₋₁), M = max|u| per sample
+    right: jax.Array  # [B, H] = u / M
+
+
+def norm_preservation(
+    u: jax.Array, u_back: jax.Array, z_prev: jax.Array
+) -> NormPreservation:
+    """Ω = (‖v‖/‖u‖ - 1)² and its gradients in closed form.
+
+        ω = 2 (ρ - 1) v / (‖v‖ ‖u‖)                       = ∂Ω/∂v
+        a = -2 ω ⊙ (u W_hhᵀ) ⊙ z ⊙ σ',   σ' = 1 - z²      = ∂Ω/∂h
+
+    Everything is computed on u / max|u|: Ω and its gradients do not change with the
+    scale of u, and the squares of a tiny u would vanish.
+
+    Args:
+      u: `[B, H]`, ∂L/∂hₜ, held constant.
+      u_back: `[B, H]`, u W_hhᵀ, the product that the caller has anyway.
+      z_prev: `[B, H]`, tanh of the pre-activation whose step is regularised.
+    """
+    max_u = jnp.max(jnp.abs(u), axis=-1, keepdims=True)
+    # A NaN is no vanished error: it must stay visible.
+    alive = ~(max_u < MIN_ERROR)
+    scale = jnp.where(alive, max_u, 1)
+    u, u_back = u / scale, u_back / scale
+    dz = 1 - z_prev**2
+    v = u_back * dz
+    norm_u, norm_v = numerics.norm(u, axis=-1), numerics.norm(v, axis=-1)
+    safe_u = jnp.where(alive, norm_u, 1)
+    rho = norm_v / safe_u
+    flows = alive & ~(norm_v == 0)
+    direction = v / jnp.where(flows, norm_v, 1)
+    omega = jnp.where(flows, 2 * (rho - 1) * direction / safe_u, 0)
+    return NormPreservation(
+        value=jnp.where(alive, (rho - 1) ** 2, 0)[:, 0],
+        a=-2 * omega * u_back * z_prev * dz,
+        left=omega * dz,
+        right=u,
+    )

@@ -1,0 +1,18 @@
+"""The learning rules: one factory per file, and the one table of them."""
+
+from collections.abc import Callable
+
+from lra_jax import types
+from lra_jax.rules.bptt import bptt
+from lra_jax.rules.lra_diff import lra_diff
+from lra_jax.rules.readout_only import readout_only
+from lra_jax.rules.tptt import tptt
+
+RULES: dict[str, Callable[..., types.LearningRule]] = {
+    "bptt": bptt,
+    "lra_diff": lra_diff,
+    "readout_only": readout_only,
+    "tptt": tptt,
+}
+
+__all__ = ["RULES", "bptt", "lra_diff", "readout_only", "tptt"]

@@ -1,0 +1,39 @@
+"""What a rule's factory checks of its arguments, before anything is traced."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def check_choices(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Raises ValueError where a `Literal` argument of `factory` is none of its values.
+
+    The message has the allowed values and the nearest one.
+    """
+    for name, hint in typing.get_type_hints(factory).items():
+        if typing.get_origin(hint) is not typing.Literal:
+            continue
+        allowed, value = typing.get_args(hint), values[name]
+        if value not in allowed:
+            near = difflib.get_close_matches(str(value), allowed, n=1)
+            hint_text = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{name}: expected one of {', '.join(map(repr, allowed))}, "
+                f"got {value!r}{hint_text}"
+            )
+
+
+def check_scalars(**values: ArrayLike) -> None:
+    """Raises ValueError where a value is not a scalar (traced ones count by shape)."""
+    for name, value in values.items():
+        if jnp.ndim(value) != 0:
+            raise ValueError(
+                f"{name}: expected a scalar, got an array of shape {jnp.shape(value)}; "
+                "to try several values, make the rule inside a vmapped function"
+            )

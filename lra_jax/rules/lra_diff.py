@@ -1,0 +1,145 @@
+"""RNN-LRA-diff: Algorithm 1 of the paper, and with λ > 0 its Algorithm 2."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lra_jax import gradients, losses, numerics, rnn, targets, types
+from lra_jax.rules import arguments
+
+
+def lra_diff(
+    *,
+    gamma: ArrayLike,
+    num_refinements: ArrayLike = 1,
+    lambda_: ArrayLike = 0.0,
+    c0: ArrayLike = 0.0,
+    c1: ArrayLike = 0.0,
+    local_loss: Literal["mse", "log_penalty"] = "mse",
+    reduction: Literal["mean", "sum"] = "mean",
+    normalization: Literal["clip", "force"] = "clip",
+    refinement: Literal["fixed", "overwrite"] = "fixed",
+    update_first_step: bool = True,
+    output_loss: types.OutputLoss = losses.cross_entropy,
+) -> types.LearningRule:
+    """Difference target propagation by gradient steps: local representation alignment.
+
+    Every state hₜ gets a target ĥₜ, found by K descent steps on the local loss of the
+    step above it; the weights of step t descend the local loss L(zₜ, ẑₜ), with ẑₜ and
+    zₜ₋₁ constant. Per step t, uₜ = s ℓ'(zₜ - ẑₜ) ⊙ σ'(hₜ):
+
+        ∇W_hhᵗ = Normalize( mean_b zₜ₋₁ᵀ uₜ + λ ∂Ωₜ/∂W_hh, c0 )      and so W_xh, b_h
+
+    Numbers may be traced arrays: make the rule inside a vmapped function and its
+    hyper-parameters are data.
+
+    Args:
+      gamma: γ, size of a target's step.
+      num_refinements: K ≥ 1, descent steps per target.
+      lambda_: λ, weight of Ω in targets and weights. A plain Python 0 leaves Ω out of
+        the compiled program; a traced 0 gives the same numbers.
+      c0: bound of the weight gradients of each step (Frobenius); 0 is none.
+      c1: bound of each sample's Δhₜ (Euclidean); 0 is none.
+      local_loss: ℓ(e) = e² or log(1 + e²).
+      reduction: s = 1/H, as eq. 8, or s = 1, the plain sum of the original LRA.
+      normalization: "clip" bounds norms, "force" sets them (the paper's Fig. 3).
+      refinement: "fixed" keeps the target of the step above during the K loop, as in
+        the original LRA; "overwrite" is Algorithm 1's lines 24-25 as printed.
+      update_first_step: whether t = 0 trains the weights too.
+      output_loss: E.
+
+    Returns:
+      A rule without state. All fields of its `RuleInfo` are set.
+
+    Raises:
+      ValueError: an unknown choice, K below 1, or a number that is not a scalar.
+
+    Note: Algorithm 1's loop ends at t = 1, which leaves the first input untrained;
+    eq. 1 counts it. `update_first_step=False` is the loop as printed.
+    """
+    arguments.check_choices(lra_diff, locals())
+    arguments.check_scalars(
+        gamma=gamma, num_refinements=num_refinements, lambda_=lambda_, c0=c0, c1=c1
+    )
+    if isinstance(num_refinements, int) and num_refinements < 1:
+        raise ValueError(f"num_refinements: expected at least 1, got {num_refinements}")
+    normalize = numerics.NORMALIZATIONS[normalization]
+    without_omega = isinstance(lambda_, int | float) and lambda_ == 0
+
+    def init(key: jax.Array, params: types.Params) -> types.EmptyState:
+        del key, params
+        return types.EmptyState()
+
+    def grads(
+        key: jax.Array,
+        params: types.Params,
+        rule_state: types.EmptyState,
+        batch: types.Batch,
+    ) -> tuple[types.Params, types.EmptyState, types.RuleInfo]:
+        del key
+        input_size, hidden_size = params.w_xh.shape
+        dtype = params.w_hh.dtype
+        weight = None if without_omega else jnp.asarray(lambda_, dtype)
+        step = targets.TargetStep(
+            gamma=jnp.asarray(gamma, dtype),
+            num_refinements=num_refinements,
+            lambda_=weight,
+            local_loss=losses.LOCAL_LOSSES[local_loss],
+            scale={"mean": 1 / hidden_size, "sum": 1.0}[reduction],
+            normalize=functools.partial(normalize, c=c1, axis=-1),
+            refinement=refinement,
+        )
+        trace = rnn.forward(params, batch.inputs)
+        found = targets.propagate(params, trace, batch.labels, output_loss, step)
+
+        x, z_prev, u = batch.inputs, gradients.previous(trace.z), found.u
+        if not update_first_step:
+            u = u.at[0].set(0)
+
+        def local(x: jax.Array, z_prev: jax.Array, q: jax.Array) -> Any:
+            return gradients.local_gradients(x, z_prev, q, input_size)
+
+        def plain(now: Any) -> gradients.HiddenGrads:
+            return local(now["x"], now["z_prev"], now["u"])
+
+        def regularized(now: Any) -> gradients.HiddenGrads:
+            # Via hₜ₋₁, ∂Ωₜ is the shared formula one step earlier, with error a.
+            omega = now["omega"]
+            grad = plain(now)
+            earlier = local(now["x_prev"], now["z_prev_prev"], omega.a)
+            direct = gradients.mean_outer(omega.left, omega.right)
+            return gradients.HiddenGrads(
+                w_xh=grad.w_xh + weight * earlier.w_xh,
+                w_hh=grad.w_hh + weight * (direct + earlier.w_hh),
+                b_h=grad.b_h + weight * earlier.b_h,
+            )
+
+        steps = {"x": x, "z_prev": z_prev, "u": u}
+        if found.omega is not None:
+            # Ω of t = 0 is 0: which input stands there for x₋₁ does not matter.
+            steps["x_prev"] = jnp.concatenate([x[:1], x[:-1]])
+            steps["z_prev_prev"] = gradients.previous(z_prev)
+            steps["omega"] = found.omega
+        summed = gradients.sum_over_time(
+            plain if found.omega is None else regularized,
+            steps,
+            params,
+            functools.partial(normalize, c=c0),
+        )
+        pi = output_loss.grad(trace.logits, batch.labels)
+        w_hy, b_y = gradients.readout_gradients(trace.z[-1], pi)
+        info = types.RuleInfo(
+            loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
+            local_loss=jnp.mean(found.local_loss, axis=1),
+            target_step_norm=jnp.mean(found.step_norm, axis=1),
+            w_hh_grad_norm=summed.w_hh_norm,
+            w_xh_grad_norm=summed.w_xh_norm,
+        )
+        return types.Params(*summed.grads, w_hy, b_y), rule_state, info
+
+    return types.LearningRule(init, grads)

@@ -1,0 +1,40 @@
+"""A frozen reservoir with a trained readout: the control of every claim."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lra_jax import gradients, losses, rnn, types
+
+
+def readout_only(
+    *, output_loss: types.OutputLoss = losses.cross_entropy
+) -> types.LearningRule:
+    """∇W_hy and ∇b_y of E; all other gradients are 0.
+
+    What a rule reaches beyond this is what its hidden weights have learned.
+
+    Args:
+      output_loss: E.
+    """
+
+    def init(key: jax.Array, params: types.Params) -> types.EmptyState:
+        del key, params
+        return types.EmptyState()
+
+    def grads(
+        key: jax.Array,
+        params: types.Params,
+        rule_state: types.EmptyState,
+        batch: types.Batch,
+    ) -> tuple[types.Params, types.EmptyState, types.RuleInfo]:
+        del key
+        trace = rnn.forward(params, batch.inputs)
+        pi = output_loss.grad(trace.logits, batch.labels)
+        w_hy, b_y = gradients.readout_gradients(trace.z[-1], pi)
+        frozen = jax.tree.map(jnp.zeros_like, params)
+        loss = jnp.mean(output_loss.value(trace.logits, batch.labels))
+        return frozen._replace(w_hy=w_hy, b_y=b_y), rule_state, types.RuleInfo(loss)
+
+    return types.LearningRule(init, grads)

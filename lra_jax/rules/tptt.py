@@ -1,0 +1,189 @@
+"""TPTT: target propagation through time with a learned inverse, in z-space."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from lra_jax import gradients, losses, numerics, rnn, types
+from lra_jax.numerics import matmul, tanh_difference
+from lra_jax.rules import arguments
+from lra_jax.rules import bptt as bptt_rule
+
+
+class Inverse(NamedTuple):
+    """The learned inverse G(x, z) = tanh(x W_xh + z V + c)."""
+
+    v: jax.Array  # [H, H] V
+    c: jax.Array  # [H]
+
+
+class TPTTState(NamedTuple):
+    """The inverse and the velocity of its Nesterov momentum."""
+
+    inverse: Inverse
+    velocity: Inverse
+
+
+def sample_noise(
+    key: jax.Array, shape: tuple[int, ...], std: ArrayLike, dtype: jnp.dtype
+) -> jax.Array:
+    """n ~ N(0, std²), what the inverse is trained around."""
+    return jnp.asarray(std, dtype) * jax.random.normal(key, shape, dtype)
+
+
+def inverse_gradients(
+    params: types.Params,
+    inverse: Inverse,
+    projected: jax.Array,
+    z: jax.Array,
+    noise: jax.Array,
+) -> Inverse:
+    """∇V and ∇c of the loss of reconstruction, its inputs constant.
+
+        z̃ₜ₋₁ = zₜ₋₁ + nₜ,  fₜ = F(xₜ, z̃ₜ₋₁),   loss = Σₜ mean_{b,i} (G(xₜ, fₜ) - z̃ₜ₋₁)²
+        gₜ = 2/(B H) (Gₜ - z̃ₜ₋₁) ⊙ (1 - Gₜ²);   ∇V = Σₜ fₜᵀ gₜ;   ∇c = Σₜ Σ_b gₜ
+
+    Args:
+      params: the weights; G shares W_xh.
+      inverse: V and c.
+      projected: `[T, B, H]`, xₜ W_xh + b_h.
+      z: `[T, B, H]` of the forward pass.
+      noise: `[T, B, H]`.
+    """
+    noisy = gradients.previous(z) + noise
+    f = jnp.tanh(matmul(noisy, params.w_hh) + projected)
+    x_w = projected - params.b_h[None, None]
+    g_out = jnp.tanh(x_w + matmul(f, inverse.v) + inverse.c[None, None])
+    batch_size, hidden_size = z.shape[1:]
+    g = 2 / (batch_size * hidden_size) * (g_out - noisy) * (1 - g_out**2)
+    rows = (-1, hidden_size)
+    return Inverse(
+        v=matmul(f.reshape(rows).T, g.reshape(rows)), c=jnp.sum(g, axis=(0, 1))
+    )
+
+
+def tptt(
+    *,
+    target_lr: ArrayLike = 0.1,
+    feedback_lr: ArrayLike = 0.001,
+    noise_std: ArrayLike = 0.0,
+    feedback_momentum: ArrayLike = 0.9,
+    w_xh_update: Literal["tptt", "bptt"] = "tptt",
+    output_loss: types.OutputLoss = losses.cross_entropy,
+) -> types.LearningRule:
+    """Difference target propagation through time (Manchev & Spratling, JMLR 2020).
+
+        F(x, z) = tanh(z W_hh + x W_xh + b_h)       G(x, z) = tanh(x W_xh + z V + c)
+        ẑ_{T-1} = z_{T-1} - target_lr ∂E/∂z_{T-1}
+        ẑₜ₋₁ = zₜ₋₁ - G(xₜ, zₜ) + G(xₜ, ẑₜ),   t = T-1 .. 1
+        L_b = (1/H) ‖zₜ - ẑₜ‖²,   qₜ = (2/H) (zₜ - ẑₜ) ⊙ σ'ₜ,   zₜ₋₁ and ẑₜ constant
+
+    One call trains the inverse on the batch first, and uses it updated. Like the
+    original, ∂E/∂z carries the 1/B of the batch mean.
+
+    Args:
+      target_lr: size of the top target's step.
+      feedback_lr: learning rate of V and c.
+      noise_std: standard deviation of the noise that the inverse is trained with.
+      feedback_momentum: Nesterov momentum of V and c.
+      w_xh_update: "tptt", the shared formula, or "bptt", the exact gradient of E.
+      output_loss: E.
+
+    Returns:
+      A rule whose state is V, c and their velocities. All fields of `RuleInfo` are
+      set; `target_step_norm` is ‖ẑₜ - zₜ‖.
+
+    Raises:
+      ValueError: an unknown choice, or a number that is not a scalar.
+    """
+    arguments.check_choices(tptt, locals())
+    arguments.check_scalars(
+        target_lr=target_lr,
+        feedback_lr=feedback_lr,
+        noise_std=noise_std,
+        feedback_momentum=feedback_momentum,
+    )
+
+    def init(key: jax.Array, params: types.Params) -> TPTTState:
+        shape, dtype = params.w_hh.shape, params.w_hh.dtype
+        inverse = Inverse(
+            v=jax.nn.initializers.orthogonal()(key, shape, dtype),
+            c=jnp.zeros_like(params.b_h),
+        )
+        return TPTTState(inverse, jax.tree.map(jnp.zeros_like, inverse))
+
+    def descend(state: TPTTState, gradient: Inverse) -> TPTTState:
+        """velocity ← μ velocity - rate ∇;   (V, c) ← (V, c) + μ velocity - rate ∇."""
+        dtype = gradient.v.dtype
+        mu = jnp.asarray(feedback_momentum, dtype)
+        step = jax.tree.map(lambda g: jnp.asarray(feedback_lr, dtype) * g, gradient)
+        velocity = jax.tree.map(lambda w, s: mu * w - s, state.velocity, step)
+        inverse = jax.tree.map(
+            lambda p, w, s: p + mu * w - s, state.inverse, velocity, step
+        )
+        return TPTTState(inverse, velocity)
+
+    def errors(
+        params: types.Params,
+        inverse: Inverse,
+        projected: jax.Array,
+        z: jax.Array,
+        pi: jax.Array,
+    ) -> jax.Array:
+        """zₜ - ẑₜ for all t, `[T, B, H]`, carried as the difference that it is."""
+
+        def step(
+            error: jax.Array, now: tuple[jax.Array, jax.Array]
+        ) -> tuple[jax.Array, jax.Array]:
+            x_w, z_t = now
+            # G(xₜ, zₜ) - G(xₜ, ẑₜ), whose pre-activations differ by (zₜ - ẑₜ) V.
+            a, d = x_w + matmul(z_t, inverse.v) + inverse.c[None], matmul(error, inverse.v)
+            error = tanh_difference(jnp.tanh(a), jnp.tanh(a - d), d)
+            return error, error
+
+        rate = jnp.asarray(target_lr, z.dtype) / z.shape[1]
+        top = rate * matmul(pi, params.w_hy.T)
+        x_w = projected - params.b_h[None, None]
+        _, below = lax.scan(step, top, (x_w[1:], z[1:]), reverse=True)
+        return jnp.concatenate([below, top[None]])
+
+    def grads(
+        key: jax.Array,
+        params: types.Params,
+        rule_state: TPTTState,
+        batch: types.Batch,
+    ) -> tuple[types.Params, TPTTState, types.RuleInfo]:
+        trace = rnn.forward(params, batch.inputs)
+        z, hidden_size = trace.z, params.w_hh.shape[0]
+        projected = rnn.project_inputs(params, batch.inputs)
+        noise = sample_noise(key, z.shape, noise_std, z.dtype)
+        state = descend(
+            rule_state,
+            inverse_gradients(params, rule_state.inverse, projected, z, noise),
+        )
+        pi = output_loss.grad(trace.logits, batch.labels)
+        e = errors(params, state.inverse, projected, z, pi)
+        q = 2 / hidden_size * e * (1 - z**2)
+        summed = gradients.sum_local_gradients(params, batch.inputs, z, q)
+        hidden, w_xh_norm = summed.grads, summed.w_xh_norm
+        if w_xh_update == "bptt":
+            exact = gradients.sum_local_gradients(
+                params, batch.inputs, z, bptt_rule.backward(params, trace, pi)
+            )
+            hidden, w_xh_norm = hidden._replace(w_xh=exact.grads.w_xh), exact.w_xh_norm
+        info = types.RuleInfo(
+            loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
+            local_loss=jnp.mean(jnp.sum(e * e, axis=-1), axis=1) / hidden_size,
+            target_step_norm=jnp.mean(numerics.norm(e, axis=-1)[..., 0], axis=1),
+            w_hh_grad_norm=summed.w_hh_norm,
+            w_xh_grad_norm=w_xh_norm,
+        )
+        readout = gradients.readout_gradients(z[-1], pi)
+        return types.Params(*hidden, *readout), state, info
+
+    return types.LearningRule(init, grads)

@@ -1,0 +1,61 @@
+"""What a task is, and where its informative symbols may stand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+from lra_jax import losses, types
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task whose data are drawn on the device.
+
+    Attributes:
+      draw: `(key, batch_size, seq_len) -> Batch`, for a `seq_len` that is possible.
+      input_size: X, number of symbols or of input channels.
+      output_size: Y.
+      min_seq_len: smallest possible T.
+      chance: fraction of samples that a constant answer gets right.
+      output_loss: E, and what counts as an error.
+    """
+
+    draw: Callable[[jax.Array, int, int], types.Batch]
+    input_size: int
+    output_size: int
+    min_seq_len: int
+    chance: float
+    output_loss: types.OutputLoss = losses.cross_entropy
+
+    def sample(self, key: jax.Array, batch_size: int, seq_len: int) -> types.Batch:
+        """A batch of independent samples.
+
+        Args:
+          key: consumed.
+          batch_size: B ≥ 1.
+          seq_len: T ≥ `min_seq_len`.
+
+        Returns:
+          `Batch(inputs, labels)`: `[T, B]` int32 and `[B]` int32 for tasks of
+          symbols.
+
+        Raises:
+          ValueError: an impossible `seq_len` or `batch_size`.
+        """
+        for name, value, least in (
+            ("seq_len", seq_len, self.min_seq_len),
+            ("batch_size", batch_size, 1),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(
+                    f"{name}: expected an integer of at least {least}, got {value!r}"
+                )
+        return self.draw(key, batch_size, seq_len)
+
+
+def position(seq_len: int, fraction: float) -> int:
+    """int(T · fraction), as every generator in circulation computes it."""
+    return int(seq_len * fraction)

@@ -1,0 +1,156 @@
+"""The types that everything else speaks in, and the dictionary of names.
+
+Letters for axes: `T` time, `B` batch, `X` inputs, `H` hidden units, `Y` outputs.
+Arrays are time-major, vectors are rows, and time is 0-based: t = 0 .. T-1.
+
+    code                 the paper
+    -------------------  --------------------------------------------------------
+    lr                   α, learning rate of the weights
+    gamma                γ, size of a target's step
+    lambda_              λ, weight of Ω (`lambda` in a config file)
+    num_refinements      K, iterations per target
+    c0, c1               bounds of Normalize: of weight gradients, of Δh
+    h, z                 hₜ pre-activation, zₜ = tanh(hₜ)
+    h_hat, z_hat         ĥₜ, ẑₜ targets
+    h_bar                h̄ₜ, iterate of the K loop
+    d, d_bar             hₜ - ĥₜ, hₜ - h̄ₜ: displacements (what the code carries)
+    u, v, rho            ∂L/∂hₜ, (u W_hhᵀ) ⊙ σ'(hₜ₋₁), ‖v‖ / ‖u‖
+    loss, local_loss     E, Lₜ
+    norm_preservation    Ω
+    pi                   π = ∂E_b/∂logits
+    w_xh, w_hh, w_hy     W_xh, W_hh, W_hy, with biases b_h, b_y
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+
+class Params(NamedTuple):
+    """Weights of the network; gradients have the same type.
+
+    Row-vector convention: hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h.
+    """
+
+    w_xh: jax.Array  # [X, H]
+    w_hh: jax.Array  # [H, H]
+    b_h: jax.Array  # [H]
+    w_hy: jax.Array  # [H, Y]
+    b_y: jax.Array  # [Y]
+
+
+class Batch(NamedTuple):
+    """Sequences and what to answer at their end.
+
+    Attributes:
+      inputs: `[T, B]` integer symbols (one-hot vectors by their index), or
+        `[T, B, X]` real vectors.
+      labels: `[B]` integer classes, or what the task's `OutputLoss` expects.
+    """
+
+    inputs: jax.Array
+    labels: jax.Array
+
+
+class Trace(NamedTuple):
+    """What a forward pass leaves behind."""
+
+    h: jax.Array  # [T, B, H] pre-activations
+    z: jax.Array  # [T, B, H] = tanh(h)
+    logits: jax.Array  # [B, Y]
+
+
+class OutputLoss(NamedTuple):
+    """The global loss E of a task, per sample, and what counts as an error.
+
+    Attributes:
+      value: `(logits [B, Y], labels) -> [B]`, E_b.
+      grad: `(logits [B, Y], labels) -> [B, Y]`, π = ∂E_b/∂logits, without 1/B.
+      is_error: `(logits [B, Y], labels) -> bool [B]`; true where the output is
+        wrong or not a number.
+    """
+
+    value: Callable[[jax.Array, jax.Array], jax.Array]
+    grad: Callable[[jax.Array, jax.Array], jax.Array]
+    is_error: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class RuleInfo(NamedTuple):
+    """What a person wants to see of one update; the next update needs none of it.
+
+    A field that has no meaning for a rule is None.
+
+    Attributes:
+      loss: `[]` E, mean over the batch, before the update.
+      local_loss: `[T]` mean over the batch of L(zₜ, ẑₜ).
+      target_step_norm: `[T]` mean over the batch of ‖Δhₜ‖, the last refinement's
+        step after Ω and Normalize. For rules with targets in z: of ‖ẑₜ - zₜ‖.
+      w_hh_grad_norm: `[T]` Frobenius norm of step t's part of the gradient.
+      w_xh_grad_norm: `[T]` the same for W_xh.
+    """
+
+    loss: jax.Array
+    local_loss: jax.Array | None = None
+    target_step_norm: jax.Array | None = None
+    w_hh_grad_norm: jax.Array | None = None
+    w_xh_grad_norm: jax.Array | None = None
+
+
+class EmptyState(NamedTuple):
+    """The state of a rule that carries nothing from one update to the next."""
+
+
+RuleState = Any  # a pytree of the rule's own
+
+
+class InitRule(Protocol):
+    """`(key, params) -> rule_state`; `key` is consumed."""
+
+    def __call__(self, key: jax.Array, params: Params) -> RuleState: ...
+
+
+class Grads(Protocol):
+    """`(key, params, rule_state, batch) -> (grads, rule_state, info)`.
+
+    `key` is consumed. `grads` has the structure, shapes and dtypes of `params` and
+    is what an optimizer descends.
+    """
+
+    def __call__(
+        self, key: jax.Array, params: Params, rule_state: RuleState, batch: Batch
+    ) -> tuple[Params, RuleState, RuleInfo]: ...
+
+
+class LearningRule(NamedTuple):
+    """A learning rule is a pair of pure functions; see `InitRule` and `Grads`."""
+
+    init: InitRule
+    grads: Grads
+
+
+class TrainState(NamedTuple):
+    """All that the next update needs.
+
+    Attributes:
+      params: the weights.
+      opt_state: the optimizer's state.
+      rule_state: the learning rule's state.
+      key: the rule's stream of randomness; step i uses `fold_in(key, i)`.
+      step: `[]` int32, number of updates done.
+    """
+
+    params: Params
+    opt_state: Any
+    rule_state: RuleState
+    key: jax.Array
+    step: jax.Array
+
+
+class Metrics(NamedTuple):
+    """What an evaluation returns."""
+
+    loss: jax.Array  # [] E, mean over the samples
+    num_errors: jax.Array  # [] int32

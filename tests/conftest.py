@@ -1,0 +1,15 @@
+"""Strict flags for all tests; float64 tests run in a process of their own.
+
+`pytest` runs everything but `tests/x64`; `JAX_ENABLE_X64=1 pytest` runs `tests/x64`.
+"""
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_ignore_collect(collection_path, config):
+    del config
+    if collection_path.suffix == ".py" and collection_path.name.startswith("test_"):
+        return ("x64" in collection_path.parts) != jax.config.jax_enable_x64
+    return None
