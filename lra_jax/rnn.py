@@ -14,6 +14,23 @@ from lra_jax import types
 from lra_jax.numerics import matmul
 
 
+def orthogonal(
+    key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype | None = None
+) -> jax.Array:
+    """A random (semi-)orthogonal matrix, Haar-distributed: QR with fixed signs.
+
+    Under vmap the matrices are drawn one after the other. A batched QR on the CPU
+    blocks a thread of XLA's pool while it waits for work queued on the same pool:
+    with few cores, two of them at once wait for ever (jaxlib 0.10.2).
+    """
+
+    @jax.custom_batching.sequential_vmap
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.nn.initializers.orthogonal()(key, shape, dtype)
+
+    return draw(key)
+
+
 def init_params(
     key: jax.Array, input_size: int, hidden_size: int, output_size: int
 ) -> types.Params:
@@ -39,7 +56,6 @@ def init_params(
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{name}: expected a positive integer, got {size!r}")
-    orthogonal = jax.nn.initializers.orthogonal()
     key_xh, key_hh, key_hy = jax.random.split(key, 3)
     w_xh = orthogonal(key_xh, (input_size, hidden_size))
     return types.Params(

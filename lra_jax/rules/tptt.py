@@ -112,7 +112,7 @@ def tptt(
     def init(key: jax.Array, params: types.Params) -> TPTTState:
         shape, dtype = params.w_hh.shape, params.w_hh.dtype
         inverse = Inverse(
-            v=jax.nn.initializers.orthogonal()(key, shape, dtype),
+            v=rnn.orthogonal(key, shape, dtype),
             c=jnp.zeros_like(params.b_h),
         )
         return TPTTState(inverse, jax.tree.map(jnp.zeros_like, inverse))

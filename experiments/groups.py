@@ -1,0 +1,98 @@
+"""From a config to compiled programs: members that share all statics form a group."""
+
+from __future__ import annotations
+
+import dataclasses
+from keyword import iskeyword
+from typing import Any
+
+import numpy as np
+import optax
+
+from experiments.config import AXES, Config, arguments_of
+from experiments.optimizers import OPTIMIZERS
+from lra_jax import RULES, TASKS, types
+from lra_jax.member import Experiment, Hyperparameters
+from lra_jax.sweep import Grid, make_grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Members that run in one compiled program.
+
+    Attributes:
+      statics: what they have in common and the program is compiled for.
+      members: their indices in `config.members()`.
+      experiment: the program.
+      grid: their hyper-parameters and seeds, as arrays.
+    """
+
+    statics: dict[str, Any]
+    members: np.ndarray
+    experiment: Experiment
+    grid: Grid
+
+
+def make_groups(config: Config) -> list[Group]:
+    """Splits the members of a config by everything that changes the program."""
+    by_statics: dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]] = {}
+    for index, member in enumerate(config.members()):
+        numbers = _number_names(member)
+        statics = {k: v for k, v in member.items() if k not in (*numbers, "seed")}
+        key = (*sorted(statics.items()), *numbers)
+        by_statics.setdefault(key, []).append((index, member))
+    return [_make_group(config, found) for found in by_statics.values()]
+
+
+def _number_names(member: dict[str, Any]) -> tuple[str, ...]:
+    """The member's hyper-parameters that are data, not part of the program."""
+    arguments = {
+        **arguments_of(RULES[member["rule"]]),
+        **arguments_of(OPTIMIZERS[member["optimizer"]]),
+    }
+    return tuple(k for k in member if k in arguments and arguments[k].kind == "number")
+
+
+def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Group:
+    first = found[0][1]
+    numbers = _number_names(first)
+    statics = {k: v for k, v in first.items() if k not in (*numbers, "seed")}
+    task = TASKS[statics["task"]]
+    options = {k: v for k, v in statics.items() if k not in AXES}
+
+    def build(
+        hyperparameters: Hyperparameters,
+    ) -> tuple[types.LearningRule, optax.GradientTransformation]:
+        given = {**options, **hyperparameters}
+
+        def make(factory: Any, **more: Any) -> Any:
+            known = {key: key + "_" * iskeyword(key) for key in arguments_of(factory)}
+            mine = {known[key]: x for key, x in given.items() if key in known}
+            return factory(**mine, **more)
+
+        rule = make(RULES[statics["rule"]], output_loss=task.output_loss)
+        return rule, make(OPTIMIZERS[statics["optimizer"]])
+
+    experiment = Experiment(
+        task=task,
+        build=build,
+        seq_len=statics["seq_len"],
+        hidden_size=statics["hidden_size"],
+        batch_size=statics["batch_size"],
+        eval_every=config.eval_every,
+        num_validation=config.num_validation,
+    )
+    arrays = {
+        name: np.array(
+            [member[name] for _, member in found],
+            np.int32 if name in experiment.shared else config.dtype,
+        )
+        for name in numbers
+    }
+    seeds = np.array([member["seed"] for _, member in found])
+    return Group(
+        statics=statics,
+        members=np.array([index for index, _ in found]),
+        experiment=experiment,
+        grid=make_grid(experiment, arrays, seeds),
+    )

@@ -1,0 +1,174 @@
+"""The report of a run: the best setting of each rule, K and λ, over seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.config import AXES
+from lra_jax import TASKS
+
+# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond
+# the table, that of 30 (which is a little too wide).
+T_95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+# What splits the table into lines; everything else is searched over.
+LINE_KEYS = (*AXES, "num_refinements", "lambda")
+_OUTCOMES = {
+    "member", "seed", "status", "step", "best_step",
+    "final_num_errors", "final_accuracy", "best_num_errors", "best_accuracy",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting of the grid with all its seeds.
+
+    Attributes:
+      values: its settings and hyper-parameters.
+      rows: of its members that have ended, one per seed.
+      num_seeds: all its seeds, whether ended or not.
+    """
+
+    values: dict[str, Any]
+    rows: list[dict[str, Any]]
+    num_seeds: int
+
+    @property
+    def num_solved(self) -> int:
+        """Seeds that were solved."""
+        return sum(row["status"] == "solved" for row in self.rows)
+
+    def mean(self, column: str) -> float:
+        """Mean over the seeds that have ended."""
+        return statistics.fmean(row[column] for row in self.rows)
+
+    def interval(self, column: str) -> float | None:
+        """Half-width of the 95 % interval of the mean; None for a single seed."""
+        values = [row[column] for row in self.rows]
+        if len(values) < 2:
+            return None
+        quantile = T_95[min(len(values) - 1, len(T_95)) - 1]
+        return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+    def rank(self) -> tuple[float, ...]:
+        """Better is larger: solved fraction, best accuracy, fewer updates."""
+        return (
+            self.num_solved / self.num_seeds,
+            self.mean("best_accuracy"),
+            -self.mean("step"),
+        )
+
+
+def settings(rows: Sequence[dict[str, Any]]) -> list[Setting]:
+    """Rows of results grouped over seeds; settings of which none has ended are left out."""
+    by_values: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        values = tuple((k, v) for k, v in row.items() if k not in _OUTCOMES)
+        by_values.setdefault(values, []).append(row)
+    found = []
+    for values, members in by_values.items():
+        ended = [row for row in members if row["status"] not in ("pending", "running")]
+        if ended:
+            found.append(Setting(dict(values), ended, len(members)))
+    return found
+
+
+def best_settings(rows: Sequence[dict[str, Any]]) -> list[tuple[Setting, int]]:
+    """The best setting of each line, and how many settings it was chosen from."""
+    lines: dict[tuple[Any, ...], list[Setting]] = {}
+    for setting in settings(rows):
+        line = tuple(setting.values.get(key) for key in LINE_KEYS)
+        lines.setdefault(line, []).append(setting)
+    return [(max(found, key=Setting.rank), len(found)) for found in lines.values()]
+
+
+def percent(value: float, interval: float | None = None) -> str:
+    """An accuracy for people: `99.84 ± 0.10`, without rounding up to 100."""
+    text = "100" if value == 1 else f"{math.floor(value * 10_000) / 100:.2f}"
+    return text if interval is None else f"{text} ± {100 * interval:.2f}"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the report's table."""
+    best = best_settings(rows)
+    varying = [
+        key
+        for key in LINE_KEYS
+        if len({setting.values.get(key) for setting, _ in best}) > 1
+        or key in ("rule", "num_refinements", "lambda")
+    ]
+    names = {"num_refinements": "K", "lambda": "λ", "seq_len": "T"}
+    header = [names.get(key, key) for key in varying]
+    header += ["best setting", "of", "solved", "best accuracy %", "final %", "updates"]
+    lines = []
+    for setting, count in best:
+        values = setting.values
+        chosen = [
+            f"{key} {_show(value)}"
+            for key, value in values.items()
+            if key not in LINE_KEYS and value is not None
+        ]
+        lines.append(
+            [_show(values.get(key)) for key in varying]
+            + [
+                ", ".join(chosen),
+                str(count),
+                f"{setting.num_solved}/{setting.num_seeds}",
+                percent(setting.mean("best_accuracy"), setting.interval("best_accuracy")),
+                percent(setting.mean("final_accuracy")),
+                f"{setting.mean('step'):,.0f}",
+            ]
+        )
+    return header, lines
+
+
+def markdown(
+    name: str, command: str, rows: Sequence[dict[str, Any]], notes: Sequence[str]
+) -> str:
+    """The report as a page.
+
+    Args:
+      name: of the run.
+      command: that makes it again.
+      rows: of the results.
+      notes: lines about the run: time, device, figures.
+    """
+    statuses = [row["status"] for row in rows]
+    counts = ", ".join(
+        f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses))
+    )
+    tasks = sorted({row["task"] for row in rows})
+    chances = ", ".join(f"{task} {percent(TASKS[task].chance)} %" for task in tasks)
+    header, lines = table(rows)
+    page = [f"# {name}", "", "```", command, "```", ""]
+    page += [f"{len(rows)} members: {counts}. Chance: {chances}.", ""]
+    if lines:
+        page += [_row(header), _row(["---"] * len(header)), *map(_row, lines), ""]
+    page += [
+        "Each line is the best of its settings by solved fraction, then mean best "
+        "accuracy, then fewest updates: the choice and the accuracies are on the same "
+        "validation set. `of` is the number of settings that it was chosen from. "
+        "Intervals are 95 %, Student's t over seeds. `updates` is the mean until a "
+        "member ended.",
+        "",
+        *(f"- {note}" for note in notes),
+    ]
+    return "\n".join(page).rstrip() + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,271 @@
+"""One training run: what a grid has many of.
+
+A *member* draws its data, trains, is evaluated on a fixed validation set every
+`eval_every` updates, and ends as solved, diverged, stalled or exhausted. All of it is
+a pure function of hyper-parameters, seed and state; this file knows time and batch and
+nothing of a grid.
+
+Randomness comes from (seed, purpose, step): runs of one seed see the same initial
+weights, the same data and the same validation set, whatever else differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from lra_jax import rnn, train, types
+from lra_jax.tasks import Task
+
+Hyperparameters = Mapping[str, jax.Array]
+Build = Callable[
+    [Hyperparameters], tuple[types.LearningRule, optax.GradientTransformation]
+]
+
+# Validation runs in slices of this many samples, so that memory stays small.
+VALIDATION_SLICE = 1000
+
+
+class Status(enum.IntEnum):
+    """Where a member is; `STATUS_TEXT` says it in words."""
+
+    PENDING = 0
+    RUNNING = 1
+    SOLVED = 2
+    DIVERGED = 3
+    STALLED = 4
+    EXHAUSTED = 5
+
+
+STATUS_TEXT = {
+    Status.PENDING: "not started",
+    Status.RUNNING: "running",
+    Status.SOLVED: "no error on the validation set",
+    Status.DIVERGED: "a loss, weight or state was no longer a finite number",
+    Status.STALLED: "no better validation result within the patience",
+    Status.EXHAUSTED: "the maximum number of updates was reached",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What all members of one compiled program have in common (static).
+
+    Attributes:
+      task: what to learn.
+      build: hyper-parameters (scalars, traced) to a rule and an optimizer; called
+        inside the mapped function.
+      seq_len: T.
+      hidden_size: H.
+      batch_size: B.
+      eval_every: updates between two evaluations.
+      num_validation: samples of the fixed validation set.
+      shared: names of hyper-parameters that set how long the program runs, as K
+        does: equal for all members that are advanced together.
+    """
+
+    task: Task
+    build: Build
+    seq_len: int
+    hidden_size: int = 100
+    batch_size: int = 20
+    eval_every: int = 100
+    num_validation: int = 10_000
+    shared: tuple[str, ...] = ("num_refinements",)
+
+
+class Limits(NamedTuple):
+    """When a member ends unsolved; numbers, not part of the compiled program."""
+
+    max_steps: int = 100_000
+    patience: int = 30  # evaluations without strictly fewer errors; 0 is off
+
+
+class RunState(NamedTuple):
+    """One member's run, between two evaluations."""
+
+    train: types.TrainState
+    status: jax.Array  # [] int32, a `Status`
+    num_errors: jax.Array  # [] int32, at the last evaluation
+    best_num_errors: jax.Array  # [] int32
+    stale_evals: jax.Array  # [] int32, evaluations since the best one
+
+
+class Check(NamedTuple):
+    """What an evaluation shows of a member."""
+
+    train_loss: jax.Array  # [] E, mean over the updates since the last evaluation
+    loss: jax.Array  # [] E on the validation set
+
+
+class _Keys(NamedTuple):
+    """A seed's streams of randomness."""
+
+    params: jax.Array
+    data: jax.Array
+    rule: jax.Array
+    validation: jax.Array
+
+
+def _keys(seed: jax.Array) -> _Keys:
+    key = jax.random.key(seed, impl="threefry2x32")
+    return _Keys(*(jax.random.fold_in(key, purpose) for purpose in range(4)))
+
+
+def validate(
+    experiment: Experiment, params: types.Params, seed: jax.Array
+) -> types.Metrics:
+    """Loss and number of errors on the seed's fixed validation set.
+
+    The set is drawn anew from its key, slice by slice: nothing of it is stored.
+    """
+    key, total = _keys(seed).validation, experiment.num_validation
+    task = experiment.task
+
+    def evaluate(index: jax.Array, size: int) -> types.Metrics:
+        batch = task.sample(
+            jax.random.fold_in(key, index), size, experiment.seq_len
+        )
+        metrics = train.evaluate(params, batch, output_loss=task.output_loss)
+        return metrics._replace(loss=metrics.loss * (size / total))
+
+    whole, rest = divmod(total, VALIDATION_SLICE)
+    slices = lax.map(lambda i: evaluate(i, VALIDATION_SLICE), jnp.arange(whole))
+    metrics = jax.tree.map(functools.partial(jnp.sum, axis=0), slices)
+    if rest:
+        last = evaluate(jnp.asarray(whole), rest)
+        metrics = jax.tree.map(jnp.add, metrics, last)
+    return types.Metrics(metrics.loss, metrics.num_errors.astype(jnp.int32))
+
+
+class Initial(NamedTuple):
+    """What all members of a seed start from, and its evaluation."""
+
+    params: types.Params
+    metrics: types.Metrics
+
+
+def initial(experiment: Experiment, seed: jax.Array) -> Initial:
+    """Draws and evaluates a seed's initial weights."""
+    task = experiment.task
+    params = rnn.init_params(
+        _keys(seed).params, task.input_size, experiment.hidden_size, task.output_size
+    )
+    return Initial(params, validate(experiment, params, seed))
+
+
+def start(
+    experiment: Experiment,
+    hyperparameters: Hyperparameters,
+    seed: jax.Array,
+    initial: Initial,
+) -> RunState:
+    """A member before its first update.
+
+    Args:
+      experiment: what all members have in common.
+      hyperparameters: name to scalar, may be traced.
+      seed: `[]` integer.
+      initial: of the seed. Its evaluation sets the best number of errors, and cannot
+        solve.
+    """
+    rule, optimizer = experiment.build(hyperparameters)
+    errors = initial.metrics.num_errors
+    return RunState(
+        train=train.init_train_state(
+            _keys(seed).rule, initial.params, rule, optimizer
+        ),
+        status=jnp.asarray(Status.RUNNING, jnp.int32),
+        num_errors=errors,
+        best_num_errors=errors,
+        stale_evals=jnp.zeros((), jnp.int32),
+    )
+
+
+def _select(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    finite = [
+        jnp.all(jnp.isfinite(x))
+        for x in jax.tree.leaves(tree)
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
+    return jnp.all(jnp.stack(finite))
+
+
+def advance(
+    experiment: Experiment,
+    limits: Limits,
+    hyperparameters: Hyperparameters,
+    seed: jax.Array,
+    run: RunState,
+) -> tuple[RunState, Check]:
+    """`eval_every` updates, an evaluation, and what follows from it.
+
+    A member that has ended, or ends on the way, stays as it is at that point.
+
+    Args:
+      experiment: what all members have in common.
+      limits: when to give up.
+      hyperparameters: name to scalar, may be traced.
+      seed: `[]` integer.
+      run: from `start` or the last call.
+    """
+    rule, optimizer = experiment.build(hyperparameters)
+    keys = _keys(seed)
+
+    def update(
+        carry: tuple[types.TrainState, jax.Array], _: None
+    ) -> tuple[tuple[types.TrainState, jax.Array], tuple[jax.Array, jax.Array]]:
+        state, status = carry
+        batch = experiment.task.sample(
+            jax.random.fold_in(keys.data, state.step),
+            experiment.batch_size,
+            experiment.seq_len,
+        )
+        new, info = train.train_step(state, batch, rule=rule, optimizer=optimizer)
+        live = (status == Status.RUNNING) & (state.step < limits.max_steps)
+        finite = jnp.isfinite(info.loss) & _all_finite(new._replace(key=()))
+        status = jnp.where(live & ~finite, jnp.int32(Status.DIVERGED), status)
+        return (_select(live & finite, new, state), status), (live, info.loss)
+
+    (state, status), (live, losses) = lax.scan(
+        update, (run.train, run.status), length=experiment.eval_every
+    )
+    metrics = validate(experiment, state.params, seed)
+    improved = metrics.num_errors < run.best_num_errors
+    stale_evals = jnp.where(improved, 0, run.stale_evals + 1)
+    patient = (limits.patience <= 0) | (stale_evals < limits.patience)
+    ended = jnp.where(
+        metrics.num_errors == 0,
+        Status.SOLVED,
+        jnp.where(
+            ~patient,
+            Status.STALLED,
+            jnp.where(
+                state.step >= limits.max_steps, Status.EXHAUSTED, Status.RUNNING
+            ),
+        ),
+    ).astype(jnp.int32)
+    new_run = RunState(
+        train=state,
+        status=jnp.where(status == Status.RUNNING, ended, status),
+        num_errors=metrics.num_errors,
+        best_num_errors=jnp.minimum(run.best_num_errors, metrics.num_errors),
+        stale_evals=stale_evals,
+    )
+    count = jnp.maximum(jnp.sum(live), 1).astype(losses.dtype)
+    check = Check(
+        train_loss=jnp.sum(jnp.where(live, losses, 0)) / count, loss=metrics.loss
+    )
+    return _select(run.status == Status.RUNNING, new_run, run), check

@@ -1,0 +1,1 @@
+"""Independent NumPy implementations of the specification."""
