@@ -412,4 +412,5 @@ def _unknown(key: str, value: Any, known: Any) -> str:
 
 def _show(value: Any) -> str:
     text = json.dumps(value, default=str, ensure_ascii=False)
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, and cividis: readable for the colour-blind and in g
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,101 +82,128 @@ def _accuracy(
     num_validation: int,
     title: str,
 ) -> Figure:
-    """Accuracy against updates: each line's best setting, its seeds and their mean."""
-    figure = Figure(figsize=(6.4, 3.8))
+    """Accuracy against updates: each line's best setting, its seeds and their mean.
+
+    The axis is logarithmic in the errors, where these tasks are decided: 99 and 99.99 %
+    are as far apart as 0 and 99 %.
+    """
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    best = report.best_settings(rows)
-    longest = 1
-    for index, (setting, _) in enumerate(best):
+
+    def height(num_errors: np.ndarray) -> np.ndarray:
+        return -np.log10(np.maximum(num_errors, 0.5) / num_validation)
+
+    for index, (setting, _) in enumerate(report.best_settings(rows)):
         color = COLORS[index % len(COLORS)]
         dash = DASHES[(index // len(COLORS)) % len(DASHES)]
         seeds = []
         for row in setting.rows:
             mine = curves["member"] == row["member"]
-            step = curves["step"][mine]
-            accuracy = 100 * (1 - curves["num_errors"][mine] / num_validation)
-            axes.plot(step, accuracy, color=color, lw=0.7, alpha=0.35, ls=dash)
-            seeds.append((step, accuracy))
+            seeds.append((curves["step"][mine], curves["num_errors"][mine]))
+            axes.plot(seeds[-1][0], height(seeds[-1][1]), dash, color=color, lw=0.6)
         # A member keeps its last accuracy when it has ended.
         steps = np.unique(np.concatenate([step for step, _ in seeds]))
         mean = np.mean([np.interp(steps, *seed) for seed in seeds], axis=0)
         label = f"{_line_name(setting.values)} ({setting.num_solved}/{setting.num_seeds})"
-        axes.plot(steps, mean, color=color, lw=1.8, ls=dash, label=label)
-        axes.plot(steps[-1], mean[-1], "o", color=color, ms=4)
-        longest = max(longest, int(steps[-1]))
-    chance = 100 * TASKS[rows[0]["task"]].chance
-    axes.axhline(chance, color="0.5", lw=0.8, ls=":", label="chance")
-    axes.set(
-        title=title,
-        xlabel="updates",
-        ylabel="validation accuracy, %",
-        ylim=(0, 103),
-        xlim=(0, 1.02 * longest),
-    )
-    axes.legend(
-        frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1),
+        # Later lines are thinner, so that equal ones stay visible.
+        width = 4.0 / (1 + 0.35 * index)
+        axes.plot(steps, height(mean), dash, color=color, lw=width, label=label)
+        axes.plot(steps[-1], height(mean[-1:]), "o", color=color, ms=2 + width)
+    chance = num_validation * (1 - TASKS[rows[0]["task"]].chance)
+    axes.axhline(height(np.array(chance)), color="0.5", lw=0.8, ls=":", label="chance")
+    marks = [m for m in (0, 50, 90, 99, 99.9, 99.99) if (100 - m) * num_validation >= 99]
+    axes.set_yticks(
+        [*(height(np.array((1 - m / 100) * num_validation)) for m in marks),
+         height(np.array(0))],
+        [*(f"{m:g}" for m in marks), "no error"],
+    )  # fmt: skip
+    axes.set(title=title, xlabel="updates", ylabel="validation accuracy, %")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    figure.legend(
+        loc="outside right upper", frameon=False, fontsize=8,
         title="best setting (solved seeds)",
     )  # fmt: skip
     return figure
 
 
 def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
-    """Mean best accuracy over lr × γ, a panel per rule, K and λ.
+    """Every setting over lr × γ, a panel per rule, K and λ.
 
-    A cell is the best of the settings that differ in anything else; a cell whose seeds
-    are all solved shows the mean number of updates instead.
+    A cell is the best of the settings that differ in anything else. It says ✓ and the
+    mean number of updates if all its seeds are solved, else the mean best accuracy.
+    Its colour is the accuracy; where most cells are solved, the number of updates.
     """
     panels: dict[str, list[report.Setting]] = {}
     for setting in report.settings(rows):
         panels.setdefault(_line_name(setting.values), []).append(setting)
     rates = sorted({s.values["lr"] for found in panels.values() for s in found})
-    columns = min(4, len(panels))
+    cells = {name: _cells(found, rates) for name, found in panels.items()}
+    flat = [cell for _, found in cells.values() for cell in found.values()]
+    by_updates = 2 * sum(cell.all_solved for cell in flat) > len(flat)
+    if by_updates:
+        longest = max(cell.mean("step") for cell in flat)
+        norm = mpl.colors.LogNorm(min(cell.mean("step") for cell in flat), longest)
+        colormap, label = "cividis_r", "updates"
+    else:
+        norm = mpl.colors.Normalize(0, 100)
+        colormap, label = "cividis", "best accuracy, %"
+
+    columns = min(5, len(panels))
     lines = -(-len(panels) // columns)
-    gammas = {
-        name: sorted({s.values.get("gamma") or 0 for s in found})
-        for name, found in panels.items()
-    }
-    height = max(len(g) for g in gammas.values())
+    height = max(len(gammas) for gammas, _ in cells.values())
     figure = Figure(
-        figsize=(1.5 + columns * (0.9 + 0.62 * len(rates)), lines * (1.3 + 0.42 * height))
+        figsize=(1.6 + columns * (0.55 + 0.55 * len(rates)), 0.6 + lines * (1 + 0.5 * height)),
+        layout="constrained",
     )
     grid = figure.subplots(lines, columns, squeeze=False)
-    image = None
-    for axes, name in zip(grid.flat, panels, strict=False):
-        cells = np.full((len(gammas[name]), len(rates)), np.nan)
-        best: dict[tuple[int, int], report.Setting] = {}
-        for setting in panels[name]:
-            at = (
-                gammas[name].index(setting.values.get("gamma") or 0),
-                rates.index(setting.values["lr"]),
-            )
-            if at not in best or setting.rank() > best[at].rank():
-                best[at] = setting
-        for at, setting in best.items():
-            cells[at] = 100 * setting.mean("best_accuracy")
-        image = axes.imshow(
-            cells, cmap="cividis", vmin=0, vmax=100, aspect="auto", origin="lower"
-        )
-        for (i, j), setting in best.items():
-            solved = setting.num_solved == setting.num_seeds
-            text = f"✓ {setting.mean('step'):.0f}" if solved else f"{cells[i, j]:.1f}"
-            color = "black" if cells[i, j] > 55 else "white"
-            axes.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
-        axes.set_title(name, fontsize=8)
-        axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates], fontsize=7)
-        has_gamma = any("gamma" in s.values for s in panels[name])
-        axes.set_yticks(
-            range(len(gammas[name])),
-            [f"{g:g}" for g in gammas[name]] if has_gamma else [""],
-            fontsize=7,
-        )
-        axes.set_xlabel("lr", fontsize=8)
-        axes.set_ylabel("γ" if has_gamma else "", fontsize=8)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-    for axes in list(grid.flat)[len(panels) :]:
+    image = mpl.cm.ScalarMappable(norm, colormap)
+    for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    figure.suptitle(f"{title}: best accuracy in %, or ✓ and updates until solved", fontsize=9)
-    figure.subplots_adjust(hspace=0.75, wspace=0.45, top=0.86 if lines == 1 else 0.9)
-    figure.colorbar(image, ax=grid, label="best accuracy, %", shrink=0.9, pad=0.02)
+    for axes, (name, (gammas, found)) in zip(grid.flat, cells.items(), strict=False):
+        values = np.full((len(gammas), len(rates)), np.nan)
+        for at, cell in found.items():
+            accuracy = 100 * cell.mean("best_accuracy")
+            values[at] = cell.mean("step") if by_updates else accuracy
+            text = f"{math.floor(10 * accuracy) / 10:.1f}"  # 99.99 is not 100.0
+            if cell.all_solved:
+                text = f"✓ {cell.mean('step'):.0f}"
+            red, green, blue, _ = image.to_rgba(values[at])
+            dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+            axes.text(
+                *reversed(at), text, ha="center", va="center", fontsize=7,
+                color="white" if dark else "black",
+            )  # fmt: skip
+        axes.imshow(values, cmap=colormap, norm=norm, origin="lower")
+        axes.set_title(name.replace(", K", "\nK"), fontsize=8)
+        axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates], fontsize=7)
+        axes.set_xlabel("lr", fontsize=8)
+        if gammas == [None]:
+            axes.set_yticks([])
+        else:
+            axes.set_yticks(range(len(gammas)), [f"{g:g}" for g in gammas], fontsize=7)
+            axes.set_ylabel("γ", fontsize=8)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+    figure.suptitle(f"{title}: ✓ updates until solved, or best accuracy in %", fontsize=9)
+    bar = figure.colorbar(image, ax=grid, label=label, shrink=0.8)
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.yaxis.set_minor_formatter("{x:g}")
+    bar.ax.tick_params(which="both", labelsize=7)
     return figure
+
+
+def _cells(
+    found: Sequence[report.Setting], rates: Sequence[float]
+) -> tuple[list[Any], dict[tuple[int, int], report.Setting]]:
+    """The values of γ ([None] without one), and the best setting at each (γ, lr)."""
+    gammas = sorted({s.values.get("gamma") for s in found}, key=lambda g: g or 0)
+    best: dict[tuple[int, int], report.Setting] = {}
+    for setting in found:
+        at = (
+            gammas.index(setting.values.get("gamma")),
+            rates.index(setting.values["lr"]),
+        )
+        if at not in best or setting.rank() > best[at].rank():
+            best[at] = setting
+    return gammas, best

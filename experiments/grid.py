@@ -23,7 +23,7 @@ import numpy as np
 import rich.box
 import rich.console
 import rich.table
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments import config as config_lib
 from experiments import groups as groups_lib
@@ -32,6 +32,10 @@ from experiments.progress import Progress
 from lra_jax import sweep
 from lra_jax.member import Limits
 from lra_jax.sweep import SweepState
+
+# On a CPU more members at once are no faster (BUILD_NOTES.md), and a member that ends
+# makes room sooner among few.
+MAX_PARALLEL = {"cpu": 16, "gpu": 1024, "tpu": 1024}
 
 _CONFIG = flags.DEFINE_string("config", None, "TOML file that describes the run.")
 _SET = flags.DEFINE_multi_string(
@@ -45,7 +49,11 @@ _DRY_RUN = flags.DEFINE_boolean(
     "dry_run", False, "Show members, compiled groups and memory, and stop."
 )
 _MAX_PARALLEL = flags.DEFINE_integer(
-    "max_parallel", 64, "Most members advanced at once.", lower_bound=1
+    "max_parallel",
+    None,
+    f"Most members advanced at once; default {MAX_PARALLEL['cpu']} on a CPU, "
+    f"{MAX_PARALLEL['gpu']} on a GPU or TPU.",
+    lower_bound=1,
 )
 
 
@@ -62,6 +70,10 @@ class Interruption:
         if self.signal is not None:
             sys.exit(128 + number)
         self.signal = number
+
+
+def _max_parallel() -> int:
+    return _MAX_PARALLEL.value or MAX_PARALLEL[jax.default_backend()]
 
 
 def _all_members(
@@ -88,7 +100,7 @@ def _dry_run(
         if all(group.statics.get(key) == value for group in groups)
     }
     for index, group in enumerate(groups):
-        slots = sweep.num_slots(group.grid, _MAX_PARALLEL.value)
+        slots = sweep.num_slots(group.grid, _max_parallel())
         memory = sweep.memory_of_chunk(group.experiment, group.grid, slots)
         own = {k: v for k, v in group.statics.items() if k not in same}
         table.add_row(
@@ -133,7 +145,7 @@ def _train(
         for index, group in enumerate(groups):
             state = states[index]
             if state is None:
-                state = sweep.init_sweep(group.grid, max_parallel=_MAX_PARALLEL.value)
+                state = sweep.init_sweep(group.grid, max_parallel=_max_parallel())
             for state in sweep.iterate_sweep(
                 group.experiment, group.grid, state, limits=limits
             ):
@@ -249,8 +261,12 @@ def _parse(argv: list[str]) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
+    logging.set_verbosity(logging.WARNING)
+    console = rich.console.Console()
+    if not console.is_terminal:
+        console = rich.console.Console(width=120)
     try:
-        return _run(rich.console.Console())
+        return _run(console)
     except (config_lib.ConfigError, store.RunFolderError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -46,6 +46,11 @@ class Setting:
         """Seeds that were solved."""
         return sum(row["status"] == "solved" for row in self.rows)
 
+    @property
+    def all_solved(self) -> bool:
+        """Whether every seed was solved."""
+        return self.num_solved == self.num_seeds
+
     def mean(self, column: str) -> float:
         """Mean over the seeds that have ended."""
         return statistics.fmean(row[column] for row in self.rows)
@@ -107,14 +112,20 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     ]
     names = {"num_refinements": "K", "lambda": "λ", "seq_len": "T"}
     header = [names.get(key, key) for key in varying]
-    header += ["best setting", "of", "solved", "best accuracy %", "final %", "updates"]
+    header += ["best setting", "of", "solved", "accuracy %", "final %", "updates"]
     lines = []
     for setting, count in best:
         values = setting.values
+        searched = {
+            key
+            for other in settings(rows)
+            for key, value in other.values.items()
+            if other.values["rule"] == values["rule"] and value != values.get(key)
+        }
         chosen = [
             f"{key} {_show(value)}"
             for key, value in values.items()
-            if key not in LINE_KEYS and value is not None
+            if key in searched and key not in LINE_KEYS
         ]
         lines.append(
             [_show(values.get(key)) for key in varying]
@@ -155,8 +166,9 @@ def markdown(
     page += [
         "Each line is the best of its settings by solved fraction, then mean best "
         "accuracy, then fewest updates: the choice and the accuracies are on the same "
-        "validation set. `of` is the number of settings that it was chosen from. "
-        "Intervals are 95 %, Student's t over seeds. `updates` is the mean until a "
+        "validation set. `of` is the number of settings that it was chosen from; what they "
+        "have in common is in `config.resolved.toml`. `accuracy` is the best over a "
+        "member's evaluations, `final` the last. Intervals are 95 %, Student's t over seeds. `updates` is the mean until a "
         "member ended.",
         "",
         *(f"- {note}" for note in notes),

@@ -12,6 +12,7 @@ of one value, and none pays for another's larger one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -156,8 +157,13 @@ class Program(NamedTuple):
     chunk: Callable[..., tuple[RunState, Check]]
 
 
+@functools.lru_cache(maxsize=16)
 def make_program(experiment: Experiment) -> Program:
-    """Vmaps over members and jits; nothing is compiled before the first call."""
+    """Vmaps over members and jits; nothing is compiled before the first call.
+
+    An equal experiment gets the same program, so that going on with a sweep compiles
+    nothing again.
+    """
 
     def initial(seeds: jax.Array) -> Initial:
         return lax.map(lambda seed: member.initial(experiment, seed), seeds)
@@ -201,14 +207,11 @@ def run_shapes(experiment: Experiment, grid: Grid, num_slots: int) -> RunState:
 def memory_of_chunk(experiment: Experiment, grid: Grid, num_slots: int) -> int:
     """Bytes that a chunk of `num_slots` members needs, by the compiler's account."""
     shared, mapped, seeds = grid.arguments(np.zeros(num_slots, np.int32))
-    compiled = (
-        jax.jit(make_program(experiment).chunk)
-        .lower(
-            Limits(), shared, mapped, seeds, run_shapes(experiment, grid, num_slots)
-        )
-        .compile()
+    shapes = run_shapes(experiment, grid, num_slots)
+    lowered = make_program(experiment).chunk.lower(
+        Limits(), shared, mapped, seeds, shapes
     )
-    account = compiled.memory_analysis()
+    account = lowered.compile().memory_analysis()
     return int(
         account.argument_size_in_bytes
         + account.output_size_in_bytes

@@ -1,5 +1,6 @@
 """Random problems for the oracle and for the library, and how to compare them."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -78,14 +79,32 @@ def step_inputs(problem):
     return problem._replace(inputs=np.tile(np.arange(length)[:, None], (1, batch)))
 
 
-def run(rule, problem):
-    """(grads, info) of a rule without state, un-jitted, with strict promotion."""
-    key = jax.random.key(0)
+@functools.cache
+def compiled(factory, **static):
+    """A rule's gradients with its numbers traced: one program for many settings."""
+
+    def grads(params, batch, numbers):
+        rule = factory(**static, **numbers)
+        key = jax.random.key(0)
+        grads, _, info = rule.grads(key, params, rule.init(key, params), batch)
+        return grads, info
+
+    return jax.jit(grads)
+
+
+def run(factory, problem, /, *, static=(), **options):
+    """(grads, info) of a rule without state, with strict promotion.
+
+    Choices and `static`, a dict, are Python values; all other options are traced.
+    """
+    static = dict(static) | {
+        name: options.pop(name)
+        for name, value in list(options.items())
+        if isinstance(value, str | bool)
+    }
     with jax.numpy_dtype_promotion("strict"):
-        params, batch = problem.library
-        state = rule.init(key, params)
-        grads, _, info = rule.grads(key, params, state, batch)
-    return grads, info
+        program = compiled(factory, **static, output_loss=problem.library_loss)
+        return program(*problem.library, options)
 
 
 def distance(actual, expected):

@@ -1,0 +1,185 @@
+"""What may import what, and what the library must not do, read from its sources."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import lra_jax
+
+ROOT = Path(lra_jax.__file__).parent.parent
+PATHS = sorted((ROOT / "lra_jax").rglob("*.py"))
+ALL_PATHS = PATHS + sorted((ROOT / "experiments").rglob("*.py"))
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): ast.parse(path.read_text("utf8")) for path in PATHS}
+
+# What each module of the library may import of it; a package stands for its modules.
+LAYERS = [
+    {"types"},
+    {"numerics"},
+    {"losses", "rnn"},
+    {"gradients", "regularizer", "targets"},
+    {"rules"},
+]
+LIBRARY = {
+    name: set().union(*LAYERS[:level]) | (layer - {name})
+    for level, layer in enumerate(LAYERS)
+    for name in layer
+}
+ALLOWED = LIBRARY | {
+    "rules": LIBRARY["rules"] | {"rules"},
+    "tasks": {"types", "losses", "tasks"},
+    "train": {"types", "losses", "rnn"},
+    "member": {"types", "losses", "rnn", "train", "tasks"},
+    "sweep": {"types", "losses", "rnn", "train", "tasks", "member"},
+}
+
+all_modules = pytest.mark.parametrize("name", MODULES)
+parts = pytest.mark.parametrize("name", [name for name in MODULES if "." in name])
+
+
+def imported(tree):
+    """Full names of all that a module imports, its names included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_parts(name):
+    """The direct parts of lra_jax that a module imports."""
+    return {
+        full.split(".")[1]
+        for full in imported(MODULES[name])
+        if full.startswith("lra_jax.")
+    }
+
+
+def attributes(tree):
+    """All dotted names that occur, as text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            yield ast.unparse(node)
+    yield from imported(tree)
+
+
+@all_modules
+def test_the_library_never_imports_experiments(name):
+    packages = {full.split(".")[0] for full in imported(MODULES[name])}
+    assert "experiments" not in packages
+
+
+@parts
+def test_imports_follow_the_direction_of_dependencies(name):
+    part = name.split(".")[1]
+    assert part in ALLOWED, "a new module: say above what it may import"
+    assert imported_parts(name) <= ALLOWED[part]
+
+
+def test_imports_have_no_cycles():
+    full_names = {
+        name: {
+            module
+            for full in imported(MODULES[name])
+            for module in MODULES
+            if full == module or full.startswith(f"{module}.")
+        }
+        - {name}
+        for name in MODULES
+    }
+    # A package imports its modules, which may import the package's other modules.
+    packages = {module_name(p) for p in PATHS if p.name == "__init__.py"}
+    graph = {n: found - packages for n, found in full_names.items()}
+    while graph:
+        leaves = [name for name, found in graph.items() if not found & set(graph)]
+        assert leaves, f"a cycle among {sorted(graph)}"
+        for name in leaves:
+            del graph[name]
+
+
+def test_training_imports_no_rule():
+    for name in ("lra_jax.train", "lra_jax.member", "lra_jax.sweep"):
+        assert "rules" not in imported_parts(name)
+
+
+def test_only_the_sweep_has_a_grid_axis():
+    mapping = {"vmap", "pmap", "shard_map"}
+    having = {
+        name
+        for name, tree in MODULES.items()
+        if mapping & {text.split(".")[-1] for text in attributes(tree)}
+    }
+    assert having == {"lra_jax.sweep"}
+
+
+@all_modules
+def test_the_library_does_no_input_output_and_has_no_clock(name):
+    builtins = {"print", "open", "input", "breakpoint", "exec", "eval"}
+    texts = set(attributes(MODULES[name]))
+    assert not builtins & texts
+    packages = {full.split(".")[0] for full in imported(MODULES[name])}
+    assert not packages & {"time", "datetime", "os", "io", "pathlib", "logging"}
+    assert not packages & {"sys", "shutil", "subprocess", "random", "pickle"}
+    debugging = {t for t in texts if t.startswith(("jax.debug", "jax.experimental"))}
+    assert not debugging
+
+
+@all_modules
+def test_the_library_never_changes_the_configuration(name):
+    texts = set(attributes(MODULES[name]))
+    assert not {t for t in texts if t.endswith(("config.update", "environ"))}
+    stored = {
+        ast.unparse(node)
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    assert not {t for t in stored if "config" in t}
+
+
+@all_modules
+def test_the_library_draws_no_global_randomness(name):
+    assert not {t for t in attributes(MODULES[name]) if t.startswith("np.random")}
+
+
+def test_every_file_is_named_by_a_noun():
+    names = {path.stem.strip("_") for path in ALL_PATHS}
+    assert not names & {"utils", "util", "helpers", "helper", "misc", "common", "tools"}
+
+
+@all_modules
+def test_every_module_says_what_it_is(name):
+    docstring = ast.get_docstring(MODULES[name])
+    assert docstring
+    assert docstring.splitlines()[0].endswith((".", ":"))
+
+
+@pytest.mark.parametrize("name", lra_jax.__all__)
+def test_every_public_function_and_type_has_a_docstring(name):
+    value = getattr(lra_jax, name)
+    if inspect.isfunction(value) or inspect.isclass(value):
+        first = (inspect.getdoc(value) or "").splitlines()[0]
+        # A NamedTuple without one gets its signature for a docstring.
+        assert not first.startswith(f"{name}(")
+        assert len(first) > 10
+
+
+@all_modules
+def test_every_public_function_and_class_of_a_module_has_a_docstring(name):
+    for node in MODULES[name].body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+            assert ast.get_docstring(node), node.name
+
+
+@all_modules
+def test_every_module_can_be_imported_first(name):
+    assert importlib.import_module(name).__name__ == name

@@ -1,0 +1,266 @@
+"""Configs: what they mean, and one message for everything that is wrong with one."""
+
+import pathlib
+import re
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from experiments import config as config_lib
+from experiments import groups
+from experiments.optimizers import OPTIMIZERS
+from lra_jax import RULES
+
+GOOD = """
+task = "temporal_order"
+seq_len = 10
+seeds = [0, 1]
+
+[grid]
+lr = [0.1, 0.01]
+gamma = [1, 10]
+num_refinements = [1, 3]
+lambda = 0.1
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "my.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def problems_of(write, text, *overrides):
+    with pytest.raises(config_lib.ConfigError) as caught:
+        config_lib.load(write(text), overrides)
+    return caught.value.problems
+
+
+def test_a_config_is_the_product_of_its_axes_times_seeds(write):
+    config = config_lib.load(write(GOOD))
+    members = list(config.members())
+    assert config.name == "my"
+    assert len(members) == 16
+    assert members[0] == {
+        "task": "temporal_order", "seq_len": 10, "rule": "lra_diff",
+        "optimizer": "sgd", "hidden_size": 100, "batch_size": 20,
+        "lr": 0.1, "gamma": 1, "num_refinements": 1, "lambda": 0.1, "seed": 0,
+    }  # fmt: skip
+    assert members[1]["seed"] == 1
+    assert (members[2]["num_refinements"], members[4]["gamma"]) == (3, 10)
+
+
+def test_members_with_equal_statics_are_one_group_whatever_their_k(write):
+    (group,) = groups.make_groups(config_lib.load(write(GOOD)))
+    assert set(group.grid.shared) == {"num_refinements"}
+    assert group.grid.shared["num_refinements"].dtype == np.int32
+    assert set(group.grid.mapped) == {"lr", "gamma", "lambda"}
+    assert group.grid.mapped["gamma"].dtype == np.float32
+    np.testing.assert_array_equal(group.members, np.arange(16))
+
+
+def test_statics_split_groups_and_keep_the_members_order(write):
+    text = GOOD + 'local_loss = ["mse", "log_penalty"]\nseq_len = [10, 12]\n'
+    found = groups.make_groups(config_lib.load(write(text)))
+    assert [(g.statics["local_loss"], g.statics["seq_len"]) for g in found] == [
+        ("mse", 10), ("mse", 12), ("log_penalty", 10), ("log_penalty", 12),
+    ]  # fmt: skip
+    assert sorted(np.concatenate([g.members for g in found])) == list(range(64))
+
+
+def test_several_tables_are_a_union(write):
+    text = GOOD.replace("[grid]", "[[grid]]") + '[[grid]]\nrule = "bptt"\nlr = 0.1\n'
+    config = config_lib.load(write(text))
+    assert [m["rule"] for m in config.members()] == ["lra_diff"] * 16 + ["bptt"] * 2
+    assert len(groups.make_groups(config)) == 2
+
+
+def test_the_resolved_config_reads_back_as_itself(write, tmp_path):
+    config = config_lib.load(write(GOOD))
+    copy = tmp_path / "copy.toml"
+    copy.write_text(config.to_toml())
+    again = config_lib.load(copy)
+    assert again == config
+    assert again.digest() == config.digest()
+
+
+def test_the_digest_is_of_all_but_the_name(write):
+    config = config_lib.load(write(GOOD))
+    assert config_lib.load(write(GOOD), ["name=other"]).digest() == config.digest()
+    for override in ("max_steps=7", "grid.gamma=[1]", "seeds=[1, 0]", "patience=0"):
+        assert config_lib.load(write(GOOD), [override]).digest() != config.digest()
+
+
+def test_overrides(write):
+    overrides = ["grid.gamma=[5]", "seq_len=20", "task=random_permutation"]
+    config = config_lib.load(write(GOOD), overrides)
+    assert config.grid[0]["gamma"] == (5,)
+    assert (config.seq_len, config.task) == (20, "random_permutation")
+    tables = GOOD.replace("[grid]", "[[grid]]") + '[[grid]]\nrule = "bptt"\nlr = 0.1\n'
+    config = config_lib.load(write(tables), ["grid.lr=1", "grid.1.max_norm=[1]"])
+    assert [table["lr"] for table in config.grid] == [(1,), (1,)]
+    assert config.grid[1]["max_norm"] == (1,)
+
+
+# Config text to the problems that must be reported, as regular expressions.
+BAD = {
+    "seq_len = 10": [
+        "^task: missing", "grid.gamma: missing; rule 'lra_diff'", "grid.lr: missing",
+    ],
+    GOOD + "gama = 1": [r"grid.gama = 1: unknown key, did you mean 'gamma'\?"],
+    "gamma = 3\n" + GOOD: ["gamma = 3: unknown key.*it belongs under .grid.: grid.gamma"],
+    "epochs = 3\n" + GOOD: ["epochs = 3: unknown key .known here: .*max_steps"],
+    GOOD.replace('"temporal_order"', '"temporal_ordre"'): [
+        r'task = "temporal_ordre": expected one of .*did you mean \'temporal_order\''
+    ],
+    GOOD.replace("seq_len = 10", "seq_len = 9"): [
+        "seq_len = 9: task 'temporal_order' needs at least 10"
+    ],
+    GOOD.replace("[1, 10]", "[]"): ["grid.gamma = ..: expected at least one value"],
+    GOOD.replace("[1, 10]", "[1, nan]"): ["grid.gamma = .*expected a finite number"],
+    GOOD.replace("[1, 10]", "[1, 1e39]"): ["that float32 can hold, got 1e.39"],
+    GOOD.replace("[1, 10]", '["1e-3"]'): ["write numbers without quotes"],
+    GOOD.replace("[1, 10]", "[true]"): ["expected a number, got true"],
+    GOOD.replace("[1, 10]", "[1, 1]"): ["grid.gamma = .1, 1.: the same value twice"],
+    GOOD.replace("[1, 3]", "[0, 2.5]"): ["integer of at least 1, got 0", "got 2.5"],
+    GOOD.replace("[0, 1]", "[0, -1]"): ["seeds = .0, -1.: expected a list of different"],
+    GOOD.replace("[0, 1]", "3"): ["seeds = 3: expected a list"],
+    "batch_size = 0\nmax_steps = 1.5\n" + GOOD: [
+        "batch_size = 0: expected an integer of at least 1", "max_steps = 1.5"
+    ],
+    GOOD + 'local_loss = "mae"': ["grid.local_loss = .*expected one of mse, log_penalty"],
+    GOOD + 'rule = ["lra_diff", "bptt"]': [
+        f"grid.{key} = .*rule 'bptt' has no such argument; use ..grid"
+        for key in ("gamma", "num_refinements", "lambda")
+    ],
+    GOOD + 'optimizer = "sdg"': ["did you mean 'sgd'"],
+    GOOD + 'optimizer = "momentum"\nmomentum = 1.0': ["expected a number below 1"],
+    "grid = 3": ["grid = .*expected a table"],
+    "task = ": ["is not valid TOML"],
+    GOOD.replace("[0.1, 0.01]", str(list(range(1000)))).replace(
+        "[1, 10]", str(list(range(1000)))
+    ): ["grid: 4,000,000 members; at most 1,000,000"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), BAD.items(), ids=range(len(BAD)))
+def test_each_problem_is_named_with_what_is_allowed(write, text, expected):
+    problems = problems_of(write, text)
+    assert len(problems) == len(expected), problems
+    for problem, pattern in zip(problems, expected, strict=True):
+        assert re.search(pattern, problem), problem
+
+
+def test_all_problems_come_at_once(write):
+    text = GOOD.replace("seq_len = 10", "seq_len = 9").replace("gamma", "gama")
+    problems = problems_of(write, "epochs = 1\n" + text, "grid.lr=[x", "batch_size")
+    assert len(problems) == 6, problems
+
+
+@pytest.mark.parametrize(
+    "override", ["gamma", "=3", "grid.2.gamma=1", "grid.0.x.y=1", "optimizer.lr=1"]
+)
+def test_a_bad_override_is_quoted(write, override):
+    assert any(f"--set {override}" in p for p in problems_of(write, GOOD, override))
+
+
+def test_a_missing_file_is_one_problem(tmp_path):
+    with pytest.raises(config_lib.ConfigError, match="cannot be read: No such file"):
+        config_lib.load(tmp_path / "none.toml")
+
+
+def test_every_argument_of_every_factory_is_readable_by_a_config():
+    kinds = {
+        name: {k: a.kind for k, a in config_lib.arguments_of(factory).items()}
+        for name, factory in {**RULES, **OPTIMIZERS}.items()
+    }
+    assert kinds["lra_diff"] == {
+        "gamma": "number", "num_refinements": "number", "lambda": "number",
+        "c0": "number", "c1": "number", "local_loss": "choice", "reduction": "choice",
+        "normalization": "choice", "refinement": "choice", "update_first_step": "flag",
+    }  # fmt: skip
+    assert kinds["readout_only"] == {}
+    assert kinds["momentum"]["nesterov"] == "flag"
+    for rule in RULES:  # a key must mean one thing in a table
+        for optimizer in OPTIMIZERS:
+            assert not set(kinds[rule]) & set(kinds[optimizer])
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["lr", "gamma", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(
+    [*config_lib.Config.__dataclass_fields__, "gamma", "lambda", "lr", "x"]
+)
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(
+    top=st.dictionaries(KEYS, JUNK, max_size=4),
+    table=st.dictionaries(
+        st.sampled_from(["lr", "gamma", "rule", "seq_len", "local_loss", "c0", "y"]),
+        JUNK, max_size=4,
+    ),
+)  # fmt: skip
+def test_junk_is_problems_and_never_an_exception(top, table):
+    raw = {"task": "adding", "seq_len": 10, "grid": dict(table), "name": "x", **top}
+    problems = []
+    config = config_lib._resolve(raw, problems)
+    assert (config is None) == bool(problems)
+    assert all(problem.isprintable() for problem in problems)
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(text=st.text(max_size=60) | st.binary(max_size=60))
+def test_a_file_of_anything_is_a_config_error(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("junk") / "junk.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(config_lib.ConfigError):
+        config_lib.load(path)
+
+
+NUMBER = st.floats(0, 1e30, allow_nan=False) | st.integers(0, 1000)
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(
+    gamma=st.lists(NUMBER, min_size=1, max_size=4, unique_by=str),
+    lr=st.lists(NUMBER, min_size=1, max_size=4, unique_by=str),
+    seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True),
+    name=st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=9),
+)
+def test_any_good_config_survives_being_written(
+    tmp_path_factory, gamma, lr, seeds, name
+):
+    config = config_lib.Config(
+        name=name, task="adding", seq_len=10, seeds=tuple(seeds),
+        grid=({"lr": tuple(lr), "gamma": tuple(gamma)},),
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("good") / "good.toml"
+    path.write_text(config.to_toml())
+    assert config_lib.load(path) == config
+    assert len(list(config.members())) == len(gamma) * len(lr) * len(seeds)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(pathlib.Path("configs").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_every_config_of_the_repository_is_good_and_has_a_header(path):
+    config = config_lib.load(path)
+    assert groups.make_groups(config)
+    header = path.read_text().split("\n\n")[0]
+    assert header.startswith("#")
+    assert f"--config configs/{path.name}" in header
+    for word in ("Machine", "Minutes", "Expect"):
+        assert word in header, f"{path}: its header does not say {word!r}"

@@ -1,0 +1,279 @@
+"""Properties of grids: nothing that a member computes depends on its neighbours."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lra_jax
+from lra_jax import losses, member, sweep
+from lra_jax.member import Limits, Status
+
+
+def build(hyperparameters):
+    rule = lra_jax.lra_diff(
+        gamma=hyperparameters["gamma"],
+        num_refinements=hyperparameters["num_refinements"],
+        c0=1.0,
+        c1=1.0,
+    )
+    return rule, optax.sgd(hyperparameters["lr"])
+
+
+EXPERIMENT = member.Experiment(
+    task=lra_jax.TASKS["temporal_order"],
+    build=build,
+    seq_len=10,
+    hidden_size=16,
+    batch_size=8,
+    eval_every=5,
+    num_validation=60,
+)
+LIMITS = Limits(max_steps=20, patience=0)
+
+
+def hyperparameters(lr, gamma, num_refinements):
+    return {
+        "lr": np.asarray(lr, np.float32),
+        "gamma": np.asarray(gamma, np.float32),
+        "num_refinements": np.asarray(num_refinements, np.int32),
+    }
+
+
+def run(hp, seeds, **kwargs):
+    kwargs.setdefault("limits", LIMITS)
+    return sweep.run_sweep(EXPERIMENT, hp, seeds, **kwargs)
+
+
+def rows_of(state, index):
+    mine = state.curves.member == index
+    return [column[mine] for column in state.curves[1:]]
+
+
+def assert_same_member(a, i, b, j, exact=True):
+    for x, y in zip(a.members, b.members, strict=True):
+        assert x[i] == y[j]
+    for x, y in zip(rows_of(a, i), rows_of(b, j), strict=True):
+        if exact:
+            np.testing.assert_array_equal(x, y)
+        else:
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+
+
+HP = hyperparameters([0.1, 0.3, 0.03, 1.0], [1.0, 5.0, 10.0, 0.1], [1, 1, 1, 1])
+SEEDS = [0, 0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return run(HP, SEEDS)
+
+
+def test_every_member_is_advanced_to_its_limit_and_evaluated(whole):
+    assert whole.slots.size == 4
+    assert whole.runs is None
+    np.testing.assert_array_equal(whole.members.status, Status.EXHAUSTED)
+    np.testing.assert_array_equal(whole.members.step, 20)
+    for index in range(4):
+        step, train_loss, loss, errors = rows_of(whole, index)
+        np.testing.assert_array_equal(step, [0, 5, 10, 15, 20])
+        assert np.isnan(train_loss[0])
+        assert np.isfinite(train_loss[1:]).all()
+        assert np.isfinite(loss).all()
+        assert whole.members.num_errors[index] == errors[-1]
+        assert whole.members.best_num_errors[index] == errors.min()
+        assert whole.members.best_step[index] == step[errors.argmin()]
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_member_alone_equals_the_member_in_the_grid(whole, index):
+    alone = run({k: v[[index]] for k, v in HP.items()}, [SEEDS[index]])
+    # XLA may order sums differently for another number of members.
+    assert_same_member(alone, 0, whole, index, exact=False)
+
+
+def test_the_order_of_members_changes_no_bit(whole):
+    order = np.array([2, 0, 3, 1])
+    shuffled = run({k: v[order] for k, v in HP.items()}, np.array(SEEDS)[order])
+    for place, index in enumerate(order):
+        assert_same_member(shuffled, place, whole, index)
+
+
+def test_fewer_slots_give_the_same_results(whole):
+    chunked = run(HP, SEEDS, max_parallel=2)
+    assert chunked.slots.size == 2
+    for index in range(4):
+        assert_same_member(chunked, index, whole, index, exact=False)
+
+
+def test_a_freed_slot_is_filled_at_once_and_nothing_changes():
+    """Members that end at different times leave their slots to those that wait."""
+    lr = [np.nan, 0.1, np.nan, 0.2, 0.3]  # the first and third diverge
+    hp = hyperparameters(lr, [1.0] * 5, [1] * 5)
+    seeds = [0, 1, 2, 3, 4]
+    grid = sweep.make_grid(EXPERIMENT, hp, seeds)
+    state = sweep.init_sweep(grid, max_parallel=2)
+    for state in sweep.iterate_sweep(EXPERIMENT, grid, state, limits=LIMITS):
+        occupied = (state.slots != sweep.EMPTY).sum()
+        waiting = (state.members.status == Status.PENDING).sum()
+        assert occupied + waiting > 0 or state.runs is None
+    np.testing.assert_array_equal(
+        state.members.status == Status.DIVERGED, [True, False, True, False, False]
+    )
+    together = run(hp, seeds)
+    for index in (1, 3, 4):
+        assert_same_member(state, index, together, index, exact=False)
+
+
+def test_a_diverged_member_leaves_its_neighbours_bit_identical(whole):
+    lr = HP["lr"].copy()
+    lr[1] = 1e38
+    ruined = run({**HP, "lr": lr}, SEEDS)
+    assert ruined.members.status[1] == Status.DIVERGED
+    assert ruined.members.step[1] < 20
+    for index in (0, 2, 3):
+        assert_same_member(ruined, index, whole, index)
+
+
+def test_a_nan_hyperparameter_is_divergence_at_the_first_update(whole):
+    gamma = HP["gamma"].copy()
+    gamma[0] = np.nan
+    ruined = run({**HP, "gamma": gamma}, SEEDS)
+    assert ruined.members.status[0] == Status.DIVERGED
+    assert ruined.members.step[0] == 0
+    # Frozen where it was: the evaluation is that of the initial weights.
+    assert ruined.members.num_errors[0] == whole.curves.num_errors[0]
+    for index in (1, 2, 3):
+        assert_same_member(ruined, index, whole, index)
+
+
+def test_resuming_at_any_chunk_gives_the_same_bits(whole):
+    grid = sweep.make_grid(EXPERIMENT, HP, SEEDS)
+    start = sweep.init_sweep(grid)
+    states = list(sweep.iterate_sweep(EXPERIMENT, grid, start, limits=LIMITS))
+    assert len(states) == 4
+    for state in states:
+        copy = jax.tree.map(lambda x: x, state)
+        for copy in sweep.iterate_sweep(EXPERIMENT, grid, copy, limits=LIMITS):
+            pass
+        for index in range(4):
+            assert_same_member(copy, index, whole, index)
+
+
+def test_one_trace_for_any_members_values_and_refinements():
+    traces = []
+
+    def counted(hyperparameters):
+        traces.append(None)
+        return build(hyperparameters)
+
+    experiment = dataclasses.replace(EXPERIMENT, build=counted)
+    hp = hyperparameters([0.1, 0.2, 0.1, 0.2], [1.0, 1.0, 2.0, 2.0], [1, 1, 4, 4])
+    state = sweep.run_sweep(experiment, hp, [0, 0, 1, 1], limits=LIMITS)
+    np.testing.assert_array_equal(state.members.status, Status.EXHAUSTED)
+    assert len(traces) == 2  # one of `start`, one of `chunk`
+
+
+def test_members_of_different_k_run_apart_and_none_pays_for_another():
+    hp = hyperparameters([0.1] * 3, [1.0] * 3, [3, 1, 3])
+    grid = sweep.make_grid(EXPERIMENT, hp, [0, 0, 1])
+    start = sweep.init_sweep(grid)
+    assert start.slots.size == 2
+    started = []
+    for state in sweep.iterate_sweep(EXPERIMENT, grid, start, limits=LIMITS):
+        started.append(set(np.flatnonzero(state.members.status != Status.PENDING)))
+    assert started == [{1}] * 4 + [{0, 1, 2}] * 4  # K = 1 first, then K = 3
+    # K reaches the loop as one scalar: the condition of a batched bound would be a
+    # `reduce_or`, and would run every member to the largest K.
+    program = sweep.make_program(EXPERIMENT)
+    shared, mapped, seeds = grid.arguments(np.array([0, 2]))
+    shapes = sweep.run_shapes(EXPERIMENT, grid, 2)
+    jaxpr = str(jax.make_jaxpr(program.chunk)(LIMITS, shared, mapped, seeds, shapes))
+    conditions = re.findall(r"cond_jaxpr=\{(.*?)\}", jaxpr, re.DOTALL)
+    assert len(conditions) == 2  # the top target's loop, and the others'
+    assert not any("reduce_or" in condition for condition in conditions)
+
+
+def test_members_of_a_seed_share_weights_data_and_validation_set():
+    hp = hyperparameters([0.0, 0.0, 0.0], [1.0, 7.0, 1.0], [1, 1, 1])
+    state = run(hp, [3, 3, 4])
+    same, different = rows_of(state, 0), rows_of(state, 2)
+    for x, y in zip(same, rows_of(state, 1), strict=True):
+        np.testing.assert_array_equal(x, y)
+    # With lr = 0 the training loss shows the data, the others weights and validation.
+    assert not np.allclose(same[1][1:], different[1][1:])
+    assert not np.allclose(same[2], different[2])
+    assert len(set(same[1][1:].tolist())) == 4  # fresh data at every step
+
+
+def test_validation_is_the_fixed_set_in_slices():
+    experiment = dataclasses.replace(EXPERIMENT, num_validation=2300)
+    seed = jnp.uint32(5)
+    params = lra_jax.init_params(jax.random.key(0), 6, 16, 4)
+    key = jax.random.fold_in(jax.random.key(5, impl="threefry2x32"), 3)
+    errors, loss = 0, 0.0
+    for index, size in enumerate((1000, 1000, 300)):
+        batch = experiment.task.sample(jax.random.fold_in(key, index), size, 10)
+        metrics = lra_jax.evaluate(params, batch)
+        errors += int(metrics.num_errors)
+        loss += float(metrics.loss) * size / 2300
+    found = jax.jit(lambda p: member.validate(experiment, p, seed))(params)
+    assert int(found.num_errors) == errors
+    np.testing.assert_allclose(found.loss, loss, rtol=1e-5)
+
+
+def _never_wrong(num_wrong):
+    """An output loss that counts the first `num_wrong` samples of a batch as errors."""
+    return losses.cross_entropy._replace(
+        is_error=lambda logits, labels: jnp.arange(labels.shape[0]) < num_wrong
+    )
+
+
+def _with_errors(num_wrong, **changes):
+    task = dataclasses.replace(EXPERIMENT.task, output_loss=_never_wrong(num_wrong))
+    return dataclasses.replace(EXPERIMENT, task=task, **changes)
+
+
+def test_no_error_solves_but_not_before_the_first_update():
+    state = sweep.run_sweep(
+        _with_errors(0), {k: v[:1] for k, v in HP.items()}, [0], limits=LIMITS
+    )
+    assert state.members.status[0] == Status.SOLVED
+    assert state.members.step[0] == 5
+    np.testing.assert_array_equal(state.curves.step, [0, 5])
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "step"),
+    [
+        (Limits(max_steps=1000, patience=3), Status.STALLED, 15),
+        (Limits(max_steps=12, patience=0), Status.EXHAUSTED, 12),
+        (Limits(max_steps=12, patience=3), Status.STALLED, 12),
+        (Limits(max_steps=10, patience=3), Status.EXHAUSTED, 10),
+    ],
+)
+def test_patience_and_maximum_steps_end_a_member(limits, status, step):
+    state = sweep.run_sweep(
+        _with_errors(1), {k: v[:1] for k, v in HP.items()}, [0], limits=limits
+    )
+    assert state.members.status[0] == status
+    assert state.members.step[0] == step
+
+
+def test_arrays_of_the_wrong_length_are_named():
+    with pytest.raises(ValueError, match=r"gamma: expected one value per member"):
+        run({**HP, "gamma": HP["gamma"][:2]}, SEEDS)
+    with pytest.raises(ValueError, match="max_parallel: expected at least 1, got 0"):
+        run(HP, SEEDS, max_parallel=0)
+
+
+def test_slots_are_as_few_as_the_rounds_need():
+    hp = hyperparameters([0.1] * 10, [1.0] * 10, [1] * 7 + [2] * 3)
+    grid = sweep.make_grid(EXPERIMENT, hp, range(10))
+    assert sweep.num_slots(grid) == 7
+    assert sweep.num_slots(grid, 6) == 4
+    assert sweep.num_slots(grid, 100) == 7

@@ -1,0 +1,279 @@
+"""Updates against hand-computed ones, and evaluations against a count in NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lra_jax
+from lra_jax.train import init_train_state, train_step
+
+TASK = lra_jax.TASKS["temporal_order"]
+SIZES = (TASK.input_size, 8, TASK.output_size)
+
+
+def probe_grads(key, params, rule_state, batch):
+    """Gradients that tell which arguments they were made of."""
+    scale = jax.random.uniform(key) + batch.inputs[0, 0].astype(jnp.float32)
+    grads = jax.tree.map(lambda p: scale * (p + 1), params)
+    rule_state = {
+        "calls": rule_state["calls"] + 1,
+        "key": jax.random.key_data(key),
+        "init": rule_state["init"],
+    }
+    return grads, rule_state, lra_jax.RuleInfo(loss=scale)
+
+
+def probe_init(key, params):
+    data = jax.random.key_data(key)
+    return {"calls": params.b_y[0], "key": jnp.zeros_like(data), "init": data}
+
+
+PROBE = lra_jax.LearningRule(probe_init, probe_grads)
+
+
+@functools.cache
+def problem():
+    params = lra_jax.init_params(jax.random.key(0), *SIZES)
+    return jax.device_get((params, TASK.sample(jax.random.key(1), 3, 10)))
+
+
+def start(rule, optimizer, seed=2):
+    return init_train_state(jax.random.key(seed), problem()[0], rule, optimizer)
+
+
+def step_of(rule, optimizer):
+    return jax.jit(functools.partial(train_step, rule=rule, optimizer=optimizer))
+
+
+def gradients(state, batch):
+    """What the probe gives, by hand."""
+    key = jax.random.fold_in(state.key, state.step)
+    scale = np.asarray(jax.random.uniform(key)) + np.float32(batch.inputs[0, 0])
+    return jax.tree.map(lambda p: scale * (np.asarray(p) + 1), state.params)
+
+
+def assert_close(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def assert_identical(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
+# The state before the first update.
+
+
+def test_a_new_state_has_the_given_weights_and_no_steps():
+    params, _ = problem()
+    optimizer = optax.adam(0.1)
+    state = start(PROBE, optimizer)
+    assert_identical(state.params, params)
+    assert_identical(state.opt_state, optimizer.init(params))
+    assert state.step.dtype == jnp.int32
+    assert state.step.shape == ()
+    assert state.step == 0
+
+
+def test_a_rules_initial_state_and_its_updates_have_different_keys():
+    state = start(PROBE, optax.sgd(0.1))
+    later = jax.random.key_data(state.key)
+    assert not np.array_equal(state.rule_state["init"], later)
+    assert not np.array_equal(later, jax.random.key_data(jax.random.key(2)))
+    assert_identical(state, start(PROBE, optax.sgd(0.1)))
+    other = start(PROBE, optax.sgd(0.1), seed=3)
+    assert not np.array_equal(jax.random.key_data(other.key), later)
+    assert not np.array_equal(other.rule_state["init"], state.rule_state["init"])
+
+
+# Updates.
+
+
+def test_a_step_of_sgd_descends_the_gradient():
+    _, batch = problem()
+    optimizer = optax.sgd(0.25)
+    state, step = start(PROBE, optimizer), step_of(PROBE, optimizer)
+    grads = gradients(state, batch)
+    after, info = step(state, batch)
+    expected = jax.tree.map(lambda p, g: p - 0.25 * g, problem()[0], grads)
+    assert_close(after.params, expected)
+    # g = scale (p + 1)
+    np.testing.assert_allclose(info.loss, grads.b_h, rtol=1e-6)  # b_h is 0
+
+
+def test_steps_with_momentum_add_up_the_gradients():
+    _, batch = problem()
+    optimizer = optax.sgd(0.1, momentum=0.8)
+    state, step = start(PROBE, optimizer), step_of(PROBE, optimizer)
+    velocity = jax.tree.map(np.zeros_like, state.params)
+    for _ in range(3):
+        grads = gradients(state, batch)
+        velocity = jax.tree.map(lambda v, g: 0.8 * v + g, velocity, grads)
+        params = jax.device_get(state.params)
+        expected = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
+        state, _ = step(state, batch)
+        assert_close(state.params, expected)
+
+
+def test_steps_of_adam_are_those_of_its_paper():
+    _, batch = problem()
+    optimizer = optax.adam(0.1, b1=0.9, b2=0.99, eps=1e-6)
+    state, step = start(PROBE, optimizer), step_of(PROBE, optimizer)
+    mean = square = jax.tree.map(np.zeros_like, state.params)
+    for i in range(1, 4):
+        grads = gradients(state, batch)
+        mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, grads)
+        square = jax.tree.map(lambda s, g: 0.99 * s + 0.01 * g**2, square, grads)
+        rate, c1, c2 = 0.1, 1 - 0.9**i, 1 - 0.99**i
+        expected = jax.tree.map(
+            lambda p, m, s, c1=c1, c2=c2: (
+                p - rate * (m / c1) / (np.sqrt(s / c2) + 1e-6)  # noqa: B023
+            ),
+            jax.device_get(state.params),
+            mean,
+            square,
+        )
+        state, _ = step(state, batch)
+        assert_close(state.params, expected)
+
+
+def test_weight_decay_sees_the_weights():
+    _, batch = problem()
+    optimizer = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1))
+    state, step = start(PROBE, optimizer), step_of(PROBE, optimizer)
+    grads = gradients(state, batch)
+    after, _ = step(state, batch)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * (g + 0.5 * p), state.params, grads)
+    assert_close(after.params, expected)
+
+
+def test_steps_are_counted_and_each_has_its_own_key():
+    _, batch = problem()
+    optimizer = optax.sgd(0.0)
+    state, step = start(PROBE, optimizer), step_of(PROBE, optimizer)
+    seen = []
+    for i in range(4):
+        after, _ = step(state, batch)
+        assert after.step == i + 1
+        assert after.step.dtype == jnp.int32
+        assert_identical(after.key, state.key)
+        used = jax.random.key_data(jax.random.fold_in(state.key, i))
+        np.testing.assert_array_equal(after.rule_state["key"], used)
+        assert after.rule_state["calls"] == i + 1
+        seen.append(tuple(used.tolist()))
+        state = after
+    assert len(set(seen)) == 4
+
+
+def test_a_step_depends_on_its_arguments_only_and_changes_none():
+    params, batch = problem()
+    optimizer = optax.adam(0.1)
+    rule = lra_jax.tptt(noise_std=0.1)
+    step = step_of(rule, optimizer)
+    state = start(rule, optimizer)
+    before = jax.tree.map(jnp.copy, state)
+    first = step(state, batch)
+    other = TASK.sample(jax.random.key(9), 3, 10)
+    step(step(state, other)[0], batch)
+    assert_identical(step(state, batch), first)
+    assert_identical(state, before)
+    assert_identical(start(rule, optimizer), before)
+    assert not np.array_equal(first[0].params.w_hh, params.w_hh)
+
+
+def test_a_step_continues_from_where_another_stopped():
+    _, batch = problem()
+    rule, optimizer = lra_jax.readout_only(), optax.sgd(0.1, momentum=0.9)
+    step = step_of(rule, optimizer)
+    states = [start(rule, optimizer)]
+    for _ in range(4):
+        states.append(step(states[-1], batch)[0])
+    stored = jax.tree.map(np.asarray, states[2]._replace(key=()))
+    restored = jax.tree.map(jnp.asarray, stored)._replace(key=states[2].key)
+    assert_identical(step(step(restored, batch)[0], batch)[0], states[4])
+
+
+# Evaluations.
+
+
+# Compiled: an evaluation without jit compiles each of its operations.
+evaluate = jax.jit(lra_jax.evaluate, static_argnames="output_loss")
+
+
+def constant_params(task, value):
+    x, h, y = task.input_size, 4, task.output_size
+    shapes = ((x, h), (h, h), (h,), (h, y), (y,))
+    return lra_jax.Params(*(np.full(shape, value, np.float32) for shape in shapes))
+
+
+def logits_in_float64(params, inputs):
+    w_xh, w_hh, b_h, w_hy, b_y = (np.asarray(w, np.float64) for w in params)
+    z = np.zeros((inputs.shape[1], len(b_h)))
+    for x in np.asarray(inputs):
+        z = np.tanh(z @ w_hh + w_xh[x] + b_h)
+    return z @ w_hy + b_y
+
+
+def test_an_evaluation_is_a_count_in_numpy():
+    params, _ = problem()
+    batch = TASK.sample(jax.random.key(4), 10_000, 10)
+    metrics = evaluate(params, batch)
+    logits, labels = logits_in_float64(params, batch.inputs), np.asarray(batch.labels)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = -log_p[np.arange(10_000), labels].mean()
+    assert type(metrics) is lra_jax.Metrics
+    assert metrics.num_errors.dtype == jnp.int32
+    np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
+    assert metrics.num_errors == np.sum(logits.argmax(axis=1) != labels)
+
+
+@pytest.mark.parametrize("num_errors", [0, 1, 9_999, 10_000])
+def test_no_single_error_is_lost(num_errors):
+    # Weights that answer with the first symbol.
+    eye = np.eye(8, dtype=np.float32)
+    params = jax.tree.map(np.zeros_like, problem()[0])
+    params = params._replace(w_xh=3 * eye[:6], w_hy=eye[:, :4])
+    symbols = np.arange(10_000) % 4
+    labels = symbols.copy()
+    labels[:num_errors] += 1
+    batch = lra_jax.Batch(symbols[None], labels % 4)
+    assert evaluate(params, batch).num_errors == num_errors
+
+
+@pytest.mark.parametrize("task", lra_jax.TASKS.values(), ids=lra_jax.TASKS)
+def test_weights_that_are_not_numbers_make_every_sample_an_error(task):
+    params = constant_params(task, 0.1)
+    batch = task.sample(jax.random.key(1), 50, 10)
+    params.w_hh[0, 0] = np.nan
+    metrics = evaluate(params, batch, output_loss=task.output_loss)
+    assert metrics.num_errors == 50
+    assert np.isnan(metrics.loss)
+
+
+def test_a_real_output_is_evaluated_by_its_own_loss():
+    task = lra_jax.TASKS["adding"]
+    # No weight but the last bias: the answer 1/2.
+    params = constant_params(task, 0.0)._replace(b_y=np.array([0.5], np.float32))
+    batch = task.sample(jax.random.key(1), 1000, 10)
+    metrics = evaluate(params, batch, output_loss=task.output_loss)
+    off = np.asarray(batch.labels, np.float64)[:, 0] - 0.5
+    np.testing.assert_allclose(metrics.loss, np.mean(off**2), rtol=1e-5)
+    assert metrics.num_errors == np.sum(off**2 > 0.04)
+
+
+def test_evaluating_names_what_does_not_fit():
+    params, batch = problem()
+    with pytest.raises(ValueError, match=r"^inputs: expected"):
+        evaluate(params, batch._replace(inputs=jnp.zeros((10, 3))))
+    with pytest.raises(ValueError, match=r"^labels: expected"):
+        evaluate(params, batch._replace(labels=jnp.zeros(3)))
