@@ -67,18 +67,11 @@ def init_params(
     )
 
 
-def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
-    """xₜ W_xh + b_h for all t: a row gather for symbols, a product for vectors.
-
-    Args:
-      params: the weights.
-      inputs: int `[T, B]` or float `[T, B, X]`.
-
-    Returns:
-      `[T, B, H]`.
+def check_inputs(params: types.Params, inputs: jax.Array) -> bool:
+    """Whether `inputs` are symbols (else real vectors).
 
     Raises:
-      ValueError: `inputs` is neither of the two.
+      ValueError: `inputs` is neither int `[T, B]` nor float `[T, B, X]` with T ≥ 1.
     """
     input_size = params.w_xh.shape[0]
     symbols = jnp.issubdtype(inputs.dtype, jnp.integer) and inputs.ndim == 2
@@ -92,8 +85,24 @@ def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
             f"inputs: expected integer symbols [T, B] or real [T, B, {input_size}] "
             f"with T ≥ 1, got {inputs.dtype} {inputs.shape}"
         )
-    if symbols:
-        projected = params.w_xh[inputs]
+    return bool(symbols)
+
+
+def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
+    """xₜ W_xh + b_h for all t: a row gather for symbols, a product for vectors.
+
+    Args:
+      params: the weights.
+      inputs: int `[T, B]` or float `[T, B, X]`.
+
+    Returns:
+      `[T, B, H]`.
+
+    Raises:
+      ValueError: `inputs` is neither of the two.
+    """
+    if check_inputs(params, inputs):
+        projected = jnp.asarray(params.w_xh)[inputs]
     else:
         projected = matmul(inputs.astype(params.w_xh.dtype), params.w_xh)
     return projected + params.b_h[None, None]
@@ -137,6 +146,7 @@ def final_logits(params: types.Params, inputs: jax.Array) -> jax.Array:
         x_w = project_inputs(params, x_t[None])[0]
         return jnp.tanh(matmul(z_prev, params.w_hh) + x_w), None
 
+    check_inputs(params, inputs)
     z_0 = jnp.tanh(project_inputs(params, inputs[:1])[0])
     z_last, _ = lax.scan(step, z_0, inputs[1:])
     return readout(params, z_last)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from lra_jax import regularizer, rnn, types
 from lra_jax.losses import LocalLoss
@@ -25,7 +24,7 @@ class TargetStep(NamedTuple):
     """The choices and numbers of a target's refinement."""
 
     gamma: jax.Array  # [] γ
-    num_refinements: ArrayLike  # [] K
+    num_refinements: jax.Array  # [] int32 K
     lambda_: jax.Array | None  # [] λ; None leaves Ω out of the program
     local_loss: LocalLoss
     scale: float  # s of L = s Σᵢ ℓ(zᵢ - ẑᵢ)
@@ -71,7 +70,7 @@ def refine(
         return d_bar + step.gamma * delta, norm[:, 0]
 
     return lax.fori_loop(
-        1,
+        jnp.int32(1),
         step.num_refinements,
         lambda _, carry: move(carry[0], direction(carry[0])),
         move(jnp.zeros_like(first), first),

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -37,3 +38,13 @@ def check_scalars(**values: ArrayLike) -> None:
                 f"{name}: expected a scalar, got an array of shape {jnp.shape(value)}; "
                 "to try several values, make the rule inside a vmapped function"
             )
+
+
+def check_count(**values: ArrayLike) -> None:
+    """Raises ValueError where a value is no integer scalar, or a known one below 1."""
+    check_scalars(**values)
+    for name, value in values.items():
+        if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+            raise ValueError(f"{name}: expected an integer, got {value!r}")
+        if not isinstance(value, jax.core.Tracer) and value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")

@@ -63,11 +63,8 @@ def lra_diff(
     eq. 1 counts it. `update_first_step=False` is the loop as printed.
     """
     arguments.check_choices(lra_diff, locals())
-    arguments.check_scalars(
-        gamma=gamma, num_refinements=num_refinements, lambda_=lambda_, c0=c0, c1=c1
-    )
-    if isinstance(num_refinements, int) and num_refinements < 1:
-        raise ValueError(f"num_refinements: expected at least 1, got {num_refinements}")
+    arguments.check_scalars(gamma=gamma, lambda_=lambda_, c0=c0, c1=c1)
+    arguments.check_count(num_refinements=num_refinements)
     normalize = numerics.NORMALIZATIONS[normalization]
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0
 
@@ -87,7 +84,7 @@ def lra_diff(
         weight = None if without_omega else jnp.asarray(lambda_, dtype)
         step = targets.TargetStep(
             gamma=jnp.asarray(gamma, dtype),
-            num_refinements=num_refinements,
+            num_refinements=jnp.asarray(num_refinements, jnp.int32),
             lambda_=weight,
             local_loss=losses.LOCAL_LOSSES[local_loss],
             scale={"mean": 1 / hidden_size, "sum": 1.0}[reduction],

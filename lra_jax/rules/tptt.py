@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from lra_jax import gradients, losses, numerics, rnn, types
 from lra_jax.numerics import matmul, tanh_difference
 from lra_jax.rules import arguments
-from lra_jax.rules import bptt as bptt_rule
+from lra_jax.rules.bptt import backward
 
 
 class Inverse(NamedTuple):
@@ -173,7 +173,7 @@ def tptt(
         hidden, w_xh_norm = summed.grads, summed.w_xh_norm
         if w_xh_update == "bptt":
             exact = gradients.sum_local_gradients(
-                params, batch.inputs, z, bptt_rule.backward(params, trace, pi)
+                params, batch.inputs, z, backward(params, trace, pi)
             )
             hidden, w_xh_norm = hidden._replace(w_xh=exact.grads.w_xh), exact.w_xh_norm
         info = types.RuleInfo(
