@@ -216,10 +216,10 @@ def _override(raw: dict[str, Any], text: str, problems: list[str]) -> None:
 
 
 def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
-    """Checks everything; appends to `problems`, and returns a config if there are none."""
+    """Checks everything and notes problems; a config if there are none."""
     fields = {f.name: f for f in dataclasses.fields(Config)}
     hints = typing.get_type_hints(Config)
-    top = {}
+    top: dict[str, Any] = {}
     for key, value in raw.items():
         if key == "grid":
             continue
@@ -234,7 +234,9 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
     tables = raw.get("grid", {})
     tables = [tables] if isinstance(tables, dict) else tables
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
-        problems.append(f"grid = {_show(tables)}: expected a table [grid], or [[grid]]s")
+        problems.append(
+            f"grid = {_show(tables)}: expected a table [grid], or [[grid]]s"
+        )
         return None
     invalid = {key for key in AXES if key in raw and key not in top}
     defaults = {
@@ -244,7 +246,11 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
     grid = [
         _check_table(
             f"grid.{index}" if len(tables) > 1 else "grid",
-            table, defaults, invalid, top.get("dtype", "float32"), problems,
+            table,
+            defaults,
+            invalid,
+            top.get("dtype", "float32"),
+            problems,
         )
         for index, table in enumerate(tables or [{}])
     ]
@@ -252,9 +258,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
         math.prod(len(values) for values in table.values()) for table in grid
     ) * len(top.get("seeds", (0,)))
     if count > MAX_MEMBERS:
-        problems.append(
-            f"grid: {count:,} members; at most {MAX_MEMBERS:,} in one run"
-        )
+        problems.append(f"grid: {count:,} members; at most {MAX_MEMBERS:,} in one run")
     return None if problems else Config(**top, grid=tuple(grid))
 
 
@@ -285,8 +289,8 @@ def _check_table(
         settings[key] = axes.get(key, (defaults[key],))
         if key in axes:
             wrong = [_check_setting(key, v, hints[key]) for v in axes[key]]
-            for text in filter(None, wrong):
-                problem(key, text)
+            for found in filter(None, wrong):
+                problem(key, found)
             if any(wrong):
                 settings[key] = (None,)
         elif defaults[key] is None and key not in invalid:
@@ -316,7 +320,9 @@ def _check_table(
                 problems.append(_unknown(f"{where}.{key}", table[key], {*known, *AXES}))
             continue
         for kind, factory_table, names in factories:
-            others = [n for n in names if n and key not in arguments_of(factory_table[n])]
+            others = [
+                n for n in names if n and key not in arguments_of(factory_table[n])
+            ]
             takers = [n for n in names if n and n not in others]
             if takers and others:
                 problem(key, f"{kind} {others[0]!r} has no such argument; use [[grid]]")
@@ -357,9 +363,9 @@ def _check_setting(key: str, value: Any, hint: Any) -> str | None:
             return "expected a list of different integers from 0 to 2³² - 1"
         return None
     if key == "name":
-        good = isinstance(value, str) and value.strip(".") and "/" not in value
-        printable = isinstance(value, str) and value.isprintable()
-        return None if good and printable else "expected a name for a folder"
+        text = value if isinstance(value, str) else ""
+        good = text.strip(". ") != "" and "/" not in text and text.isprintable()
+        return None if good else "expected a name for a folder"
     least = _LEAST.get(key, 1)
     if type(value) is not int or not least <= value <= MAX_INT:
         return f"expected an integer of at least {least}"
@@ -374,9 +380,7 @@ def _check_choice(value: Any, allowed: Sequence[str]) -> str | None:
     return f"expected one of {', '.join(allowed)}{hint}"
 
 
-def _check_argument(
-    key: str, value: Any, argument: Argument, dtype: str
-) -> str | None:
+def _check_argument(key: str, value: Any, argument: Argument, dtype: str) -> str | None:
     """What is wrong with one value of a rule's or optimizer's argument, or None."""
     if argument.kind == "choice":
         return _check_choice(value, argument.choices)

@@ -90,7 +90,7 @@ def _accuracy(
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.add_subplot()
 
-    def height(num_errors: np.ndarray) -> np.ndarray:
+    def height(num_errors: Any) -> Any:
         return -np.log10(np.maximum(num_errors, 0.5) / num_validation)
 
     for index, (setting, _) in enumerate(report.best_settings(rows)):
@@ -104,17 +104,21 @@ def _accuracy(
         # A member keeps its last accuracy when it has ended.
         steps = np.unique(np.concatenate([step for step, _ in seeds]))
         mean = np.mean([np.interp(steps, *seed) for seed in seeds], axis=0)
-        label = f"{_line_name(setting.values)} ({setting.num_solved}/{setting.num_seeds})"
+        label = (
+            f"{_line_name(setting.values)} ({setting.num_solved}/{setting.num_seeds})"
+        )
         # Later lines are thinner, so that equal ones stay visible.
         width = 4.0 / (1 + 0.35 * index)
         axes.plot(steps, height(mean), dash, color=color, lw=width, label=label)
         axes.plot(steps[-1], height(mean[-1:]), "o", color=color, ms=2 + width)
     chance = num_validation * (1 - TASKS[rows[0]["task"]].chance)
-    axes.axhline(height(np.array(chance)), color="0.5", lw=0.8, ls=":", label="chance")
-    marks = [m for m in (0, 50, 90, 99, 99.9, 99.99) if (100 - m) * num_validation >= 99]
+    axes.axhline(height(chance), color="0.5", lw=0.8, ls=":", label="chance")
+    marks = [
+        m for m in (0, 50, 90, 99, 99.9, 99.99) if (100 - m) * num_validation >= 99
+    ]
     axes.set_yticks(
-        [*(height(np.array((1 - m / 100) * num_validation)) for m in marks),
-         height(np.array(0))],
+        [*(height((1 - m / 100) * num_validation) for m in marks),
+         height(0)],
         [*(f"{m:g}" for m in marks), "no error"],
     )  # fmt: skip
     axes.set(title=title, xlabel="updates", ylabel="validation accuracy, %")
@@ -140,6 +144,7 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     rates = sorted({s.values["lr"] for found in panels.values() for s in found})
     cells = {name: _cells(found, rates) for name, found in panels.items()}
     flat = [cell for _, found in cells.values() for cell in found.values()]
+    norm: mpl.colors.Normalize
     by_updates = 2 * sum(cell.all_solved for cell in flat) > len(flat)
     if by_updates:
         longest = max(cell.mean("step") for cell in flat)
@@ -153,7 +158,10 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     lines = -(-len(panels) // columns)
     height = max(len(gammas) for gammas, _ in cells.values())
     figure = Figure(
-        figsize=(1.6 + columns * (0.55 + 0.55 * len(rates)), 0.6 + lines * (1 + 0.5 * height)),
+        figsize=(
+            1.6 + columns * (0.55 + 0.55 * len(rates)),
+            0.6 + lines * (1 + 0.5 * height),
+        ),
         layout="constrained",
     )
     grid = figure.subplots(lines, columns, squeeze=False)
@@ -185,7 +193,9 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
             axes.set_ylabel("γ", fontsize=8)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-    figure.suptitle(f"{title}: ✓ updates until solved, or best accuracy in %", fontsize=9)
+    figure.suptitle(
+        f"{title}: ✓ updates until solved, or best accuracy in %", fontsize=9
+    )
     bar = figure.colorbar(image, ax=grid, label=label, shrink=0.8)
     bar.ax.yaxis.set_major_formatter("{x:g}")
     bar.ax.yaxis.set_minor_formatter("{x:g}")

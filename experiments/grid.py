@@ -84,15 +84,17 @@ def _all_members(
         (state or sweep.init_sweep(group.grid)).members
         for group, state in zip(groups, states, strict=True)
     ]
-    return sweep.Members(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+    return sweep.Members(
+        *(np.concatenate(columns) for columns in zip(*found, strict=True))
+    )
 
 
-def _dry_run(
-    console: rich.console.Console, groups: Sequence[groups_lib.Group]
-) -> None:
+def _dry_run(console: rich.console.Console, groups: Sequence[groups_lib.Group]) -> None:
     table = rich.table.Table(box=rich.box.SIMPLE)
     for column in ("group", "members", "at once", "memory", "compiled for"):
-        table.add_column(column, justify="left" if column == "compiled for" else "right")
+        table.add_column(
+            column, justify="left" if column == "compiled for" else "right"
+        )
     first = groups[0].statics
     same = {
         key: value
@@ -118,7 +120,7 @@ def _dry_run(
 
 def _command(path: pathlib.Path, *, resume: bool) -> str:
     """The command that makes or continues this run."""
-    words = ["python", "-m", "experiments.grid", "--config", _CONFIG.value]
+    words = ["python", "-m", "experiments.grid", "--config", str(_CONFIG.value)]
     for override in _SET.value:
         words += ["--set", override]
     words += ["--out", str(path)] + ["--resume"] * resume
@@ -138,23 +140,19 @@ def _train(
     limits = Limits(config.max_steps, config.patience)
     members = _all_members(groups, states)
     before, began = manifest["seconds"], time.monotonic()
-    steps_before = manifest["member_steps"]
-    first_steps = int(members.step.sum())
     folder.save(groups, states, manifest)
     with Progress(console, limits, config.num_validation, members) as progress:
         for index, group in enumerate(groups):
             state = states[index]
             if state is None:
                 state = sweep.init_sweep(group.grid, max_parallel=_max_parallel())
-            for state in sweep.iterate_sweep(
+            for advanced in sweep.iterate_sweep(
                 group.experiment, group.grid, state, limits=limits
             ):
-                states[index] = state
+                states[index] = advanced
                 members = _all_members(groups, states)
                 manifest["seconds"] = round(before + time.monotonic() - began, 1)
-                manifest["member_steps"] = (
-                    steps_before + int(members.step.sum()) - first_steps
-                )
+                manifest["member_steps"] = int(members.step.sum())
                 folder.save(groups, states, manifest, changed=index)
                 progress.show(members)
                 if interruption.signal is not None:
@@ -184,14 +182,21 @@ def _finish(
         notes.insert(0, "**Not finished**: members that run are not in the table.")
     pictures: list[str] = []
     if importlib.util.find_spec("matplotlib") is None:
-        notes.append("No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`).")
+        notes.append(
+            "No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
+        )
     else:
         from experiments import figures
 
         pictures = figures.draw(
-            folder.path, rows, store.curve_columns(groups, states), config.num_validation
+            folder.path,
+            rows,
+            store.curve_columns(groups, states),
+            config.num_validation,
         )
-    page = report.markdown(config.name, _command(folder.path, resume=False), rows, notes)
+    page = report.markdown(
+        config.name, _command(folder.path, resume=False), rows, notes
+    )
     page += "".join(f"\n![{pathlib.Path(name).stem}]({name})\n" for name in pictures)
     folder.write_text("report.md", page)
     header, lines = report.table(rows)
@@ -206,7 +211,7 @@ def _finish(
 
 
 def _run(console: rich.console.Console) -> int:
-    config = config_lib.load(_CONFIG.value, _SET.value)
+    config = config_lib.load(str(_CONFIG.value), _SET.value)
     jax.config.update("jax_enable_x64", config.dtype == "float64")
     groups = groups_lib.make_groups(config)
     with jax.default_matmul_precision(config.matmul_precision):
@@ -228,13 +233,16 @@ def _run(console: rich.console.Console) -> int:
         console.print(
             f"{config.name}: {manifest['num_members']} members in {len(groups)} "
             f"compiled group(s), {path}",
-            soft_wrap=True, highlight=False,
+            soft_wrap=True,
+            highlight=False,
         )
         states = _train(console, config, groups, folder, manifest, interruption)
         _finish(console, config, groups, folder, manifest, states)
     if interruption.signal is not None:
         console.print("Interrupted; everything is saved. To go on:")
-        console.print("  " + _command(path, resume=True), soft_wrap=True, highlight=False)
+        console.print(
+            "  " + _command(path, resume=True), soft_wrap=True, highlight=False
+        )
         return 128 + interruption.signal
     return 0
 
@@ -244,8 +252,11 @@ def _parse(argv: list[str]) -> list[str]:
     words = []
     for word in argv:
         name, equals, value = word.partition("=")
-        words.append(name.replace("-", "_").replace("__", "--", 1) + equals + value
-                     if name.startswith("--") else word)
+        words.append(
+            name.replace("-", "_").replace("__", "--", 1) + equals + value
+            if name.startswith("--")
+            else word
+        )
     try:
         rest = flags.FLAGS(words)
         if len(rest) > 1:

@@ -73,7 +73,7 @@ class Setting:
 
 
 def settings(rows: Sequence[dict[str, Any]]) -> list[Setting]:
-    """Rows of results grouped over seeds; settings of which none has ended are left out."""
+    """Rows of results grouped over seeds, where at least one has ended."""
     by_values: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         values = tuple((k, v) for k, v in row.items() if k not in _OUTCOMES)
@@ -133,7 +133,9 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
                 ", ".join(chosen),
                 str(count),
                 f"{setting.num_solved}/{setting.num_seeds}",
-                percent(setting.mean("best_accuracy"), setting.interval("best_accuracy")),
+                percent(
+                    setting.mean("best_accuracy"), setting.interval("best_accuracy")
+                ),
                 percent(setting.mean("final_accuracy")),
                 f"{setting.mean('step'):,.0f}",
             ]
@@ -154,7 +156,8 @@ def markdown(
     """
     statuses = [row["status"] for row in rows]
     counts = ", ".join(
-        f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses))
+        f"{statuses.count(status)} {status}"
+        for status in dict.fromkeys(sorted(statuses))
     )
     tasks = sorted({row["task"] for row in rows})
     chances = ", ".join(f"{task} {percent(TASKS[task].chance)} %" for task in tasks)
@@ -166,10 +169,10 @@ def markdown(
     page += [
         "Each line is the best of its settings by solved fraction, then mean best "
         "accuracy, then fewest updates: the choice and the accuracies are on the same "
-        "validation set. `of` is the number of settings that it was chosen from; what they "
-        "have in common is in `config.resolved.toml`. `accuracy` is the best over a "
-        "member's evaluations, `final` the last. Intervals are 95 %, Student's t over seeds. `updates` is the mean until a "
-        "member ended.",
+        "validation set. `of` is the number of settings that it was chosen from; what "
+        "they have in common is in `config.resolved.toml`. `accuracy` is the best over "
+        "a member's evaluations, `final` the last. Intervals are 95 %, Student's t "
+        "over seeds. `updates` is the mean until a member ended.",
         "",
         *(f"- {note}" for note in notes),
     ]

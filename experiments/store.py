@@ -34,7 +34,7 @@ import numpy as np
 from experiments.config import AXES, Config
 from experiments.groups import Group
 from lra_jax import sweep
-from lra_jax.member import RunState, Status
+from lra_jax.member import Status
 from lra_jax.sweep import SweepState
 
 SCHEMA_VERSION = 1
@@ -66,7 +66,7 @@ class RunFolder:
           RunFolderError: the folder holds something else, or a run that was not asked
             to be resumed. Nothing in it has been touched.
         """
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if self._is_new():
             try:
                 (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
                 self._write("config.resolved.toml", self.config.to_toml().encode())
@@ -98,6 +98,18 @@ class RunFolder:
                 "or choose another --out"
             )
         return manifest
+
+    def _is_new(self) -> bool:
+        """Whether nothing is there but what a run leaves that was killed at once."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        names = {path.name for path in self.path.iterdir()}
+        if any((self.path / "checkpoint").glob("*")):
+            return False
+        return names <= {"checkpoint", "config.resolved.toml"} or all(
+            (name.startswith(".") and name.endswith(".part")) or name == "checkpoint"
+            for name in names
+        )
 
     def _differences(self) -> str:
         """The lines in which the folder's config and ours differ."""
@@ -161,7 +173,8 @@ class RunFolder:
             self._write(self._checkpoint(changed), data)
         self._write("results.csv", _csv(result_rows(self.config, groups, states)))
         curves = io.BytesIO()
-        np.savez_compressed(curves, **curve_columns(groups, states))
+        columns: dict[str, Any] = dict(curve_columns(groups, states))
+        np.savez_compressed(curves, **columns)
         self._write("curves.npz", curves.getvalue())
         self._write("manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
 
@@ -282,8 +295,7 @@ def describe_environment(config: Config) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
         "config_digest": config.digest(),
-        "command": [pathlib.Path(sys.executable).name, "-m", "experiments.grid"]
-        + sys.argv[1:],
+        "command": ["python", "-m", "experiments.grid", *sys.argv[1:]],
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in names},
         "code": _code_version(),

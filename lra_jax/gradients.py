@@ -40,7 +40,7 @@ class SummedGrads(NamedTuple):
 
 
 def mean_outer(left: jax.Array, right: jax.Array) -> jax.Array:
-    """mean_b leftᵀ right = (1/B) Σ_b left_bᵀ right_b: `[B, I]`, `[B, J]` to `[I, J]`."""
+    """mean_b leftᵀ right = (leftᵀ right) / B: `[B, I]`, `[B, J]` to `[I, J]`."""
     return matmul(left.T, right) / left.shape[0]
 
 
@@ -103,8 +103,9 @@ def sum_local_gradients(
       z: `[T, B, H]` of the forward pass.
       q: `[T, B, H]`, the errors at h.
     """
+    input_size = params.w_xh.shape[0]
     return sum_over_time(
-        lambda step: local_gradients(*step, params.w_xh.shape[0]),
+        lambda step: local_gradients(step[0], step[1], step[2], input_size),
         (inputs, previous(z), q),
         params,
         functools.partial(clip, c=0.0),

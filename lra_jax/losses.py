@@ -81,7 +81,7 @@ def _difference(logits: jax.Array, labels: jax.Array) -> jax.Array:
 squared_error = types.OutputLoss(
     value=lambda logits, labels: jnp.mean(_difference(logits, labels) ** 2, axis=1),
     grad=lambda logits, labels: 2 * _difference(logits, labels) / logits.shape[1],
-    is_error=lambda logits, labels: ~jnp.all(
-        _difference(logits, labels) ** 2 <= 0.04, axis=1
+    is_error=lambda logits, labels: (
+        ~jnp.all(_difference(logits, labels) ** 2 <= 0.04, axis=1)
     ),
 )

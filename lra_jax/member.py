@@ -131,9 +131,7 @@ def validate(
     task = experiment.task
 
     def evaluate(index: jax.Array, size: int) -> types.Metrics:
-        batch = task.sample(
-            jax.random.fold_in(key, index), size, experiment.seq_len
-        )
+        batch = task.sample(jax.random.fold_in(key, index), size, experiment.seq_len)
         metrics = train.evaluate(params, batch, output_loss=task.output_loss)
         return metrics._replace(loss=metrics.loss * (size / total))
 
@@ -180,9 +178,7 @@ def start(
     rule, optimizer = experiment.build(hyperparameters)
     errors = initial.metrics.num_errors
     return RunState(
-        train=train.init_train_state(
-            _keys(seed).rule, initial.params, rule, optimizer
-        ),
+        train=train.init_train_state(_keys(seed).rule, initial.params, rule, optimizer),
         status=jnp.asarray(Status.RUNNING, jnp.int32),
         num_errors=errors,
         best_num_errors=errors,
@@ -235,7 +231,7 @@ def advance(
         )
         new, info = train.train_step(state, batch, rule=rule, optimizer=optimizer)
         live = (status == Status.RUNNING) & (state.step < limits.max_steps)
-        finite = jnp.isfinite(info.loss) & _all_finite(new._replace(key=()))
+        finite = jnp.isfinite(info.loss) & _all_finite(new)
         status = jnp.where(live & ~finite, jnp.int32(Status.DIVERGED), status)
         return (_select(live & finite, new, state), status), (live, info.loss)
 
@@ -252,9 +248,7 @@ def advance(
         jnp.where(
             ~patient,
             Status.STALLED,
-            jnp.where(
-                state.step >= limits.max_steps, Status.EXHAUSTED, Status.RUNNING
-            ),
+            jnp.where(state.step >= limits.max_steps, Status.EXHAUSTED, Status.RUNNING),
         ),
     ).astype(jnp.int32)
     new_run = RunState(

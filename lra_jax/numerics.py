@@ -23,7 +23,8 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     `jax.default_matmul_precision(...)` (or that configuration value) is a request for
     another precision, and is respected.
     """
-    asked = jax.config.jax_default_matmul_precision
+    # Not declared to type checkers.
+    asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST if asked is None else None)
 
 

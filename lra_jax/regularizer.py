@@ -25,9 +25,9 @@ MIN_ERROR = 1e-30
 class NormPreservation(NamedTuple):
     """Ω per sample and the factors of its gradients; all finite, 0 where u vanishes.
 
-        ∂Ω/∂hₜ₋₁ = a
-        ∂Ω/∂W_hh = mean_b [ left ᵀ right + zₜ₋₂ᵀ a ]     direct, and via hₜ₋₁
-        ∂Ω/∂W_xh = mean_b xₜ₋₁ᵀ a,   ∂Ω/∂b_h = mean_b a   only via hₜ₋₁
+    ∂Ω/∂hₜ₋₁ = a
+    ∂Ω/∂W_hh = mean_b [ left ᵀ right + zₜ₋₂ᵀ a ]     direct, and via hₜ₋₁
+    ∂Ω/∂W_xh = mean_b xₜ₋₁ᵀ a,   ∂Ω/∂b_h = mean_b a   only via hₜ₋₁
     """
 
     value: jax.Array  # [B] Ω

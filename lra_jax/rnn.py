@@ -1,7 +1,7 @@
 """The network: a simple recurrent layer of tanh units and a linear readout.
 
-    hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ),   z₋₁ = 0,   t = 0 .. T-1
-    logits = z_{T-1} W_hy + b_y
+hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ),   z₋₁ = 0,   t = 0 .. T-1
+logits = z_{T-1} W_hy + b_y
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ def orthogonal(
     with few cores, two of them at once wait for ever (jaxlib 0.10.2).
     """
 
-    @jax.custom_batching.sequential_vmap
     def draw(key: jax.Array) -> jax.Array:
         return jax.nn.initializers.orthogonal()(key, shape, dtype)
 
-    return draw(key)
+    return jax.custom_batching.sequential_vmap(draw)(key)
 
 
 def init_params(

@@ -34,6 +34,7 @@ from lra_jax.member import (
 )
 
 EMPTY = -1  # a slot without a member
+DEFAULT_LIMITS = Limits()
 
 
 class Curves(NamedTuple):
@@ -154,7 +155,7 @@ class Program(NamedTuple):
 
     initial: Callable[[jax.Array], Initial]
     start: Callable[..., RunState]
-    chunk: Callable[..., tuple[RunState, Check]]
+    chunk: Any  # a jitted function: callable, and `lower` shows its cost
 
 
 @functools.lru_cache(maxsize=16)
@@ -261,7 +262,7 @@ def iterate_sweep(
     grid: Grid,
     state: SweepState,
     *,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[SweepState]:
     """Advances a sweep chunk by chunk, and yields its state after each.
 
@@ -298,7 +299,7 @@ def run_sweep(
     hyperparameters: Mapping[str, ArrayLike],
     seeds: ArrayLike,
     *,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     max_parallel: int | None = None,
 ) -> SweepState:
     """Trains a whole grid.
@@ -318,9 +319,8 @@ def run_sweep(
     """
     grid = make_grid(experiment, hyperparameters, seeds)
     state = init_sweep(grid, max_parallel=max_parallel)
-    for state in iterate_sweep(experiment, grid, state, limits=limits):  # noqa: B007
-        pass
-    return state
+    *_, last = iterate_sweep(experiment, grid, state, limits=limits)
+    return last
 
 
 @jax.jit
@@ -352,9 +352,7 @@ def _fill(
     shared, mapped, seeds = grid.arguments(slots)
     unique = np.unique(grid.seeds)
     row = np.searchsorted(unique, np.asarray(seeds))
-    runs = program.start(
-        shared, mapped, seeds, jax.tree.map(lambda x: x[row], initial)
-    )
+    runs = program.start(shared, mapped, seeds, jax.tree.map(lambda x: x[row], initial))
     if state.runs is None:
         status = jnp.where(jnp.asarray(slots) == EMPTY, Status.PENDING, runs.status)
         runs = runs._replace(status=status.astype(jnp.int32))
@@ -375,9 +373,7 @@ def _fill(
     return SweepState(
         slots=slots,
         runs=runs,
-        members=_write(
-            state.members, joining, Members(Status.RUNNING, 0, errors, errors, 0)
-        ),
+        members=_write(state.members, joining, Status.RUNNING, 0, errors, errors, 0),
         curves=_extend(state.curves, rows),
     )
 
@@ -397,8 +393,8 @@ def _collect(state: SweepState, runs: RunState, check: Check) -> SweepState:
     rows = Curves(
         member=ran,
         step=step[full],
-        train_loss=check.train_loss[full].astype(np.float32),
-        loss=check.loss[full].astype(np.float32),
+        train_loss=np.asarray(check.train_loss, np.float32)[full],
+        loss=np.asarray(check.loss, np.float32)[full],
         num_errors=num_errors[full],
     )
     slots = np.where(status == Status.RUNNING, state.slots, EMPTY)
@@ -408,14 +404,18 @@ def _collect(state: SweepState, runs: RunState, check: Check) -> SweepState:
         members=_write(
             state.members,
             ran,
-            Members(status[full], step[full], num_errors[full], best[full], best_step),
+            status[full],
+            step[full],
+            num_errors[full],
+            best[full],
+            best_step,
         ),
         curves=_extend(state.curves, rows),
     )
 
 
-def _write(members: Members, index: np.ndarray, values: Members) -> Members:
-    """A copy of `members` with `values` at `index`."""
+def _write(members: Members, index: np.ndarray, *values: Any) -> Members:
+    """A copy of `members` with a value for each column at `index`."""
     written = Members(*(column.copy() for column in members))
     for column, value in zip(written, values, strict=True):
         column[index] = value
@@ -423,6 +423,4 @@ def _write(members: Members, index: np.ndarray, values: Members) -> Members:
 
 
 def _extend(curves: Curves, rows: Curves) -> Curves:
-    return Curves(
-        *(np.concatenate([a, b]) for a, b in zip(curves, rows, strict=True))
-    )
+    return Curves(*(np.concatenate([a, b]) for a, b in zip(curves, rows, strict=True)))

@@ -7,7 +7,7 @@ displacement dₜ = hₜ - ĥₜ: float32 loses h - γΔ for small Δ, but not d
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -193,7 +193,7 @@ def propagate(
     network's history, and ẑₜ and zₜ₋₁ are constants of step t.
     """
 
-    def backward_step(d: jax.Array, level: _Level) -> tuple[jax.Array, tuple]:
+    def backward_step(d: jax.Array, level: _Level) -> tuple[jax.Array, tuple[Any, ...]]:
         d_prev, norm, omega = _target_below(params.w_hh, d, level, step)
         return d_prev, (d_prev, norm, omega)
 

@@ -98,7 +98,5 @@ def evaluate(
     logits = rnn.final_logits(params, batch.inputs)
     return types.Metrics(
         loss=jnp.mean(output_loss.value(logits, batch.labels)),
-        num_errors=jnp.sum(
-            output_loss.is_error(logits, batch.labels), dtype=jnp.int32
-        ),
+        num_errors=jnp.sum(output_loss.is_error(logits, batch.labels), dtype=jnp.int32),
     )

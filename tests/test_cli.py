@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -39,6 +40,14 @@ lr = [0.1]
 LONG = ("max_steps=1500", "grid.0.lr=[0.001]", "grid.0.gamma=[1]", "grid.0.lambda=[0]")
 
 
+# Compiled programs are shared between the processes of a test session.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="lra_jax_test_"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+
+
 def command(folder, *arguments):
     return [
         sys.executable, "-m", "experiments.grid", "--config", str(folder / "my.toml"),
@@ -50,7 +59,7 @@ def start(folder, *arguments):
     return subprocess.Popen(
         command(folder, *arguments),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **ENVIRONMENT},
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 
@@ -46,5 +47,5 @@ def check_count(**values: ArrayLike) -> None:
     for name, value in values.items():
         if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
             raise ValueError(f"{name}: expected an integer, got {value!r}")
-        if not isinstance(value, jax.core.Tracer) and value < 1:
+        if not isinstance(value, jax.core.Tracer) and int(np.asarray(value)) < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")

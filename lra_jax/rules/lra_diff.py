@@ -116,7 +116,7 @@ def lra_diff(
                 b_h=grad.b_h + weight * earlier.b_h,
             )
 
-        steps = {"x": x, "z_prev": z_prev, "u": u}
+        steps: dict[str, Any] = {"x": x, "z_prev": z_prev, "u": u}
         if found.omega is not None:
             # Ω of t = 0 is 0: which input stands there for x₋₁ does not matter.
             steps["x_prev"] = jnp.concatenate([x[:1], x[:-1]])

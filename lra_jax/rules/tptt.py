@@ -110,9 +110,9 @@ def tptt(
     )
 
     def init(key: jax.Array, params: types.Params) -> TPTTState:
-        shape, dtype = params.w_hh.shape, params.w_hh.dtype
+        size, dtype = params.b_h.shape[0], params.w_hh.dtype
         inverse = Inverse(
-            v=rnn.orthogonal(key, shape, dtype),
+            v=rnn.orthogonal(key, (size, size), dtype),
             c=jnp.zeros_like(params.b_h),
         )
         return TPTTState(inverse, jax.tree.map(jnp.zeros_like, inverse))
@@ -142,7 +142,10 @@ def tptt(
         ) -> tuple[jax.Array, jax.Array]:
             x_w, z_t = now
             # G(xₜ, zₜ) - G(xₜ, ẑₜ), whose pre-activations differ by (zₜ - ẑₜ) V.
-            a, d = x_w + matmul(z_t, inverse.v) + inverse.c[None], matmul(error, inverse.v)
+            a, d = (
+                x_w + matmul(z_t, inverse.v) + inverse.c[None],
+                matmul(error, inverse.v),
+            )
             error = tanh_difference(jnp.tanh(a), jnp.tanh(a - d), d)
             return error, error
 
