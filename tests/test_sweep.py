@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jaxpr import equations
 
 import lra_jax
 from lra_jax import losses, member, sweep
 from lra_jax.member import Limits, Status
-from tests.jaxpr import equations
 
 
 def build(hyperparameters):
