@@ -69,9 +69,9 @@ class RunFolder:
         if self._is_new():
             try:
                 (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
-                self._write("config.resolved.toml", self.config.to_toml().encode())
             except OSError as error:
                 raise RunFolderError(f"{self.path}: {error.strerror}") from None
+            self._write("config.resolved.toml", self.config.to_toml().encode())
             return {}
         manifest_path = self.path / "manifest.json"
         try:
@@ -170,7 +170,7 @@ class RunFolder:
             data = flax.serialization.msgpack_serialize(
                 flax.serialization.to_state_dict(frozen)
             )
-            self._write(self._checkpoint(changed), data)
+            self._write(_checkpoint_name(changed), data)
         self._write("results.csv", _csv(result_rows(self.config, groups, states)))
         curves = io.BytesIO()
         columns: dict[str, Any] = dict(curve_columns(groups, states))
@@ -179,20 +179,30 @@ class RunFolder:
         self._write("manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
 
     def _checkpoint(self, index: int) -> pathlib.Path:
-        return self.path / "checkpoint" / f"{index:03d}.msgpack"
+        return self.path / _checkpoint_name(index)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file of the folder."""
         self._write(name, text.encode())
 
-    def _write(self, name: str | pathlib.Path, data: bytes) -> None:
+    def _write(self, name: str, data: bytes) -> None:
         target = self.path / name
         aside = target.with_name(f".{target.name}.part")
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, target)
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        except OSError as error:
+            raise RunFolderError(
+                f"{target} cannot be written: {error.strerror}. All that was written "
+                "before is whole; make room and add --resume to go on"
+            ) from None
+
+
+def _checkpoint_name(index: int) -> str:
+    return f"checkpoint/{index:03d}.msgpack"
 
 
 def _freeze(leaf: Any) -> Any:
