@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -141,9 +142,8 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     panels: dict[str, list[report.Setting]] = {}
     for setting in report.settings(rows):
         panels.setdefault(_line_name(setting.values), []).append(setting)
-    rates = sorted({s.values["lr"] for found in panels.values() for s in found})
-    cells = {name: _cells(found, rates) for name, found in panels.items()}
-    flat = [cell for _, found in cells.values() for cell in found.values()]
+    cells = {name: _cells(found) for name, found in panels.items()}
+    flat = [cell for *_, found in cells.values() for cell in found.values()]
     norm: mpl.colors.Normalize
     by_updates = 2 * sum(cell.all_solved for cell in flat) > len(flat)
     if by_updates:
@@ -156,10 +156,11 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
 
     columns = min(5, len(panels))
     lines = -(-len(panels) // columns)
-    height = max(len(gammas) for gammas, _ in cells.values())
+    height = max(len(gammas) for _, gammas, _ in cells.values())
+    width = max(len(rates) for rates, _, _ in cells.values())
     figure = Figure(
         figsize=(
-            1.6 + columns * (0.55 + 0.55 * len(rates)),
+            1.6 + columns * (0.55 + 0.55 * width),
             0.6 + lines * (1 + 0.5 * height),
         ),
         layout="constrained",
@@ -168,7 +169,9 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     image = mpl.cm.ScalarMappable(norm, colormap)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for axes, (name, (gammas, found)) in zip(grid.flat, cells.items(), strict=False):
+    for axes, (name, (rates, gammas, found)) in zip(
+        grid.flat, cells.items(), strict=False
+    ):
         values = np.full((len(gammas), len(rates)), np.nan)
         for at, cell in found.items():
             accuracy = 100 * cell.mean("best_accuracy")
@@ -197,16 +200,19 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
         f"{title}: ✓ updates until solved, or best accuracy in %", fontsize=9
     )
     bar = figure.colorbar(image, ax=grid, label=label, shrink=0.8)
-    bar.ax.yaxis.set_major_formatter("{x:g}")
-    bar.ax.yaxis.set_minor_formatter("{x:g}")
-    bar.ax.tick_params(which="both", labelsize=7)
+    if by_updates:
+        bar.ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(labelsize=7)
     return figure
 
 
 def _cells(
-    found: Sequence[report.Setting], rates: Sequence[float]
-) -> tuple[list[Any], dict[tuple[int, int], report.Setting]]:
-    """The values of γ ([None] without one), and the best setting at each (γ, lr)."""
+    found: Sequence[report.Setting],
+) -> tuple[list[float], list[Any], dict[tuple[int, int], report.Setting]]:
+    """Values of lr and γ ([None] without one), and the best setting at each (γ, lr)."""
+    rates = sorted({s.values["lr"] for s in found})
     gammas = sorted({s.values.get("gamma") for s in found}, key=lambda g: g or 0)
     best: dict[tuple[int, int], report.Setting] = {}
     for setting in found:
@@ -216,4 +222,4 @@ def _cells(
         )
         if at not in best or setting.rank() > best[at].rank():
             best[at] = setting
-    return gammas, best
+    return rates, gammas, best
