@@ -103,6 +103,12 @@ class EmptyState(NamedTuple):
     """The state of a rule that carries nothing from one update to the next."""
 
 
+def init_empty(key: jax.Array, params: Params) -> EmptyState:
+    """The `InitRule` of a rule without state."""
+    del key, params
+    return EmptyState()
+
+
 RuleState = Any  # a pytree of the rule's own
 
 

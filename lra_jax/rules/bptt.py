@@ -52,10 +52,6 @@ def bptt(
     """
     arguments.check_scalars(max_norm=max_norm)
 
-    def init(key: jax.Array, params: types.Params) -> types.EmptyState:
-        del key, params
-        return types.EmptyState()
-
     def grads(
         key: jax.Array,
         params: types.Params,
@@ -77,4 +73,4 @@ def bptt(
         )
         return unravel(numerics.clip(flat, max_norm).value), rule_state, info
 
-    return types.LearningRule(init, grads)
+    return types.LearningRule(types.init_empty, grads)

@@ -68,10 +68,6 @@ def lra_diff(
     normalize = numerics.NORMALIZATIONS[normalization]
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0
 
-    def init(key: jax.Array, params: types.Params) -> types.EmptyState:
-        del key, params
-        return types.EmptyState()
-
     def grads(
         key: jax.Array,
         params: types.Params,
@@ -139,4 +135,4 @@ def lra_diff(
         )
         return types.Params(*summed.grads, w_hy, b_y), rule_state, info
 
-    return types.LearningRule(init, grads)
+    return types.LearningRule(types.init_empty, grads)

@@ -19,10 +19,6 @@ def readout_only(
       output_loss: E.
     """
 
-    def init(key: jax.Array, params: types.Params) -> types.EmptyState:
-        del key, params
-        return types.EmptyState()
-
     def grads(
         key: jax.Array,
         params: types.Params,
@@ -37,4 +33,4 @@ def readout_only(
         loss = jnp.mean(output_loss.value(trace.logits, batch.labels))
         return frozen._replace(w_hy=w_hy, b_y=b_y), rule_state, types.RuleInfo(loss)
 
-    return types.LearningRule(init, grads)
+    return types.LearningRule(types.init_empty, grads)
