@@ -281,7 +281,7 @@ def _check_table(
         axes[key] = tuple(value) if isinstance(value, list) else (value,)
         if not axes[key]:
             problem(key, "expected at least one value")
-        elif len({json.dumps(v, default=str) for v in axes[key]}) < len(axes[key]):
+        elif _has_repeats(axes[key]):
             problem(key, "the same value twice")
 
     settings: dict[str, tuple[Any, ...]] = {}
@@ -412,6 +412,12 @@ def _unknown(key: str, value: Any, known: Any) -> str:
         f"{key} = {_show(value)}: unknown key{hint} "
         f"(known here: {', '.join(sorted(set(known) - {'grid'}))})"
     )
+
+
+def _has_repeats(values: Sequence[Any]) -> bool:
+    """Whether two values are equal; 1 and 1.0 are, 1 and true are not."""
+    kinds = [(type(v) is bool, v) for v in values]
+    return any(kind in kinds[:index] for index, kind in enumerate(kinds))
 
 
 def _show(value: Any) -> str:

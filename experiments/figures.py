@@ -137,7 +137,8 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
 
     A cell is the best of the settings that differ in anything else. It says ✓ and the
     mean number of updates if all its seeds are solved, else the mean best accuracy.
-    Its colour is the accuracy; where most cells are solved, the number of updates.
+    Its colour is the accuracy; where most cells are solved, the number of updates of
+    those that are.
     """
     panels: dict[str, list[report.Setting]] = {}
     for setting in report.settings(rows):
@@ -146,9 +147,9 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     flat = [cell for *_, found in cells.values() for cell in found.values()]
     norm: mpl.colors.Normalize
     by_updates = 2 * sum(cell.all_solved for cell in flat) > len(flat)
-    if by_updates:
-        longest = max(cell.mean("step") for cell in flat)
-        norm = mpl.colors.LogNorm(min(cell.mean("step") for cell in flat), longest)
+    if by_updates:  # unsolved cells stay uncoloured
+        steps = [cell.mean("step") for cell in flat if cell.all_solved]
+        norm = mpl.colors.LogNorm(min(steps), max(*steps, 1.1 * min(steps)))
         colormap, label = "cividis_r", "updates"
     else:
         norm = mpl.colors.Normalize(0, 100)
@@ -175,12 +176,15 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
         values = np.full((len(gammas), len(rates)), np.nan)
         for at, cell in found.items():
             accuracy = 100 * cell.mean("best_accuracy")
-            values[at] = cell.mean("step") if by_updates else accuracy
+            if not by_updates:
+                values[at] = accuracy
+            elif cell.all_solved:
+                values[at] = cell.mean("step")
             text = f"{math.floor(10 * accuracy) / 10:.1f}"  # 99.99 is not 100.0
             if cell.all_solved:
                 text = f"✓ {cell.mean('step'):.0f}"
-            red, green, blue, _ = image.to_rgba(values[at])
-            dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+            red, green, blue, opaque = image.to_rgba(np.array([values[at]])).ravel()
+            dark = opaque and 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
             axes.text(
                 *reversed(at), text, ha="center", va="center", fontsize=7,
                 color="white" if dark else "black",

@@ -73,7 +73,9 @@ class Interruption:
 
 
 def _max_parallel() -> int:
-    return _MAX_PARALLEL.value or MAX_PARALLEL[jax.default_backend()]
+    return _MAX_PARALLEL.value or MAX_PARALLEL.get(
+        jax.default_backend(), MAX_PARALLEL["gpu"]
+    )
 
 
 def _all_members(
@@ -123,7 +125,10 @@ def _command(path: pathlib.Path, *, resume: bool) -> str:
     words = ["python", "-m", "experiments.grid", "--config", str(_CONFIG.value)]
     for override in _SET.value:
         words += ["--set", override]
-    words += ["--out", str(path)] + ["--resume"] * resume
+    words += ["--out", str(path)]
+    if _MAX_PARALLEL.value is not None:
+        words += ["--max-parallel", str(_MAX_PARALLEL.value)]
+    words += ["--resume"] * resume
     return shlex.join(words)
 
 
@@ -261,7 +266,7 @@ def _parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(words)
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}")
-        if _CONFIG.value is None and not {"help", "helpfull"} & set(flags.FLAGS):
+        if _CONFIG.value is None:
             raise flags.Error("--config is missing, such as --config configs/demo.toml")
     except flags.Error as error:
         print(f"experiments.grid: {error}", file=sys.stderr)

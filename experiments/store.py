@@ -1,6 +1,6 @@
 """The run folder: what a run leaves on disk, at every chunk and at the end.
 
-    config.resolved.toml   every setting, as `--config` reads it
+    config.resolved.toml   the config as it was run, as `--config` reads it
     manifest.json          versions, device, precision, seeds, config digest, progress
     results.csv            a row per member
     curves.npz             a row per evaluation: member, step, train_loss, loss,

@@ -35,7 +35,16 @@ VALIDATION_SLICE = 1000
 
 
 class Status(enum.IntEnum):
-    """Where a member is; `STATUS_TEXT` says it in words."""
+    """Where a member is.
+
+    Attributes:
+      PENDING: not started.
+      RUNNING: between two evaluations.
+      SOLVED: no error on the validation set.
+      DIVERGED: a loss, weight or state was no longer a finite number.
+      STALLED: no better evaluation within the patience.
+      EXHAUSTED: the maximum number of updates was reached.
+    """
 
     PENDING = 0
     RUNNING = 1
@@ -43,16 +52,6 @@ class Status(enum.IntEnum):
     DIVERGED = 3
     STALLED = 4
     EXHAUSTED = 5
-
-
-STATUS_TEXT = {
-    Status.PENDING: "not started",
-    Status.RUNNING: "running",
-    Status.SOLVED: "no error on the validation set",
-    Status.DIVERGED: "a loss, weight or state was no longer a finite number",
-    Status.STALLED: "no better validation result within the patience",
-    Status.EXHAUSTED: "the maximum number of updates was reached",
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Local targets shrink by orders of magnitude per time step. Norms here do not
 underflow, differences of nearby tanh values do not cancel, and matrix products do
-not silently lose bits. Everything that follows is built on these four functions.
+not silently lose bits. Everything that follows is built on these functions.
 """
 
 from __future__ import annotations

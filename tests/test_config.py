@@ -235,8 +235,8 @@ NUMBER = st.floats(0, 1e30, allow_nan=False) | st.integers(0, 1000)
 
 @hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(
-    gamma=st.lists(NUMBER, min_size=1, max_size=4, unique_by=str),
-    lr=st.lists(NUMBER, min_size=1, max_size=4, unique_by=str),
+    gamma=st.lists(NUMBER, min_size=1, max_size=4, unique=True),
+    lr=st.lists(NUMBER, min_size=1, max_size=4, unique=True),
     seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True),
     name=st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=9),
 )

@@ -1,0 +1,89 @@
+"""Tables and figures of made-up results, where the right answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from experiments import figures, report
+
+
+def row(member, seed, gamma, status, step, best, rule="lra_diff"):
+    return {
+        "member": member, "task": "temporal_order", "seq_len": 10, "rule": rule,
+        "optimizer": "sgd", "hidden_size": 100, "batch_size": 20, "lr": 0.1,
+        "gamma": gamma, "seed": seed, "status": status, "step": step,
+        "final_num_errors": 0, "final_accuracy": best, "best_num_errors": 0,
+        "best_accuracy": best, "best_step": step,
+    }  # fmt: skip
+
+
+ROWS = [
+    row(0, 0, 1, "exhausted", 100, 0.90),
+    row(1, 1, 1, "stalled", 80, 0.95),
+    row(2, 2, 1, "solved", 60, 1.00),
+    row(3, 0, 10, "solved", 20, 1.0),
+    row(4, 1, 10, "solved", 40, 1.0),
+    row(5, 2, 10, "diverged", 0, 0.25),
+]
+
+
+def test_intervals_are_students_t_over_seeds():
+    first, second = report.settings(ROWS)
+    assert first.mean("best_accuracy") == pytest.approx(0.95)
+    half_width = 4.303 * 0.05 / math.sqrt(3)
+    assert first.interval("best_accuracy") == pytest.approx(half_width)
+    assert (first.num_solved, second.num_solved) == (1, 2)
+    for count, quantile in enumerate(report.T_95, 1):
+        assert quantile == pytest.approx(scipy.stats.t.ppf(0.975, count), abs=6e-4)
+
+
+def test_the_best_setting_has_most_seeds_solved():
+    ((best, count),) = report.best_settings(ROWS)
+    assert best.values["gamma"] == 10
+    assert count == 2
+    header, ((*_, solved, accuracy, _, updates),) = report.table(ROWS)
+    assert header[-4:] == ["solved", "accuracy %", "final %", "updates"]
+    assert (solved, updates) == ("2/3", "20")
+    assert accuracy.startswith("75.00 ± ")
+
+
+def test_a_single_error_is_not_rounded_to_a_hundred():
+    assert report.percent(0.99999) == "99.99"
+    assert report.percent(1.0) == "100"
+    assert report.percent(0.5, 0.0123) == "50.00 ± 1.23"
+
+
+def test_members_that_run_are_left_out():
+    running = [{**r, "status": "running"} for r in ROWS[:2]]
+    assert report.settings(running) == []
+    (setting,) = report.settings([*running, ROWS[2]])
+    assert (len(setting.rows), setting.num_seeds) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS,
+        ROWS[3:5],  # one setting, all solved
+        [ROWS[3]],  # one member
+        [
+            *ROWS[3:5],
+            row(6, 0, 50, "solved", 30, 1.0),
+            row(7, 0, 99, "diverged", 0, 0.2),
+        ],
+        [row(8, 0, None, "exhausted", 50, 0.5, rule="bptt")],
+    ],
+    ids=["mixed", "one setting", "one member", "diverged at once", "no gamma"],
+)
+def test_figures_are_drawn_whatever_the_results(tmp_path, rows):
+    members = np.array([r["member"] for r in rows]).repeat(2)
+    steps = np.array([[0, r["step"]] for r in rows]).ravel()
+    errors = np.array([[7500, r["best_num_errors"]] for r in rows]).ravel()
+    curves = {"member": members, "step": steps, "num_errors": errors}
+    names = figures.draw(tmp_path, rows, curves, 10_000)
+    assert len(names) == 2
+    for name in names:
+        assert (tmp_path / name).stat().st_size > 5000
+        assert (tmp_path / name).with_suffix(".svg").exists()
