@@ -185,24 +185,14 @@ def _finish(
     ]
     if not manifest["finished"]:
         notes.insert(0, "**Not finished**: members that run are not in the table.")
-    pictures: list[str] = []
-    if importlib.util.find_spec("matplotlib") is None:
+    can_draw = importlib.util.find_spec("matplotlib") is not None
+    if not can_draw:
         notes.append(
             "No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
-        )
-    else:
-        from experiments import figures
-
-        pictures = figures.draw(
-            folder.path,
-            rows,
-            store.curve_columns(groups, states),
-            config.num_validation,
         )
     page = report.markdown(
         config.name, _command(folder.path, resume=False), rows, notes
     )
-    page += "".join(f"\n![{pathlib.Path(name).stem}]({name})\n" for name in pictures)
     folder.write_text("report.md", page)
     header, lines = report.table(rows)
     table = rich.table.Table(*header, box=rich.box.SIMPLE)
@@ -211,6 +201,14 @@ def _finish(
     console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False)
+    pictures: list[str] = []
+    if can_draw:
+        from experiments import figures
+
+        curves = store.curve_columns(groups, states)
+        pictures = figures.draw(folder.path, rows, curves, config.num_validation)
+        links = (f"\n![{pathlib.Path(name).stem}]({name})\n" for name in pictures)
+        folder.write_text("report.md", page + "".join(links))
     for name in ("report.md", "results.csv", *pictures):
         console.print(f"  {folder.path / name}", soft_wrap=True, highlight=False)
 

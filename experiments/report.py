@@ -114,11 +114,12 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     header = [names.get(key, key) for key in varying]
     header += ["best setting", "of", "solved", "accuracy %", "final %", "updates"]
     lines = []
+    every = settings(rows)
     for setting, count in best:
         values = setting.values
         searched = {
             key
-            for other in settings(rows)
+            for other in every
             for key, value in other.values.items()
             if other.values["rule"] == values["rule"] and value != values.get(key)
         }

@@ -103,13 +103,15 @@ class RunFolder:
         """Whether nothing is there but what a run leaves that was killed at once."""
         if not self.path.is_dir():
             return not self.path.exists()
+        before_manifest = {
+            "checkpoint",
+            "config.resolved.toml",
+            ".config.resolved.toml.part",
+            ".manifest.json.part",
+        }
         names = {path.name for path in self.path.iterdir()}
-        if any((self.path / "checkpoint").glob("*")):
-            return False
-        return names <= {"checkpoint", "config.resolved.toml"} or all(
-            (name.startswith(".") and name.endswith(".part")) or name == "checkpoint"
-            for name in names
-        )
+        started = any((self.path / "checkpoint").glob("*"))
+        return names <= before_manifest and not started
 
     def _differences(self) -> str:
         """The lines in which the folder's config and ours differ."""
@@ -128,19 +130,18 @@ class RunFolder:
         return [self._load_state(i, group) for i, group in enumerate(groups)]
 
     def _load_state(self, index: int, group: Group) -> SweepState | None:
-        path = self._checkpoint(index)
+        path = self.path / _checkpoint_name(index)
         if not path.exists():
             return None
         try:
             raw = flax.serialization.msgpack_restore(path.read_bytes())
-            size = len(raw["slots"])
-            template = sweep.init_sweep(group.grid)
-            shapes = sweep.run_shapes(group.experiment, group.grid, size)
+            shapes = None
             if raw["runs"] is not None:
-                template = template._replace(runs=shapes)
+                size = len(raw["slots"])
+                shapes = sweep.run_shapes(group.experiment, group.grid, size)
+            template = sweep.init_sweep(group.grid)._replace(runs=shapes)
             state = flax.serialization.from_state_dict(template, raw)
-            if state.runs is not None:
-                state = state._replace(runs=jax.tree.map(_thaw, shapes, state.runs))
+            state = state._replace(runs=jax.tree.map(_thaw, shapes, state.runs))
         except Exception as error:
             raise RunFolderError(
                 f"{path} cannot be read as a checkpoint of this version "
@@ -171,15 +172,13 @@ class RunFolder:
                 flax.serialization.to_state_dict(frozen)
             )
             self._write(_checkpoint_name(changed), data)
+        # The manifest makes the folder a run's: what is left without it is no result.
+        self._write("manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
         self._write("results.csv", _csv(result_rows(self.config, groups, states)))
         curves = io.BytesIO()
         columns: dict[str, Any] = dict(curve_columns(groups, states))
         np.savez_compressed(curves, **columns)
         self._write("curves.npz", curves.getvalue())
-        self._write("manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
-
-    def _checkpoint(self, index: int) -> pathlib.Path:
-        return self.path / _checkpoint_name(index)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file of the folder."""

@@ -318,8 +318,9 @@ def run_sweep(
       ValueError: the arrays do not have one value per member.
     """
     grid = make_grid(experiment, hyperparameters, seeds)
-    state = init_sweep(grid, max_parallel=max_parallel)
-    *_, last = iterate_sweep(experiment, grid, state, limits=limits)
+    last = init_sweep(grid, max_parallel=max_parallel)
+    for state in iterate_sweep(experiment, grid, last, limits=limits):
+        last = state
     return last
 
 

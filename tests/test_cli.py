@@ -160,6 +160,14 @@ def test_a_folder_that_is_no_run_is_refused_and_untouched(folder):
     assert [f.name for f in (folder / "run").iterdir()] == ["thesis.tex"]
 
 
+def test_what_a_run_killed_before_its_first_save_leaves_can_be_resumed(folder):
+    (folder / "run/checkpoint").mkdir(parents=True)
+    (folder / "run/config.resolved.toml").write_text("half of a r")
+    (folder / "run/.manifest.json.part").write_text("{")
+    run(folder, *overrides("max_steps=5"), "--resume")
+    assert json.loads((folder / "run/manifest.json").read_text())["finished"]
+
+
 def test_a_damaged_checkpoint_is_named_and_kept(folder):
     run(folder)
     checkpoint = folder / "run/checkpoint/000.msgpack"
