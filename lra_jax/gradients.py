@@ -39,56 +39,76 @@ class SummedGrads(NamedTuple):
     w_hh_norm: jax.Array
 
 
+class Rows(NamedTuple):
+    """What a step's gradients are sums of: products of rows, divided by B.
+
+    For the shared formula these are the rows of xₜ, zₜ₋₁ and qₜ, R = B. A rule whose
+    error reaches the weights on several ways has more of them.
+
+    Attributes:
+      x: int `[R]` or float `[R, X]`.
+      z_prev: `[R, H]`.
+      q: `[R, H]`.
+      left: `[R', H]` and
+      right: `[R', H]`, further pairs for W_hh alone; None if there are none.
+    """
+
+    x: jax.Array
+    z_prev: jax.Array
+    q: jax.Array
+    left: jax.Array | None = None
+    right: jax.Array | None = None
+
+
 def mean_outer(left: jax.Array, right: jax.Array) -> jax.Array:
     """mean_b leftᵀ right = (leftᵀ right) / B: `[B, I]`, `[B, J]` to `[I, J]`."""
     return matmul(left.T, right) / left.shape[0]
 
 
-def local_gradients(
-    x: jax.Array, z_prev: jax.Array, q: jax.Array, input_size: int
-) -> HiddenGrads:
-    """The shared formula for one step.
-
-    Args:
-      x: int `[B]` or float `[B, X]`, the step's input.
-      z_prev: `[B, H]`, zₜ₋₁.
-      q: `[B, H]`, the error at hₜ per sample.
-      input_size: X.
-    """
-    if x.ndim == 1:  # symbols: xₜᵀ q adds row b of q to row x_b
-        zeros = jnp.zeros((input_size, q.shape[1]), q.dtype)
-        w_xh = zeros.at[x].add(q) / q.shape[0]
-    else:
-        w_xh = mean_outer(x.astype(q.dtype), q)
-    return HiddenGrads(w_xh=w_xh, w_hh=mean_outer(z_prev, q), b_h=jnp.mean(q, axis=0))
+def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """All rows divided by their largest absolute value, and that value."""
+    rows = a if b is None else jnp.concatenate([a, b])
+    scale = jnp.max(jnp.abs(rows))
+    return rows / jnp.where(scale == 0, 1, scale), scale
 
 
 def sum_over_time(
-    step_gradients: Callable[[Any], HiddenGrads],
-    steps: Any,
-    like: types.Params,
-    normalize: Callable[[jax.Array], Normalized],
+    rows: Rows,
+    params: types.Params,
+    batch_size: int,
+    normalize: Callable[..., Normalized],
 ) -> SummedGrads:
     """Σₜ Normalize(∇ᵗ), in memory that does not grow with T.
 
+    The rows are scaled before they are multiplied, not the products after: a `[B, H]`
+    array is smaller than `[H, H]`, and no square of a tiny product vanishes.
+
     Args:
-      step_gradients: one step's slice of `steps` to its gradients.
-      steps: a pytree of arrays `[T, ...]`.
-      like: weights of the shapes and dtype to sum in.
-      normalize: applied to each of a step's three gradients.
+      rows: arrays `[T, ...]`.
+      params: weights of the shapes and dtype to sum in.
+      batch_size: B.
+      normalize: `(gradient, scale=...) -> Normalized`, for each of a step's three.
     """
 
-    def add(total: HiddenGrads, step: Any) -> tuple[HiddenGrads, Any]:
-        w_xh, w_hh, b_h = (normalize(g) for g in step_gradients(step))
-        total = HiddenGrads(
-            w_xh=total.w_xh + w_xh.value,
-            w_hh=total.w_hh + w_hh.value,
-            b_h=total.b_h + b_h.value,
+    def add(total: HiddenGrads, now: Rows) -> tuple[HiddenGrads, Any]:
+        right, q_scale = _join(now.q, now.right)
+        left, z_scale = _join(now.z_prev, now.left)
+        q = right[: now.q.shape[0]]
+        if now.x.ndim == 1:  # symbols: xₜᵀ q adds row b of q to row x_b
+            w_xh = jnp.zeros_like(params.w_xh).at[now.x].add(q)
+        else:
+            w_xh = matmul(now.x.astype(q.dtype).T, q)
+        scale = q_scale / batch_size
+        parts = (
+            normalize(w_xh, scale=scale),
+            normalize(matmul(left.T, right), scale=scale * z_scale),
+            normalize(jnp.sum(q, axis=0), scale=scale),
         )
-        return total, (w_xh.norm.reshape(()), w_hh.norm.reshape(()))
+        total = HiddenGrads(*(a + g.value for a, g in zip(total, parts, strict=True)))
+        return total, (parts[0].norm.reshape(()), parts[1].norm.reshape(()))
 
-    zeros = HiddenGrads(*map(jnp.zeros_like, (like.w_xh, like.w_hh, like.b_h)))
-    grads, (w_xh_norm, w_hh_norm) = lax.scan(add, zeros, steps)
+    zeros = HiddenGrads(*map(jnp.zeros_like, (params.w_xh, params.w_hh, params.b_h)))
+    grads, (w_xh_norm, w_hh_norm) = lax.scan(add, zeros, rows)
     return SummedGrads(grads, w_xh_norm, w_hh_norm)
 
 
@@ -103,11 +123,10 @@ def sum_local_gradients(
       z: `[T, B, H]` of the forward pass.
       q: `[T, B, H]`, the errors at h.
     """
-    input_size = params.w_xh.shape[0]
     return sum_over_time(
-        lambda step: local_gradients(step[0], step[1], step[2], input_size),
-        (inputs, previous(z), q),
+        Rows(inputs, previous(z), q),
         params,
+        q.shape[1],
         functools.partial(clip, c=0.0),
     )
 

@@ -65,7 +65,13 @@ class Normalized(NamedTuple):
 Normalization = Callable[..., Normalized]
 
 
-def clip(delta: jax.Array, c: ArrayLike, *, axis: int | None = None) -> Normalized:
+def clip(
+    delta: jax.Array,
+    c: ArrayLike,
+    *,
+    axis: int | None = None,
+    scale: jax.Array | None = None,
+) -> Normalized:
     """Normalize(Δ, c) of Algorithm 1:  Δ ← c Δ / ‖Δ‖  if ‖Δ‖ ≥ c, else Δ.
 
     Args:
@@ -73,34 +79,63 @@ def clip(delta: jax.Array, c: ArrayLike, *, axis: int | None = None) -> Normaliz
         (axis=None).
       c: `[]` the bound, may be traced; c ≤ 0 leaves Δ as it is.
       axis: axis of the norm; None means all of them (Frobenius).
+      scale: `[]` if Δ is `scale` times the array given, whose squares do not vanish.
     """
-    scale, unit, unit_norm = _unit(delta, axis)
+    scale, unit, unit_norm = _unit(delta, axis, scale)
     size = scale * unit_norm
     c = jnp.asarray(c, delta.dtype)
     bound = (c > 0) & (size >= c)
-    # `unit_norm` is at least 1 wherever delta is not 0, so the unused branch is finite.
-    value = jnp.where(bound, unit * (c / jnp.where(bound, unit_norm, 1)), delta)
-    return Normalized(value, jnp.where(bound, c, size))
+    return _bounded(delta, scale, unit, unit_norm, c, bound)
 
 
-def force(delta: jax.Array, c: ArrayLike, *, axis: int | None = None) -> Normalized:
+def force(
+    delta: jax.Array,
+    c: ArrayLike,
+    *,
+    axis: int | None = None,
+    scale: jax.Array | None = None,
+) -> Normalized:
     """Forced normalisation (the paper's Fig. 3):  Δ ← c Δ / ‖Δ‖  always; 0 stays 0.
 
     Arguments as for `clip`; c ≤ 0 leaves Δ as it is.
     """
-    scale, unit, unit_norm = _unit(delta, axis)
+    scale, unit, unit_norm = _unit(delta, axis, scale)
     c = jnp.asarray(c, delta.dtype)
     # A NaN must not pass for a zero: `~(scale == 0)` holds for both large and NaN.
-    bound = (c > 0) & ~(scale == 0)
-    value = jnp.where(bound, unit * (c / jnp.where(bound, unit_norm, 1)), delta)
-    return Normalized(value, jnp.where(bound, c, scale * unit_norm))
+    bound = (c > 0) & ~((scale == 0) | (unit_norm == 0))
+    return _bounded(delta, scale, unit, unit_norm, c, bound)
 
 
 NORMALIZATIONS: dict[str, Normalization] = {"clip": clip, "force": force}
 
 
-def _unit(x: jax.Array, axis: int | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """M = max|x|, x / M and ‖x / M‖, reduced axes kept; 0 stays 0."""
-    scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
-    unit = x / jnp.where(scale == 0, 1, scale)
+def _unit(
+    x: jax.Array, axis: int | None, scale: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """M = max|x|, x / M and ‖x / M‖, reduced axes kept; 0 stays 0.
+
+    With a scale given, that is M, and `x` is x / M already.
+    """
+    unit = x
+    if scale is None:
+        scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
+        unit = x / jnp.where(scale == 0, 1, scale)
     return scale, unit, jnp.sqrt(jnp.sum(unit * unit, axis=axis, keepdims=True))
+
+
+def _bounded(
+    delta: jax.Array,
+    scale: jax.Array,
+    unit: jax.Array,
+    unit_norm: jax.Array,
+    c: jax.Array,
+    bound: jax.Array,
+) -> Normalized:
+    """c Δ / ‖Δ‖ where bound, else Δ."""
+    # Where nothing is bound the norm may be 0: the unused branch stays finite.
+    factor = c / jnp.where(bound, unit_norm, 1)
+    if unit is delta:  # given in units of the scale
+        value = unit * jnp.where(bound, factor, scale)
+    else:
+        value = jnp.where(bound, unit * factor, delta)
+    return Normalized(value, jnp.where(bound, c, scale * unit_norm))

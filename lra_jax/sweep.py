@@ -1,28 +1,30 @@
 """A grid of training runs as one batched computation: the only file with a grid axis.
 
-A compiled *chunk* advances `M` members at once by `eval_every` updates and evaluates
-them. The host loop puts members into its `M` slots, takes them out when they end, and
-fills their slots with members that wait: the compiled program never changes, and no
-ended member is paid for while others wait.
+A compiled *chunk* advances the members in its slots by `eval_every` updates and
+evaluates them. The host loop puts members into slots, takes them out when they end,
+fills their slots with members that wait, and moves the last ones together
+(`lra_jax.tiles`): the compiled program stays the same, and an ended member is not paid
+for.
 
 Hyper-parameters are arrays `[N]`. Those named in `Experiment.shared` set how long the
-program runs (K does). They are scalars of the same program, so a chunk holds members
-of one value, and none pays for another's larger one.
+program runs (K does). They are a scalar for each tile of slots.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from lra_jax import member
+from lra_jax import member, tiles
 from lra_jax.member import (
     Check,
     Experiment,
@@ -32,9 +34,13 @@ from lra_jax.member import (
     RunState,
     Status,
 )
+from lra_jax.tiles import EMPTY
 
-EMPTY = -1  # a slot without a member
 DEFAULT_LIMITS = Limits()
+
+# Members that one CPU core advances in lockstep: their weights and states fit into its
+# cache, and more only leave it (BUILD_NOTES.md). Other devices take all that they have.
+TILE_WIDTH = {"cpu": 4}
 
 
 class Curves(NamedTuple):
@@ -61,8 +67,8 @@ class SweepState(NamedTuple):
     """All that is needed to go on, between two chunks.
 
     Attributes:
-      slots: `[M]` int32, the member in each slot, or `EMPTY`.
-      runs: arrays `[M, ...]`; None when all slots are empty.
+      slots: `[tiles, width]` int32, the member in each slot, or `EMPTY`.
+      runs: arrays `[tiles, width, ...]`; None when all slots are empty.
       members: results so far.
       curves: evaluations so far.
     """
@@ -77,39 +83,29 @@ class Grid(NamedTuple):
     """The members of a sweep.
 
     Attributes:
-      shared: name to `[N]`, hyper-parameters that are scalars of the program.
+      shared: name to `[N]`, hyper-parameters that are a scalar for each tile.
       mapped: name to `[N]`, all others.
       seeds: `[N]` uint32.
+      kind: `[N]` int, equal for members that may be in one tile: a number for each
+        different combination of shared values, in increasing order.
     """
 
     shared: dict[str, np.ndarray]
     mapped: dict[str, np.ndarray]
     seeds: np.ndarray
+    kind: np.ndarray
 
-    def companions(self, index: int) -> np.ndarray:
-        """`[N]` bool: the members that may be in a chunk with this one."""
-        same = np.ones(self.seeds.shape, bool)
-        for values in self.shared.values():
-            same &= values == values[index]
-        return same
+    def arguments(self, slots: np.ndarray) -> tuple[Any, Any, np.ndarray]:
+        """`shared` `[tiles]`, `mapped` and `seeds` `[tiles, width]` of the slots.
 
-    def first(self, candidates: np.ndarray) -> int:
-        """The candidate (`[N]` bool) that comes first by shared values, then index."""
-        indices = np.flatnonzero(candidates)
-        keys = [values[indices] for values in self.shared.values()]
-        return int(indices[np.lexsort((indices, *reversed(keys)))[0]])
-
-    def arguments(self, slots: np.ndarray) -> tuple[Any, Any, jax.Array]:
-        """`shared`, `mapped` and `seeds` of the members in the slots.
-
-        An empty slot computes a copy of another one, and is ignored.
+        An empty slot computes a copy of another one of its tile, and is ignored.
         """
-        some = int(slots.max())
+        some = np.maximum(slots.max(axis=1, keepdims=True), 0)
         filled = np.where(slots == EMPTY, some, slots)
         return (
-            {name: jnp.asarray(x[some]) for name, x in self.shared.items()},
-            {name: jnp.asarray(x[filled]) for name, x in self.mapped.items()},
-            jnp.asarray(self.seeds[filled]),
+            {name: x[some[:, 0]] for name, x in self.shared.items()},
+            {name: x[filled] for name, x in self.mapped.items()},
+            self.seeds[filled],
         )
 
 
@@ -136,35 +132,54 @@ def make_grid(
                 f"{name}: expected one value per member, shape {seeds.shape}, "
                 f"got {values.shape}"
             )
+    shared = {n: x for n, x in arrays.items() if n in experiment.shared}
+    values = np.stack([np.zeros(seeds.shape), *shared.values()], axis=1)
     return Grid(
-        shared={n: x for n, x in arrays.items() if n in experiment.shared},
+        shared=shared,
         mapped={n: x for n, x in arrays.items() if n not in experiment.shared},
         seeds=seeds.astype(np.uint32),
+        kind=np.unique(values, axis=0, return_inverse=True)[1].reshape(-1),
     )
 
 
 class Program(NamedTuple):
-    """The compiled functions of an experiment, for any number of members.
+    """The compiled functions of an experiment on some devices, for any tiles.
 
     Attributes:
       initial: `(seeds [S]) -> Initial [S]`, what members of these seeds start from.
-      start: `(shared, mapped [M], seeds [M], Initial [M]) -> RunState [M]`.
-      chunk: `(limits, shared, mapped [M], seeds [M], RunState [M])
-        -> (RunState [M], Check [M])`.
+      start: `(shared, mapped, seeds, Initial [S], row, fresh, runs) -> RunState`:
+        members at their start in the fresh slots (bool), from their row of `Initial`;
+        in the others what `runs` has, if it is not None.
+      chunk: `(limits, used [tiles], shared, mapped, seeds, runs) -> (RunState, Check)`.
+      move: `(runs, source) -> RunState`: each slot gets what the slot with the number
+        `source` had.
     """
 
     initial: Callable[[jax.Array], Initial]
     start: Callable[..., RunState]
     chunk: Any  # a jitted function: callable, and `lower` shows its cost
+    move: Callable[[RunState, np.ndarray], RunState]
 
 
 @functools.lru_cache(maxsize=16)
-def make_program(experiment: Experiment) -> Program:
-    """Vmaps over members and jits; nothing is compiled before the first call.
+def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Program:
+    """Vmaps over slots, maps over tiles, shards over devices, and jits.
 
     An equal experiment gets the same program, so that going on with a sweep compiles
-    nothing again.
+    nothing again. Nothing is compiled before the first call.
     """
+    mesh = _mesh(devices)
+    tiled, whole = PartitionSpec("grid"), PartitionSpec()
+
+    def sharded(function: Callable[..., Any], *in_specs: PartitionSpec) -> Any:
+        mapped = jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=in_specs,
+            out_specs=tiled,
+            check_vma=False,  # no tile knows of another
+        )
+        return jax.jit(mapped)
 
     def initial(seeds: jax.Array) -> Initial:
         return lax.map(lambda seed: member.initial(experiment, seed), seeds)
@@ -174,43 +189,111 @@ def make_program(experiment: Experiment) -> Program:
         mapped: Hyperparameters,
         seeds: jax.Array,
         initial: Initial,
+        row: jax.Array,
+        fresh: jax.Array,
+        runs: RunState | None,
     ) -> RunState:
-        return jax.vmap(
-            lambda mapped, seed, initial: member.start(
-                experiment, {**shared, **mapped}, seed, initial
-            )
-        )(mapped, seeds, initial)
+        def slot(
+            shared: Hyperparameters,
+            mapped: Hyperparameters,
+            seed: jax.Array,
+            row: jax.Array,
+            fresh: jax.Array,
+            run: RunState | None,
+        ) -> RunState:
+            mine = jax.tree.map(lambda x: x[row], initial)
+            new = member.start(experiment, {**shared, **mapped}, seed, mine)
+            if run is None:
+                return new
+            return jax.tree.map(lambda a, b: jnp.where(fresh, a, b), new, run)
+
+        tile = jax.vmap(slot, in_axes=(None, 0, 0, 0, 0, 0))
+        return jax.vmap(tile)(shared, mapped, seeds, row, fresh, runs)
 
     def chunk(
         limits: Limits,
+        used: jax.Array,
         shared: Hyperparameters,
         mapped: Hyperparameters,
         seeds: jax.Array,
         runs: RunState,
     ) -> tuple[RunState, Check]:
-        return jax.vmap(
-            lambda mapped, seed, run: member.advance(
-                experiment, limits, {**shared, **mapped}, seed, run
-            )
-        )(mapped, seeds, runs)
+        def advance(
+            shared: Hyperparameters,
+            mapped: Hyperparameters,
+            seeds: jax.Array,
+            runs: RunState,
+        ) -> tuple[RunState, Check]:
+            return jax.vmap(
+                lambda mapped, seed, run: member.advance(
+                    experiment, limits, {**shared, **mapped}, seed, run
+                )
+            )(mapped, seeds, runs)
 
-    return Program(jax.jit(initial), jax.jit(start), jax.jit(chunk))
+        def leave(
+            shared: Hyperparameters,
+            mapped: Hyperparameters,
+            seeds: jax.Array,
+            runs: RunState,
+        ) -> tuple[RunState, Check]:
+            nothing = jnp.zeros(seeds.shape, runs.train.params.w_hh.dtype)
+            return runs, Check(nothing, nothing)
+
+        def tile(now: tuple[Any, ...]) -> tuple[RunState, Check]:
+            return lax.cond(now[0], advance, leave, *now[1:])
+
+        return lax.map(tile, (used, shared, mapped, seeds, runs))
+
+    def move(runs: RunState, source: jax.Array) -> RunState:
+        def take(x: jax.Array) -> jax.Array:
+            return x.reshape((-1, *x.shape[2:]))[source]
+
+        return jax.tree.map(take, runs)
+
+    return Program(
+        initial=jax.jit(initial, out_shardings=NamedSharding(mesh, whole)),
+        start=sharded(start, *[tiled] * 3, whole, *[tiled] * 3),
+        chunk=sharded(chunk, whole, *[tiled] * 5),
+        move=jax.jit(move, out_shardings=NamedSharding(mesh, tiled)),
+    )
 
 
-def run_shapes(experiment: Experiment, grid: Grid, num_slots: int) -> RunState:
-    """Shapes and dtypes of the `RunState` of `num_slots` members."""
-    program = make_program(experiment)
-    shared, mapped, seeds = grid.arguments(np.zeros(num_slots, np.int32))
-    initial = jax.eval_shape(program.initial, seeds)
-    return jax.eval_shape(program.start, shared, mapped, seeds, initial)
+def _mesh(devices: tuple[jax.Device, ...]) -> Mesh:
+    return Mesh(np.array(devices), ("grid",))
 
 
-def memory_of_chunk(experiment: Experiment, grid: Grid, num_slots: int) -> int:
-    """Bytes that a chunk of `num_slots` members needs, by the compiler's account."""
-    shared, mapped, seeds = grid.arguments(np.zeros(num_slots, np.int32))
-    shapes = run_shapes(experiment, grid, num_slots)
-    lowered = make_program(experiment).chunk.lower(
-        Limits(), shared, mapped, seeds, shapes
+def _devices(devices: Sequence[jax.Device] | None) -> tuple[jax.Device, ...]:
+    return tuple(jax.devices() if devices is None else devices)
+
+
+def run_shapes(experiment: Experiment, grid: Grid, slots: np.ndarray) -> RunState:
+    """Shapes and dtypes of the `RunState` of the members in the slots."""
+    shared, mapped, seeds = grid.arguments(slots)
+
+    def start(shared: Any, mapped: Any, seeds: jax.Array) -> RunState:
+        def slot(mapped: Any, seed: jax.Array) -> RunState:
+            initial = member.initial(experiment, seed)
+            return member.start(experiment, {**shared, **mapped}, seed, initial)
+
+        return jax.vmap(slot)(mapped, seeds)
+
+    return jax.eval_shape(jax.vmap(start), shared, mapped, seeds)
+
+
+def memory_of_chunk(
+    experiment: Experiment,
+    grid: Grid,
+    slots: np.ndarray,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+) -> int:
+    """Bytes that a chunk needs on each device, by the compiler's account."""
+    devices = _devices(devices)
+    lowered = make_program(experiment, devices).chunk.lower(
+        DEFAULT_LIMITS,
+        np.zeros(len(slots), bool),
+        *grid.arguments(slots),
+        run_shapes(experiment, grid, slots),
     )
     account = lowered.compile().memory_analysis()
     return int(
@@ -220,31 +303,31 @@ def memory_of_chunk(experiment: Experiment, grid: Grid, num_slots: int) -> int:
     )
 
 
-def num_slots(grid: Grid, max_parallel: int | None = None) -> int:
-    """M: as few rounds as the bound allows, and no more slots than those need.
+def init_sweep(
+    grid: Grid,
+    *,
+    max_parallel: int | None = None,
+    tile_width: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> SweepState:
+    """The state of a sweep in which no member has started.
 
     Args:
       grid: the members.
-      max_parallel: most members advanced at once; None is no bound.
+      max_parallel: most members advanced by one chunk, rounded up to full tiles on
+        every device; None is no bound.
+      tile_width: most members advanced in lockstep by a device; None is `TILE_WIDTH`.
+      devices: among which tiles are divided; None is all of `jax.devices()`.
 
     Raises:
-      ValueError: `max_parallel` is below 1.
+      ValueError: `max_parallel` or `tile_width` is below 1.
     """
-    values = np.stack([grid.seeds * 0, *grid.shared.values()], axis=1)
-    largest = int(np.unique(values, axis=0, return_counts=True)[1].max())
-    if max_parallel is None:
-        return largest
-    if max_parallel < 1:
-        raise ValueError(f"max_parallel: expected at least 1, got {max_parallel}")
-    rounds = -(-largest // max_parallel)
-    return -(-largest // rounds)
-
-
-def init_sweep(grid: Grid, *, max_parallel: int | None = None) -> SweepState:
-    """The state of a sweep in which no member has started; see `num_slots`."""
+    devices = _devices(devices)
+    if tile_width is None:
+        tile_width = TILE_WIDTH.get(devices[0].platform)
     unknown = np.full(grid.seeds.shape, -1, np.int32)
     return SweepState(
-        slots=np.full(num_slots(grid, max_parallel), EMPTY, np.int32),
+        slots=tiles.make(grid.kind, len(devices), max_parallel, tile_width),
         runs=None,
         members=Members(
             status=np.full_like(unknown, Status.PENDING),
@@ -263,34 +346,60 @@ def iterate_sweep(
     state: SweepState,
     *,
     limits: Limits = DEFAULT_LIMITS,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[SweepState]:
     """Advances a sweep chunk by chunk, and yields its state after each.
 
-    A caller may stop after any chunk, keep the state, and go on from it later: the
-    results are the same to the bit.
+    A caller may stop after any chunk, keep the state, and go on from it later, on as
+    many devices as there are then: the results are the same.
+
+    Where a device's memory does not suffice, tiles are halved until it does.
 
     Args:
       experiment: what all members have in common.
       grid: the members.
       state: from `init_sweep`, or the last one of an earlier call.
       limits: when members end unsolved.
+      devices: among which tiles are divided; None is all of `jax.devices()`.
     """
-    program = make_program(experiment)
+    devices = _devices(devices)
+    program = make_program(experiment, devices)
+    missing = -len(state.slots) % len(devices)
+    rows = np.full((missing, state.slots.shape[1]), EMPTY, np.int32)
+    state = _move(
+        program,
+        state._replace(runs=_spread(state.runs, _mesh(devices))),
+        np.concatenate([state.slots, rows]),
+    )
+    queue = np.flatnonzero(state.members.status == Status.PENDING)
+    queue = queue[np.argsort(grid.kind[queue], kind="stable")]
     initial = None
-    while True:
-        waiting = state.members.status == Status.PENDING
-        if (state.slots != EMPTY).any():
-            may_join = waiting & grid.companions(int(state.slots.max()))
-        elif waiting.any():
-            may_join = waiting & grid.companions(grid.first(waiting))
-        else:
-            return
-        if may_join.any() and (state.slots == EMPTY).any():
-            if initial is None:  # the same for all members of a seed
-                initial = program.initial(jnp.asarray(np.unique(grid.seeds)))
-            state = _fill(program, grid, state, may_join, initial)
-        runs, check = program.chunk(limits, *grid.arguments(state.slots), state.runs)
-        state = _collect(state, runs, jax.device_get(check))
+    while queue.size or (state.slots != EMPTY).any():
+        if queue.size and (state.slots == EMPTY).any():
+            slots = tiles.fill(state.slots, grid.kind, queue, len(devices))
+            joining = np.setdiff1d(slots[slots != EMPTY], state.slots)
+            if joining.size:
+                if initial is None:  # the same for all members of a seed
+                    initial = program.initial(jnp.asarray(np.unique(grid.seeds)))
+                state = _start(program, grid, state, slots, initial)
+                queue = queue[~np.isin(queue, joining)]
+        state = _move(
+            program,
+            state,
+            tiles.compact(state.slots, grid.kind, len(devices), narrow=not queue.size),
+        )
+        used = (state.slots != EMPTY).any(axis=1)
+        arguments = grid.arguments(state.slots)
+        try:
+            state = _collect(
+                state, *program.chunk(limits, used, *arguments, state.runs)
+            )
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or state.slots.shape[1] == 1:
+                raise
+            # Too much at once: the same members, half as many of them in lockstep.
+            state = _move(program, state, tiles.halve(state.slots))
+            continue
         yield state
 
 
@@ -301,6 +410,8 @@ def run_sweep(
     *,
     limits: Limits = DEFAULT_LIMITS,
     max_parallel: int | None = None,
+    tile_width: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> SweepState:
     """Trains a whole grid.
 
@@ -309,7 +420,9 @@ def run_sweep(
       hyperparameters: name to `[N]` values.
       seeds: `[N]` integers; members of one seed see the same weights and data.
       limits: when members end unsolved.
-      max_parallel: most members advanced at once; None is no bound.
+      max_parallel: see `init_sweep`, as for the next two.
+      tile_width: most members advanced in lockstep by a device.
+      devices: among which tiles are divided.
 
     Returns:
       The last state: `members` has the results, `curves` all evaluations.
@@ -318,54 +431,87 @@ def run_sweep(
       ValueError: the arrays do not have one value per member.
     """
     grid = make_grid(experiment, hyperparameters, seeds)
-    last = init_sweep(grid, max_parallel=max_parallel)
-    for state in iterate_sweep(experiment, grid, last, limits=limits):
+    last = init_sweep(
+        grid, max_parallel=max_parallel, tile_width=tile_width, devices=devices
+    )
+    for state in iterate_sweep(experiment, grid, last, limits=limits, devices=devices):
         last = state
     return last
 
 
-@jax.jit
-def _put(fresh: jax.Array, new: RunState, old: RunState) -> RunState:
-    """`new` in the fresh slots, `old` in the others."""
+def _fetch(tree: Any) -> Any:
+    """Arrays on the host, whole, also those that are spread over several hosts."""
+    here = all(
+        x.is_fully_addressable
+        for x in jax.tree.leaves(tree)
+        if isinstance(x, jax.Array)
+    )
+    return (
+        jax.device_get(tree)
+        if here
+        else multihost_utils.process_allgather(tree, tiled=True)
+    )
 
-    def put(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(fresh.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
 
-    return jax.tree.map(put, new, old)
+def gather(state: SweepState) -> SweepState:
+    """The state with all of its runs in this process's memory.
+
+    What several processes share has to be gathered by all of them at once.
+    """
+    if state.runs is None or jax.process_count() == 1:
+        return state
+    sharding = state.runs.status.sharding
+    assert isinstance(sharding, NamedSharding)
+    runs = _replicate(sharding.mesh)(state.runs)
+    return state._replace(runs=jax.tree.map(lambda x: x.addressable_data(0), runs))
 
 
-def _fill(
+def _spread(runs: RunState | None, mesh: Mesh) -> RunState | None:
+    """The runs on all devices, wherever they were."""
+    if runs is None or jax.process_count() > 1:
+        return runs if runs is None else _replicate(mesh)(runs)
+    return jax.device_put(runs, NamedSharding(mesh, PartitionSpec()))
+
+
+@functools.cache
+def _replicate(mesh: Mesh) -> Callable[[RunState], RunState]:
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda runs: runs, out_shardings=whole)
+
+
+def _move(program: Program, state: SweepState, slots: np.ndarray) -> SweepState:
+    """The state with its members in other slots."""
+    if slots is state.slots or state.runs is None:
+        return state._replace(slots=slots)
+    place = np.zeros(state.members.step.shape, np.int32)
+    filled = state.slots != EMPTY
+    place[state.slots[filled]] = np.flatnonzero(filled)
+    source = np.where(slots == EMPTY, 0, place[slots])
+    return state._replace(slots=slots, runs=program.move(state.runs, source))
+
+
+def _start(
     program: Program,
     grid: Grid,
     state: SweepState,
-    may_join: np.ndarray,
+    slots: np.ndarray,
     initial: Initial,
 ) -> SweepState:
-    """Puts waiting members (`may_join`, `[N]` bool) into empty slots.
+    """Starts the members of `slots` that are not in the state's slots.
 
     `initial` has a row for each different seed, in increasing order.
     """
-    joining = np.flatnonzero(may_join)
-    where = np.flatnonzero(state.slots == EMPTY)[: joining.size]
-    joining = joining[: where.size]
-    slots = state.slots.copy()
-    slots[where] = joining
-    shared, mapped, seeds = grid.arguments(slots)
+    fresh = slots != state.slots
+    joining = slots[fresh]
     unique = np.unique(grid.seeds)
-    row = np.searchsorted(unique, np.asarray(seeds))
-    runs = program.start(shared, mapped, seeds, jax.tree.map(lambda x: x[row], initial))
-    if state.runs is None:
-        status = jnp.where(jnp.asarray(slots) == EMPTY, Status.PENDING, runs.status)
-        runs = runs._replace(status=status.astype(jnp.int32))
-    else:
-        fresh = np.zeros(slots.shape, bool)
-        fresh[where] = True
-        runs = _put(jnp.asarray(fresh), runs, state.runs)
-    metrics = jax.device_get(initial.metrics)
+    shared, mapped, seeds = grid.arguments(slots)
+    row = np.searchsorted(unique, seeds)
+    runs = program.start(shared, mapped, seeds, initial, row, fresh, state.runs)
+    metrics = _fetch(initial.metrics)
     row = np.searchsorted(unique, grid.seeds[joining])
     errors = metrics.num_errors[row]
     rows = Curves(
-        member=joining.astype(np.int32),
+        member=joining,
         step=np.zeros(joining.shape, np.int32),
         train_loss=np.full(joining.shape, np.nan, np.float32),
         loss=metrics.loss[row].astype(np.float32),
@@ -381,10 +527,10 @@ def _fill(
 
 def _collect(state: SweepState, runs: RunState, check: Check) -> SweepState:
     """Notes what a chunk did, and empties the slots of members that ended."""
-    status, step, num_errors, best = jax.device_get(
-        (runs.status, runs.train.step, runs.num_errors, runs.best_num_errors)
+    status, step, num_errors, best, check = _fetch(
+        (runs.status, runs.train.step, runs.num_errors, runs.best_num_errors, check)
     )
-    full = np.flatnonzero(state.slots != EMPTY)
+    full = state.slots != EMPTY
     ran = state.slots[full]
     best_step = np.where(
         best[full] < state.members.best_num_errors[ran],

@@ -6,6 +6,8 @@
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Virtual devices: dividing a grid among them is tested on any machine.
+jax.config.update("jax_num_cpu_devices", 8)
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -10,7 +10,7 @@ import pytest
 from jaxpr import equations
 
 import lra_jax
-from lra_jax import losses, member, sweep
+from lra_jax import losses, member, sweep, tiles
 from lra_jax.member import Limits, Status
 
 
@@ -44,9 +44,17 @@ def hyperparameters(lr, gamma, num_refinements):
     }
 
 
-def run(hp, seeds, **kwargs):
-    kwargs.setdefault("limits", LIMITS)
-    return sweep.run_sweep(EXPERIMENT, hp, seeds, **kwargs)
+ONE = jax.devices()[:1]
+WIDE = {"devices": ONE, "tile_width": 100}  # all members in one tile, if they may
+
+
+def run(hp, seeds, experiment=EXPERIMENT, **kwargs):
+    kwargs = {"limits": LIMITS, **WIDE, **kwargs}
+    return sweep.run_sweep(experiment, hp, seeds, **kwargs)
+
+
+def states_of(grid, start, devices=ONE):
+    return sweep.iterate_sweep(EXPERIMENT, grid, start, limits=LIMITS, devices=devices)
 
 
 def rows_of(state, index):
@@ -116,9 +124,9 @@ def test_a_freed_slot_is_filled_at_once_and_nothing_changes():
     hp = hyperparameters(lr, [1.0] * 5, [1] * 5)
     seeds = [0, 1, 2, 3, 4]
     grid = sweep.make_grid(EXPERIMENT, hp, seeds)
-    start = sweep.init_sweep(grid, max_parallel=2)
-    for state in sweep.iterate_sweep(EXPERIMENT, grid, start, limits=LIMITS):
-        occupied = (state.slots != sweep.EMPTY).sum()
+    start = sweep.init_sweep(grid, max_parallel=2, **WIDE)
+    for state in states_of(grid, start):
+        occupied = (state.slots != tiles.EMPTY).sum()
         waiting = (state.members.status == Status.PENDING).sum()
         assert occupied + waiting > 0 or state.runs is None
     np.testing.assert_array_equal(
@@ -153,11 +161,11 @@ def test_a_nan_hyperparameter_is_divergence_at_the_first_update(whole):
 
 def test_resuming_at_any_chunk_gives_the_same_bits(whole):
     grid = sweep.make_grid(EXPERIMENT, HP, SEEDS)
-    start = sweep.init_sweep(grid)
-    states = list(sweep.iterate_sweep(EXPERIMENT, grid, start, limits=LIMITS))
+    start = sweep.init_sweep(grid, **WIDE)
+    states = list(states_of(grid, start))
     assert len(states) == 4
     for state in states:
-        later = list(sweep.iterate_sweep(EXPERIMENT, grid, state, limits=LIMITS))
+        later = list(states_of(grid, state))
         for index in range(4):
             assert_same_member([state, *later][-1], index, whole, index)
 
@@ -171,28 +179,33 @@ def test_one_trace_for_any_members_values_and_refinements():
 
     experiment = dataclasses.replace(EXPERIMENT, build=counted)
     hp = hyperparameters([0.1, 0.2, 0.1, 0.2], [1.0, 1.0, 2.0, 2.0], [1, 1, 4, 4])
-    state = sweep.run_sweep(experiment, hp, [0, 0, 1, 1], limits=LIMITS)
+    state = run(hp, [0, 0, 1, 1], experiment)
     np.testing.assert_array_equal(state.members.status, Status.EXHAUSTED)
     assert len(traces) == 2  # one of `start`, one of `chunk`
 
 
-def test_members_of_different_k_run_apart_and_none_pays_for_another():
+def test_members_of_different_k_have_tiles_of_their_own():
     hp = hyperparameters([0.1] * 3, [1.0] * 3, [3, 1, 3])
     grid = sweep.make_grid(EXPERIMENT, hp, [0, 0, 1])
-    start = sweep.init_sweep(grid)
-    assert start.slots.size == 2
-    started = []
-    for state in sweep.iterate_sweep(EXPERIMENT, grid, start, limits=LIMITS):
-        started.append(set(np.flatnonzero(state.members.status != Status.PENDING)))
-    assert started == [{1}] * 4 + [{0, 1, 2}] * 4  # K = 1 first, then K = 3
+    np.testing.assert_array_equal(grid.kind, [1, 0, 1])
+    start = sweep.init_sweep(grid, **WIDE)
+    assert start.slots.shape == (2, 2)
+    first = next(iter(states_of(grid, start)))
+    np.testing.assert_array_equal(first.slots, [[1, tiles.EMPTY], [0, 2]])
+    shared, _, _ = grid.arguments(first.slots)
+    np.testing.assert_array_equal(shared["num_refinements"], [1, 3])
     # K reaches the loop as one scalar: the condition of a batched bound would be a
     # `reduce_or`, and would run every member to the largest K.
-    program = sweep.make_program(EXPERIMENT)
-    shared, mapped, seeds = grid.arguments(np.array([0, 2]))
-    shapes = sweep.run_shapes(EXPERIMENT, grid, 2)
+    program = sweep.make_program(EXPERIMENT, tuple(ONE))
     conditions = [
         str(equation.params["cond_jaxpr"])
-        for equation in equations(program.chunk, LIMITS, shared, mapped, seeds, shapes)
+        for equation in equations(
+            program.chunk,
+            LIMITS,
+            np.ones(2, bool),
+            *grid.arguments(first.slots),
+            sweep.run_shapes(EXPERIMENT, grid, first.slots),
+        )
         if equation.primitive.name == "while"
     ]
     assert len(conditions) >= 2  # the top target's loop, and the others'
@@ -240,9 +253,7 @@ def _with_errors(num_wrong, **changes):
 
 
 def test_no_error_solves_but_not_before_the_first_update():
-    state = sweep.run_sweep(
-        _with_errors(0), {k: v[:1] for k, v in HP.items()}, [0], limits=LIMITS
-    )
+    state = run({k: v[:1] for k, v in HP.items()}, [0], _with_errors(0))
     assert state.members.status[0] == Status.SOLVED
     assert state.members.step[0] == 5
     np.testing.assert_array_equal(state.curves.step, [0, 5])
@@ -258,9 +269,8 @@ def test_no_error_solves_but_not_before_the_first_update():
     ],
 )
 def test_patience_and_maximum_steps_end_a_member(limits, status, step):
-    state = sweep.run_sweep(
-        _with_errors(1), {k: v[:1] for k, v in HP.items()}, [0], limits=limits
-    )
+    hp = {k: v[:1] for k, v in HP.items()}
+    state = run(hp, [0], _with_errors(1), limits=limits)
     assert state.members.status[0] == status
     assert state.members.step[0] == step
 
@@ -272,9 +282,101 @@ def test_arrays_of_the_wrong_length_are_named():
         run(HP, SEEDS, max_parallel=0)
 
 
-def test_slots_are_as_few_as_the_rounds_need():
-    hp = hyperparameters([0.1] * 10, [1.0] * 10, [1] * 7 + [2] * 3)
-    grid = sweep.make_grid(EXPERIMENT, hp, range(10))
-    assert sweep.num_slots(grid) == 7
-    assert sweep.num_slots(grid, 6) == 4
-    assert sweep.num_slots(grid, 100) == 7
+MANY = 13
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Members of three K, some of which diverge at once, and their run in one tile."""
+    rng = np.random.default_rng(0)
+    lr = np.where(np.arange(MANY) % 4 == 1, np.nan, rng.uniform(0.03, 1, MANY))
+    hp = hyperparameters(lr, rng.uniform(0.1, 10, MANY), rng.integers(1, 4, MANY))
+    return hp, np.arange(MANY) % 5, run(hp, np.arange(MANY) % 5)
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "max_parallel", "tile_width"),
+    [(1, 6, 2), (2, 5, 1), (8, None, None), (3, 13, 4)],
+)
+def test_devices_tiles_and_rounds_do_not_change_a_member(
+    many, num_devices, max_parallel, tile_width
+):
+    hp, seeds, expected = many
+    found = run(
+        hp,
+        seeds,
+        devices=jax.devices()[:num_devices],
+        max_parallel=max_parallel,
+        tile_width=tile_width,
+    )
+    # Tiles of another width may take sums in another order.
+    for index in range(MANY):
+        assert_same_member(found, index, expected, index, exact=False)
+
+
+def test_one_and_eight_devices_agree_to_the_bit(many):
+    hp, seeds, _ = many
+    one, eight = (
+        run(hp, seeds, devices=jax.devices()[:n], max_parallel=8, tile_width=1)
+        for n in (1, 8)
+    )
+    for index in range(MANY):
+        assert_same_member(one, index, eight, index)
+
+
+def test_a_sweep_goes_on_with_another_number_of_devices(many):
+    hp, seeds, _ = many
+    grid = sweep.make_grid(EXPERIMENT, hp, seeds)
+    start = sweep.init_sweep(grid, max_parallel=6, tile_width=2, devices=ONE)
+    whole = list(states_of(grid, start))[-1]
+    two_chunks = next(iter(states_of(grid, next(iter(states_of(grid, start))))))
+    for devices in (jax.devices()[:2], jax.devices()[:8]):
+        later = list(states_of(grid, two_chunks, devices))[-1]
+        for index in range(MANY):
+            assert_same_member(later, index, whole, index)
+
+
+def test_an_empty_tile_is_not_computed():
+    """Its branch of the program has no update in it."""
+    hp = hyperparameters([0.1] * 2, [1.0] * 2, [1, 1])
+    grid = sweep.make_grid(EXPERIMENT, hp, [0, 1])
+    start = sweep.init_sweep(grid, tile_width=1, devices=ONE)
+    state = next(iter(states_of(grid, start)))
+    program = sweep.make_program(EXPERIMENT, tuple(ONE))
+    runs, check = program.chunk(
+        LIMITS, np.array([True, False]), *grid.arguments(state.slots), state.runs
+    )
+    np.testing.assert_array_equal(runs.train.step[:, 0], [10, 5])
+    np.testing.assert_array_equal(check.loss[1], 0)
+    np.testing.assert_array_equal(
+        runs.train.params.w_hh[1], state.runs.train.params.w_hh[1]
+    )
+    assert not np.array_equal(
+        runs.train.params.w_hh[0], state.runs.train.params.w_hh[0]
+    )
+
+
+def test_out_of_memory_halves_the_tiles_and_loses_nothing(many, monkeypatch):
+    hp, seeds, expected = many
+    program = sweep.make_program(EXPERIMENT, tuple(ONE))
+    widths = []
+
+    def small(limits, used, shared, mapped, seeds, runs):
+        widths.append(seeds.shape[1])
+        if seeds.shape[1] > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return program.chunk(limits, used, shared, mapped, seeds, runs)
+
+    monkeypatch.setattr(sweep, "make_program", lambda *_: program._replace(chunk=small))
+    found = run(hp, seeds, max_parallel=7, tile_width=5)
+    assert widths[:3] == [5, 3, 2]
+    assert set(widths[3:]) == {2}
+    for index in range(MANY):
+        assert_same_member(found, index, expected, index, exact=False)
+
+    def never(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(sweep, "make_program", lambda *_: program._replace(chunk=never))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        run(hp, seeds, tile_width=5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def lra_diff(
         batch: types.Batch,
     ) -> tuple[types.Params, types.EmptyState, types.RuleInfo]:
         del key
-        input_size, hidden_size = params.w_xh.shape
+        hidden_size = params.w_hh.shape[0]
         dtype = params.w_hh.dtype
         weight = None if without_omega else jnp.asarray(lambda_, dtype)
         step = targets.TargetStep(
@@ -94,35 +94,19 @@ def lra_diff(
         if not update_first_step:
             u = u.at[0].set(0)
 
-        def local(x: jax.Array, z_prev: jax.Array, q: jax.Array) -> Any:
-            return gradients.local_gradients(x, z_prev, q, input_size)
-
-        def plain(now: Any) -> gradients.HiddenGrads:
-            return local(now["x"], now["z_prev"], now["u"])
-
-        def regularized(now: Any) -> gradients.HiddenGrads:
-            # Via hₜ₋₁, ∂Ωₜ is the shared formula one step earlier, with error a.
-            omega = now["omega"]
-            grad = plain(now)
-            earlier = local(now["x_prev"], now["z_prev_prev"], omega.a)
-            direct = gradients.mean_outer(omega.left, omega.right)
-            return gradients.HiddenGrads(
-                w_xh=grad.w_xh + weight * earlier.w_xh,
-                w_hh=grad.w_hh + weight * (direct + earlier.w_hh),
-                b_h=grad.b_h + weight * earlier.b_h,
+        rows = gradients.Rows(x, z_prev, u)
+        if weight is not None and found.omega is not None:
+            # Via hₜ₋₁, ∂Ωₜ is the shared formula one step earlier, with error a. Ω of
+            # t = 0 is 0: which input stands there for x₋₁ does not matter.
+            rows = gradients.Rows(
+                x=jnp.concatenate([x, jnp.concatenate([x[:1], x[:-1]])], axis=1),
+                z_prev=jnp.concatenate([z_prev, gradients.previous(z_prev)], axis=1),
+                q=jnp.concatenate([u, weight * found.omega.a], axis=1),
+                left=found.omega.left,
+                right=weight * found.omega.right,
             )
-
-        steps: dict[str, Any] = {"x": x, "z_prev": z_prev, "u": u}
-        if found.omega is not None:
-            # Ω of t = 0 is 0: which input stands there for x₋₁ does not matter.
-            steps["x_prev"] = jnp.concatenate([x[:1], x[:-1]])
-            steps["z_prev_prev"] = gradients.previous(z_prev)
-            steps["omega"] = found.omega
         summed = gradients.sum_over_time(
-            plain if found.omega is None else regularized,
-            steps,
-            params,
-            functools.partial(normalize, c=c0),
+            rows, params, x.shape[1], functools.partial(normalize, c=c0)
         )
         pi = output_loss.grad(trace.logits, batch.labels)
         w_hy, b_y = gradients.readout_gradients(trace.z[-1], pi)

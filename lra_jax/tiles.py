@@ -1,0 +1,123 @@
+"""Which member stands where: slots, in tiles, on devices.
+
+A *slot* has room for one member. A *tile* is a row of slots that a device advances in
+lockstep, as one batched computation; a device goes through its tiles one after another
+and leaves out those that are empty. All tiles are one array `[tiles, width]` of member
+numbers, a block of rows for each device. All members of a tile agree in the
+hyper-parameters that set how long the program runs (their *kind*), so none pays for
+another's larger K.
+
+Everything here is bookkeeping on the host, in NumPy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+EMPTY = -1  # a slot without a member
+
+# Narrower tiles are not worth another compilation.
+MIN_NARROWED = 8
+
+
+def make(
+    kind: np.ndarray, num_devices: int, max_parallel: int | None, width: int | None
+) -> np.ndarray:
+    """Empty tiles for members of these kinds.
+
+    Args:
+      kind: `[N]`, the members' kinds.
+      num_devices: tiles come as a multiple of it.
+      max_parallel: most members advanced at once, rounded up to full tiles on every
+        device; None is no bound.
+      width: most slots of a tile; None is no bound.
+
+    Returns:
+      `[tiles, width]` int32 of `EMPTY`.
+
+    Raises:
+      ValueError: a bound is below 1.
+    """
+    for name, bound in (("max_parallel", max_parallel), ("tile_width", width)):
+        if bound is not None and bound < 1:
+            raise ValueError(f"{name}: expected at least 1, got {bound}")
+    total = min(kind.size, max_parallel or kind.size)
+    per_device = -(-total // num_devices)
+    same = -(-int(np.unique(kind, return_counts=True)[1].max()) // num_devices)
+    width = min(per_device, same, width or same)
+    rows = -(-per_device // width)
+    return np.full((rows * num_devices, width), EMPTY, np.int32)
+
+
+def fill(
+    slots: np.ndarray, kind: np.ndarray, queue: np.ndarray, num_devices: int
+) -> np.ndarray:
+    """Puts members into empty slots: first beside their kind, then into empty tiles.
+
+    Args:
+      slots: `[tiles, width]`.
+      kind: `[N]`.
+      queue: `[Q]` members that wait, in the order in which they are to be taken.
+      num_devices: empty tiles are taken from each device in turn.
+
+    Returns:
+      New slots; those that had a member keep it.
+    """
+    slots = slots.copy()
+    rows = np.arange(len(slots)).reshape(num_devices, -1).T.ravel()
+    used = (slots[rows] != EMPTY).any(axis=1)
+    for row in (*rows[used], *rows[~used]):
+        if not queue.size:
+            break
+        tile = slots[row]
+        places = np.flatnonzero(tile == EMPTY)
+        wanted = kind[tile.max()] if places.size < tile.size else kind[queue[0]]
+        taken = np.flatnonzero(kind[queue] == wanted)[: places.size]
+        tile[places[: taken.size]] = queue[taken]
+        queue = np.delete(queue, taken)
+    return slots
+
+
+def compact(
+    slots: np.ndarray, kind: np.ndarray, num_devices: int, *, narrow: bool
+) -> np.ndarray:
+    """Moves members together where that makes a chunk shorter.
+
+    The busiest device sets the time of a chunk: what counts is how many slots are in
+    its tiles that are not empty.
+
+    Args:
+      slots: `[tiles, width]`.
+      kind: `[N]`.
+      num_devices: each has a block of tiles.
+      narrow: whether tiles may be halved, once or more, down to `MIN_NARROWED` slots.
+        That is another program to compile: it happens at most log₂(width) times.
+
+    Returns:
+      New slots, or the same ones where nothing is gained.
+    """
+
+    def cost(slots: np.ndarray) -> int:
+        used = (slots != EMPTY).any(axis=1).reshape(num_devices, -1)
+        return int(used.sum(axis=1).max()) * slots.shape[1]
+
+    members = np.sort(slots[slots != EMPTY])
+    queue = members[np.argsort(kind[members], kind="stable")]
+    best, width = slots, slots.shape[1]
+    while len(slots) * width >= members.size:
+        empty = np.full((len(slots), width), EMPTY, np.int32)
+        packed = fill(empty, kind, queue, num_devices)
+        if (packed != EMPTY).sum() < members.size:
+            break  # members of different kinds need tiles of their own
+        if cost(packed) < cost(best):
+            best = packed
+        if not narrow or width < 2 * MIN_NARROWED:
+            break
+        width //= 2
+    return best
+
+
+def halve(slots: np.ndarray) -> np.ndarray:
+    """Twice as many tiles of half the width, with the same members."""
+    odd = np.full((len(slots), slots.shape[1] % 2), EMPTY, np.int32)
+    return np.concatenate([slots, odd], axis=1).reshape(2 * len(slots), -1)
