@@ -17,14 +17,18 @@ a grid may be is read off the signatures of the rules and optimizers themselves.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import inspect
 import itertools
 import json
 import math
 import pathlib
+import re
+import textwrap
 import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,18 +42,42 @@ from lra_jax import RULES, TASKS
 
 MAX_MEMBERS = 1_000_000
 MAX_INT = 2**31 - 1
+MAX_MEMORY = 2**40  # bytes that one member may need at the very least
+
+# What a file may hold, so that a wrong one is refused at once.
+MAX_BYTES = 2**18
+MAX_DOTS = 100  # in a line, but for those of numbers; see `_parse`
+MAX_DIGITS = 1000  # in a row
+
+# What a message may hold: a screen.
+MAX_PROBLEMS = 30
+MAX_LINES = 36
 
 # Settings that may be axes of a grid as well: each changes the compiled program.
 AXES = ("task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size")
 
 
 class ConfigError(Exception):
-    """All problems of a config, one line each."""
+    """All problems of a config, as one screen of text that is safe to print."""
 
     def __init__(self, source: str, problems: Sequence[str]):
-        self.problems = list(problems)
+        self.problems = [_cut(problem, 460) for problem in problems]
         count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-        super().__init__("\n  ".join([f"{source}: {count}", *problems]))
+        if len(problems) >= MAX_PROBLEMS:
+            count = f"at least {count}"
+        lines = [
+            line
+            for problem in self.problems
+            for line in textwrap.wrap(
+                problem, 120, initial_indent="  ", subsequent_indent="      "
+            )
+        ]
+        if len(lines) > MAX_LINES:
+            lines[MAX_LINES:] = ["  ... and more"]
+        name = _escape(source)
+        if len(name) > 150:  # the end of a path says most
+            name = f"...{name[-147:]}"
+        super().__init__("\n".join([f"{name}: {count}", *lines]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +150,7 @@ class Argument:
     choices: tuple[str, ...] = ()
 
 
+@functools.cache
 def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
     """The keywords that a config may give, read off the factory's signature.
 
@@ -158,39 +187,93 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
     """
     source = str(path)
     try:
-        raw = tomllib.loads(pathlib.Path(path).read_bytes().decode())
-    except OSError as error:
-        raise ConfigError(source, [f"cannot be read: {error.strerror}"]) from None
+        with pathlib.Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise ConfigError(source, [f"cannot be read: {reason}"]) from None
+    if len(data) > MAX_BYTES:
+        text = f"is larger than {MAX_BYTES // 1024} KiB; expected a config"
+        raise ConfigError(source, [text])
+    try:
+        raw = _parse(data.decode())
     except UnicodeDecodeError:
         raise ConfigError(source, ["is not a text file in UTF-8"]) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(source, [f"is not valid TOML: {error}"]) from None
     raw.setdefault("name", pathlib.Path(path).stem)
-    problems: list[str] = []
-    for override in overrides:
-        _override(raw, override, problems)
-    config = _resolve(raw, problems)
+    problems = _Problems()
+    config = None
+    with contextlib.suppress(_TooManyError):
+        for override in overrides:
+            _override(raw, override, problems)
+        config = _resolve(raw, problems)
     if problems:
         raise ConfigError(source, problems)
     assert config is not None
     return config
 
 
+class _TooManyError(Exception):
+    """Enough problems are known."""
+
+
+class _Problems(list[str]):
+    """Problems so far. A screenful ends the search: a file has room for thousands."""
+
+    def append(self, problem: str) -> None:
+        super().append(problem)
+        if len(self) == MAX_PROBLEMS:
+            raise _TooManyError
+
+
+# A dot that is not of a number in a list.
+_DOT_OF_A_KEY = r"\.(?![0-9][0-9_]*([eE][+-]?[0-9_]+)?\s*[],])"
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Parses TOML; whatever is wrong is a `ValueError` that says so.
+
+    For a key of n parts, `tomllib` needs memory in n²; of a number of many digits, it
+    raises an error that names no line.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(re.findall(_DOT_OF_A_KEY, line)) > MAX_DOTS:
+            raise ValueError(f"more than {MAX_DOTS} dots (at line {number})")
+        if re.search(f"[0-9_]{{{MAX_DIGITS}}}", line):
+            raise ValueError(f"{MAX_DIGITS:,} digits or more (at line {number})")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def _override(raw: dict[str, Any], text: str, problems: list[str]) -> None:
     """Applies one `--set`."""
     path, equals, value_text = text.partition("=")
     keys = path.strip().split(".")
+    where = f"--set {_cut(text, 60)}"
     if not equals or not all(keys):
-        problems.append(f"--set {text}: expected KEY=VALUE, such as grid.gamma=[1,10]")
+        problems.append(f"{where}: expected KEY=VALUE, such as grid.gamma=[1,10]")
         return
     try:
-        value = tomllib.loads(f"value = {value_text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = value_text.strip()  # a bare word is a string
+        parsed = _parse(f"value = {value_text}")
+    except ValueError as error:
+        word = value_text.strip()  # a bare word is a string
+        is_word = not word.startswith(("[", "{", "'", '"'))
+        if not isinstance(error, tomllib.TOMLDecodeError) or not is_word:
+            problems.append(f"{where}: the value is not valid TOML: {error}")
+            return
+        parsed = {"value": word}
+    value = parsed.pop("value")
+    if parsed:
+        problems.append(f"{where}: expected one value")
+        return
     if keys[0] != "grid" or len(keys) == 1:
         if len(keys) > 1:
-            problems.append(f"--set {text}: {keys[0]} is not a table")
-        raw[keys[0]] = value
+            problems.append(f"{where}: {_show_key(keys[0])} is not a table")
+        else:
+            raw[keys[0]] = value
         return
     tables = raw.setdefault("grid", {})
     tables = tables if isinstance(tables, list) else [tables]
@@ -201,16 +284,18 @@ def _override(raw: dict[str, Any], text: str, problems: list[str]) -> None:
         having = [t for t in tables if key in t] if len(tables) > 1 else tables
         if not having:
             problems.append(
-                f"--set {text}: no table of the grid has {key!r}; "
-                f"grid.0.{key} sets it in the first"
+                f"{where}: no table of the grid has {_show_key(key)}; "
+                f"grid.0.{_show_key(key)} sets it in the first"
             )
         for table in having:
             table[key] = value
-    elif len(keys) == 3 and keys[1].isdigit() and int(keys[1]) < len(tables):
+        return
+    indices = [str(index) for index in range(len(tables))]
+    if len(keys) == 3 and keys[1] in indices:
         tables[int(keys[1])][key] = value
     else:
         problems.append(
-            f"--set {text}: expected grid.KEY, or grid.INDEX.KEY with INDEX "
+            f"{where}: expected grid.KEY, or grid.INDEX.KEY with INDEX "
             f"from 0 to {len(tables) - 1}"
         )
 
@@ -218,7 +303,6 @@ def _override(raw: dict[str, Any], text: str, problems: list[str]) -> None:
 def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
     """Checks everything and notes problems; a config if there are none."""
     fields = {f.name: f for f in dataclasses.fields(Config)}
-    hints = typing.get_type_hints(Config)
     top: dict[str, Any] = {}
     for key, value in raw.items():
         if key == "grid":
@@ -226,9 +310,11 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
         if key not in fields:
             in_grid = key in _all_arguments()
             hint = f"; it belongs under [grid]: grid.{key}" if in_grid else ""
-            problems.append(_unknown(key, value, fields) + hint)
-        elif (problem := _check_setting(key, value, hints[key])) is not None:
-            problems.append(f"{key} = {_show(value)}: {problem}")
+            problems.append(_unknown("", key, value, fields, hint))
+        elif (problem := _check_setting(key, value)) is not None:
+            is_axis = key in AXES and isinstance(value, list)
+            hint = f"; a list stands under [grid]: grid.{key}" if is_axis else ""
+            problems.append(f"{key} = {_show(value)}: {problem}{hint}")
         else:
             top[key] = tuple(value) if key == "seeds" else value
     tables = raw.get("grid", {})
@@ -258,7 +344,8 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
         math.prod(len(values) for values in table.values()) for table in grid
     ) * len(top.get("seeds", (0,)))
     if count > MAX_MEMBERS:
-        problems.append(f"grid: {count:,} members; at most {MAX_MEMBERS:,} in one run")
+        amount = f"{count:,}" if count < 10**21 else "over 10²¹"
+        problems.append(f"grid: {amount} members; at most {MAX_MEMBERS:,} in one run")
     return None if problems else Config(**top, grid=tuple(grid))
 
 
@@ -271,11 +358,10 @@ def _check_table(
     problems: list[str],
 ) -> dict[str, tuple[Any, ...]]:
     """Checks one table of the grid; returns its axes as tuples."""
-    hints = typing.get_type_hints(Config)
     axes: dict[str, tuple[Any, ...]] = {}
 
     def problem(key: str, text: str) -> None:
-        problems.append(f"{where}.{key} = {_show(table[key])}: {text}")
+        problems.append(f"{where}.{_show_key(key)} = {_show(table[key])}: {text}")
 
     for key, value in table.items():
         axes[key] = tuple(value) if isinstance(value, list) else (value,)
@@ -288,11 +374,10 @@ def _check_table(
     for key in AXES:
         settings[key] = axes.get(key, (defaults[key],))
         if key in axes:
-            wrong = [_check_setting(key, v, hints[key]) for v in axes[key]]
-            for found in filter(None, wrong):
-                problem(key, found)
-            if any(wrong):
-                settings[key] = (None,)
+            for value in axes[key]:
+                if (text := _check_setting(key, value)) is not None:
+                    problem(key, f"{text}, got {_show(value)}")
+                    settings[key] = (None,)
         elif defaults[key] is None and key not in invalid:
             problems.append(f"{key}: missing; give it at the top level or in {where}")
 
@@ -317,7 +402,7 @@ def _check_table(
             continue
         if key not in known:
             if complete:
-                problems.append(_unknown(f"{where}.{key}", table[key], {*known, *AXES}))
+                problems.append(_unknown(f"{where}.", key, table[key], {*known, *AXES}))
             continue
         for kind, factory_table, names in factories:
             others = [
@@ -338,6 +423,15 @@ def _check_table(
             problems.append(
                 f"seq_len = {seq_len}: task {task!r} needs at least {least}"
             )
+    sizes = [settings[key] for key in ("seq_len", "batch_size", "hidden_size")]
+    if all(values and None not in values for values in sizes):
+        t, b, h = (max(values) for values in sizes)
+        memory = 4 * (t * b * h + h * h)  # the states and the recurrent weights
+        if memory > MAX_MEMORY:
+            problems.append(
+                f"seq_len = {t}, batch_size = {b}, hidden_size = {h}: one member needs "
+                f"at least {memory // 2**30:,} GiB; at most {MAX_MEMORY // 2**30:,} GiB"
+            )
     return axes
 
 
@@ -346,15 +440,16 @@ _TABLES: dict[str, Mapping[str, Any]] = {
     "rule": RULES,
     "optimizer": OPTIMIZERS,
 }
+_HINTS = typing.get_type_hints(Config)
 _LEAST = {"patience": 0}  # of the integer settings; 1 for all others
 
 
-def _check_setting(key: str, value: Any, hint: Any) -> str | None:
+def _check_setting(key: str, value: Any) -> str | None:
     """What is wrong with a setting, or None."""
     if key in _TABLES:
         return _check_choice(value, tuple(_TABLES[key]))
-    if typing.get_origin(hint) is Literal:
-        return _check_choice(value, typing.get_args(hint))
+    if typing.get_origin(_HINTS[key]) is Literal:
+        return _check_choice(value, typing.get_args(_HINTS[key]))
     if key == "seeds":
         good = isinstance(value, list | tuple) and all(
             type(v) is int and 0 <= v < 2**32 for v in value
@@ -365,17 +460,22 @@ def _check_setting(key: str, value: Any, hint: Any) -> str | None:
     if key == "name":
         text = value if isinstance(value, str) else ""
         good = text.strip(". ") != "" and "/" not in text and text.isprintable()
-        return None if good else "expected a name for a folder"
-    least = _LEAST.get(key, 1)
-    if type(value) is not int or not least <= value <= MAX_INT:
+        good = good and len(text.encode()) <= 255
+        return None if good else "expected a name for a folder, of at most 255 bytes"
+    return _check_integer(value, _LEAST.get(key, 1))
+
+
+def _check_integer(value: Any, least: int) -> str | None:
+    if type(value) is not int or value < least:
         return f"expected an integer of at least {least}"
-    return None
+    return None if value <= MAX_INT else "expected an integer below 2³¹"
 
 
 def _check_choice(value: Any, allowed: Sequence[str]) -> str | None:
     if isinstance(value, str) and value in allowed:
         return None
-    near = difflib.get_close_matches(str(value), allowed, n=1)
+    word = value[:60] if isinstance(value, str) else ""
+    near = difflib.get_close_matches(word, allowed, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"expected one of {', '.join(allowed)}{hint}"
 
@@ -387,12 +487,11 @@ def _check_argument(key: str, value: Any, argument: Argument, dtype: str) -> str
     if argument.kind == "flag":
         return None if isinstance(value, bool) else "expected true or false"
     if key == "num_refinements":
-        good = type(value) is int and 1 <= value <= MAX_INT
-        return None if good else "expected an integer of at least 1"
+        return _check_integer(value, 1)
     if type(value) not in (int, float):
         hint = "; write numbers without quotes" if isinstance(value, str) else ""
         return f"expected a number{hint}"
-    if not (math.isfinite(value) and 0 <= value <= float(np.finfo(dtype).max)):
+    if not 0 <= value <= float(np.finfo(dtype).max):  # nor is NaN
         return f"expected a finite number of at least 0 that {dtype} can hold"
     if key in ("momentum", "feedback_momentum", "b1", "b2", "decay") and value >= 1:
         return "expected a number below 1"
@@ -404,23 +503,39 @@ def _all_arguments() -> set[str]:
     return {key for factory in factories for key in arguments_of(factory)}
 
 
-def _unknown(key: str, value: Any, known: Any) -> str:
-    leaf = key.rsplit(".", 1)[-1]
-    near = difflib.get_close_matches(leaf, known, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ""
-    return (
-        f"{key} = {_show(value)}: unknown key{hint} "
-        f"(known here: {', '.join(sorted(set(known) - {'grid'}))})"
-    )
+def _unknown(where: str, key: str, value: Any, known: Any, hint: str = "") -> str:
+    near = difflib.get_close_matches(key[:60], known, n=1)
+    if near and not hint:
+        hint = f", did you mean {near[0]!r}?"
+    hint = hint or f" (known here: {', '.join(sorted(set(known) - {'grid'}))})"
+    return f"{where}{_show_key(key)} = {_show(value)}: unknown key{hint}"
 
 
 def _has_repeats(values: Sequence[Any]) -> bool:
     """Whether two values are equal; 1 and 1.0 are, 1 and true are not."""
-    kinds = [(type(v) is bool, v) for v in values]
-    return any(kind in kinds[:index] for index, kind in enumerate(kinds))
+    kinds = [(type(v) is bool, v) for v in values if isinstance(v, str | int | float)]
+    return len(set(kinds)) < len(kinds)
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """The beginning of a value, as JSON."""
+    parts = json.JSONEncoder(default=str, ensure_ascii=False).iterencode(value)
+    try:
+        return _cut("".join(itertools.islice(parts, 60)), 60)
+    except ValueError:  # Python refuses to print it
+        return "(thousands of digits)"
+
+
+def _show_key(key: str) -> str:
+    """A key as TOML writes it: bare, or in quotes."""
+    return key if re.fullmatch("[A-Za-z0-9_-]{1,60}", key) else _show(key)
+
+
+def _cut(text: str, length: int) -> str:
+    """At most `length` characters, none of which a terminal takes for a command."""
+    text = _escape(text[: length + 1])
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _escape(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

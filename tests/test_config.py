@@ -141,6 +141,21 @@ BAD = {
     ],
     GOOD + 'optimizer = "sdg"': ["did you mean 'sgd'"],
     GOOD + 'optimizer = "momentum"\nmomentum = 1.0': ["expected a number below 1"],
+    "hidden_size = [8, 16]\n" + GOOD: [
+        r"hidden_size = \[8, 16\]: expected .*; a list stands under .grid.: grid.hidden_size"
+    ],
+    "batch_size = 2147483648\n" + GOOD: ["batch_size = .*: expected an integer below 2³¹"],
+    "hidden_size = 1_000_000_000\n" + GOOD: [
+        "hidden_size = 1000000000: one member needs at least 3,725,291,043 GiB; at most 1,024"
+    ],
+    GOOD + '"\\u001b[2J" = 1': [r'grid\."\\u001b\[2J" = 1: unknown key'],
+    GOOD.replace("[1, 10]", "1" * 2000): ["1,000 digits or more .at line 8"],
+    "a." * 200 + "a = 1": ["more than 100 dots .at line 1"],
+    "x = " + "[" * 5000: ["nested too deeply"],
+    GOOD.replace("[1, 10]", "0x" + "f" * 5000): [
+        "grid.gamma = .thousands of digits.: expected a finite number"
+    ],
+    f'name = "{"é" * 128}"\n' + GOOD: ["name = .*expected a name for a folder, of at most 255"],
     "grid = 3": ["grid = .*expected a table"],
     "task = ": ["is not valid TOML"],
     GOOD.replace("[0.1, 0.01]", str(list(range(1000)))).replace(
@@ -164,10 +179,28 @@ def test_all_problems_come_at_once(write):
 
 
 @pytest.mark.parametrize(
-    "override", ["gamma", "=3", "grid.2.gamma=1", "grid.0.x.y=1", "optimizer.lr=1"]
-)
+    "override",
+    [
+        "gamma", "=3", "grid.2.gamma=1", "grid.0.x.y=1", "optimizer.lr=1", "grid.².lr=1",
+        "grid.gamma=[1", "grid.gamma=1\nseq_len=12",
+    ],
+)  # fmt: skip
 def test_a_bad_override_is_quoted(write, override):
-    assert any(f"--set {override}" in p for p in problems_of(write, GOOD, override))
+    (problem,) = problems_of(write, GOOD, override)
+    assert problem.startswith(f"--set {override}:".replace("\n", "\\n"))
+
+
+def test_no_more_problems_than_fit_on_a_screen(write):
+    text = "".join(f"key_{i} = 1\n" for i in range(1000)) + GOOD
+    with pytest.raises(config_lib.ConfigError) as caught:
+        config_lib.load(write(text))
+    lines = str(caught.value).splitlines()
+    assert len(caught.value.problems) == 30
+    assert lines[0].endswith("my.toml: at least 30 problems")
+    assert lines[1].startswith("  key_0 = 1: unknown key")
+    assert lines[-1] == "  ... and more"
+    assert len(lines) == 38
+    assert max(map(len, lines)) <= 120
 
 
 def test_a_missing_file_is_one_problem(tmp_path):
