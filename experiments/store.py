@@ -6,15 +6,22 @@
     curves.npz             a row per evaluation: member, step, train_loss, loss,
                            num_errors
     report.md, figures/    see `experiments.report` and `experiments.figures`
-    checkpoint/NNN.msgpack the state of each group of members, to go on from
+    checkpoint/NNN.even.msgpack, NNN.odd.msgpack
+                           the state of each group of members after its last two
+                           chunks, to go on from
+    .lock                  held by the process that uses the folder
 
-`docs/run_folder.md` describes each field. Files are written aside and then renamed:
-none is ever half written.
+`docs/run_folder.md` describes each field, `docs/reliability.md` what was tried against
+it. Files are written aside and then renamed: none is ever half written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import datetime
+import fcntl
+import hashlib
 import io
 import json
 import os
@@ -22,22 +29,26 @@ import pathlib
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
+from typing import IO, Any
 
 import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import machine
 from experiments.config import AXES, Config
 from experiments.groups import Group
 from lra_jax import sweep
 from lra_jax.member import Status
 from lra_jax.sweep import SweepState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+TABLES_INTERVAL = 5.0  # seconds at least between two writings of the tables
+TABLES_SHARE = 0.05  # of the time at most goes into them
 
 
 class RunFolderError(Exception):
@@ -55,49 +66,74 @@ class RunFolder:
     def __init__(self, path: pathlib.Path, config: Config):
         self.path = path
         self.config = config
+        self._digest = config.digest()
+        self._lock: IO[str] | None = None
+        self._chunks: dict[int, int] = {}  # finished ones, by the index of their group
+        self._tables_due = 0.0
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks that the saved states are made of."""
+        return sum(self._chunks.values())
 
     def open(self, *, resume: bool) -> dict[str, Any]:
         """Creates the folder, or accepts one that holds this config's run.
+
+        It then belongs to this process, until `close` or the process's end.
 
         Returns:
           The manifest of the run so far; empty if it is new.
 
         Raises:
-          RunFolderError: the folder holds something else, or a run that was not asked
-            to be resumed. Nothing in it has been touched.
+          RunFolderError: the folder is in use, holds something else, or a run that was
+            not asked to be resumed. Nothing in it has been touched.
         """
-        if self._is_new():
-            try:
-                (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise RunFolderError(f"{self.path}: {error.strerror}") from None
-            self._write("config.resolved.toml", self.config.to_toml().encode())
-            return {}
-        manifest_path = self.path / "manifest.json"
         try:
-            manifest = json.loads(manifest_path.read_text())
-        except (OSError, ValueError):
-            manifest = None
-        if not isinstance(manifest, dict) or "config_digest" not in manifest:
-            raise RunFolderError(
-                f"{self.path} exists and is not a run folder; choose another --out"
-            )
-        if manifest.get("schema_version") != SCHEMA_VERSION:
-            raise RunFolderError(
-                f"{self.path} has schema version {manifest.get('schema_version')}, "
-                f"this is version {SCHEMA_VERSION}; choose another --out"
-            )
-        if manifest["config_digest"] != self.config.digest():
-            raise RunFolderError(
-                f"{self.path} holds the run of another config; choose another --out. "
-                f"Differences:\n  {self._differences()}"
-            )
+            if not self._is_new() and not self._is_run():
+                raise RunFolderError(
+                    f"{self.path} exists and is not a run folder; choose another --out"
+                )
+            (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            # Asked again, because only now can nobody else begin a run here.
+            if not self._is_new():
+                return self._accept(resume=resume)
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: {error.strerror}") from None
+        self._write("config.resolved.toml", self.config.to_toml().encode())
+        return {}
+
+    def close(self) -> None:
+        """Lets other processes use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _accept(self, *, resume: bool) -> dict[str, Any]:
+        """The manifest of a run that may go on."""
+        manifest = self._manifest()
+        if manifest is not None:
+            version = manifest.get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise RunFolderError(
+                    f"{self.path} has schema version {version}, this is version "
+                    f"{SCHEMA_VERSION}; choose another --out"
+                )
+            if manifest["config_digest"] != self._digest:
+                raise RunFolderError(
+                    f"{self.path} holds the run of another config; choose another "
+                    f"--out. Differences:\n  {self._differences()}"
+                )
         if not resume:
             raise RunFolderError(
                 f"{self.path} holds this run already; add --resume to go on with it, "
                 "or choose another --out"
             )
-        return manifest
+        if manifest is None:
+            _warn(
+                f"{self.path / 'manifest.json'} cannot be read; its times and counts "
+                "begin anew, the states are in the checkpoints"
+            )
+        return manifest or {}
 
     def _is_new(self) -> bool:
         """Whether nothing is there but what a run leaves that was killed at once."""
@@ -108,14 +144,56 @@ class RunFolder:
             "config.resolved.toml",
             ".config.resolved.toml.part",
             ".manifest.json.part",
+            ".lock",
         }
         names = {path.name for path in self.path.iterdir()}
         started = any((self.path / "checkpoint").glob("*"))
         return names <= before_manifest and not started
 
+    def _is_run(self) -> bool:
+        """Whether a run began here, even if its manifest was damaged since."""
+        return self._manifest() is not None or any(
+            any((self.path / "checkpoint").glob(f"*.{turn}.msgpack")) for turn in _TURNS
+        )
+
+    def _manifest(self) -> dict[str, Any] | None:
+        """The manifest; None if it is not there or cannot be read."""
+        try:
+            manifest = json.loads((self.path / "manifest.json").read_text())
+        except (OSError, ValueError):
+            return None
+        is_ours = isinstance(manifest, dict) and "config_digest" in manifest
+        return manifest if is_ours else None
+
+    def _take_lock(self) -> None:
+        """Makes the folder this process's.
+
+        The kernel lets go of the lock when the process ends, however it ends: what the
+        file says may be stale, the lock never is.
+        """
+        self._lock = (self.path / ".lock").open("a+")
+        self._lock.seek(0)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(
+                f"{self.path} is in use by {self._lock.read() or 'another process'}; "
+                "wait for it to end, or choose another --out"
+            ) from None
+        except OSError as error:
+            _warn(
+                f"{self.path} is on a filesystem without locks ({error.strerror}): see "
+                "to it yourself that no other process uses it"
+            )
+        now = datetime.datetime.now().isoformat(" ", "seconds")
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {platform.node()} since {now}")
+        self._lock.flush()
+
     def _differences(self) -> str:
         """The lines in which the folder's config and ours differ."""
-        old = (self.path / "config.resolved.toml").read_text().splitlines()
+        path = self.path / "config.resolved.toml"
+        old = path.read_text(errors="replace").splitlines()
         new = self.config.to_toml().splitlines()
         lines = [f"there: {line}" for line in old if line not in new]
         lines += [f"here:  {line}" for line in new if line not in old]
@@ -124,31 +202,75 @@ class RunFolder:
     def load_states(self, groups: Sequence[Group]) -> list[SweepState | None]:
         """The saved state of each group; None where it has not begun.
 
+        A group has two checkpoints, written in turn. One that is damaged is set aside,
+        with a warning, and the other one is gone on from; the results are the same.
+
         Raises:
-          RunFolderError: a checkpoint cannot be read, or is of another program.
+          RunFolderError: all checkpoints of a group are damaged. They are as they were.
         """
         return [self._load_state(i, group) for i, group in enumerate(groups)]
 
     def _load_state(self, index: int, group: Group) -> SweepState | None:
-        path = self.path / _checkpoint_name(index)
-        if not path.exists():
-            return None
-        try:
-            raw = flax.serialization.msgpack_restore(path.read_bytes())
-            shapes = None
-            if raw["runs"] is not None:
-                size = len(raw["slots"])
-                shapes = sweep.run_shapes(group.experiment, group.grid, size)
-            template = sweep.init_sweep(group.grid)._replace(runs=shapes)
-            state = flax.serialization.from_state_dict(template, raw)
-            state = state._replace(runs=jax.tree.map(_thaw, shapes, state.runs))
-        except Exception as error:
+        states: dict[int, SweepState] = {}
+        problems: dict[pathlib.Path, str] = {}
+        for path in (self.path / _checkpoint_name(index, turn) for turn in (0, 1)):
+            if not path.exists():
+                continue
+            try:
+                chunks, state = self._read_checkpoint(path, index, group)
+                states[chunks] = state
+            except RunFolderError as error:
+                problems[path] = str(error)
+            except Exception as error:  # Flax and msgpack have no common one
+                problems[path] = (
+                    f"is of another program ({type(error).__name__}: {error})"
+                )
+        reasons = "\n".join(f"{path} {problem}" for path, problem in problems.items())
+        if problems and not states:
             raise RunFolderError(
-                f"{path} cannot be read as a checkpoint of this version "
-                f"({type(error).__name__}: {error}); "
-                "remove it to run its group of members again"
-            ) from None
-        return state
+                f"{reasons}\nNothing was changed. Put back copies, or remove these "
+                f"files: then this group's {len(group.members)} members train anew"
+            )
+        if not states:
+            return None
+        newest = max(states)
+        for path in problems:
+            aside = path.with_suffix(".damaged")
+            os.replace(path, aside)
+            _warn(
+                f"{reasons}\nIt is now {aside.name}. Going on from "
+                f"{_checkpoint_name(index, newest)}, the group's state after {newest} "
+                "chunks: at most one chunk is computed again"
+            )
+        self._chunks[index] = newest
+        return states[newest]
+
+    def _read_checkpoint(
+        self, path: pathlib.Path, index: int, group: Group
+    ) -> tuple[int, SweepState]:
+        """The number of chunks a state is made of, and the state."""
+        try:
+            title, _, data = path.read_bytes().partition(b"\n")
+        except OSError as error:
+            raise RunFolderError(f"cannot be read: {error.strerror}") from None
+        if not title.startswith(_TITLE):
+            raise RunFolderError(
+                f"is no checkpoint of version {SCHEMA_VERSION}, or damaged"
+            )
+        if title != _title(data):
+            raise RunFolderError("is damaged: its checksum is not that of its content")
+        raw = flax.serialization.msgpack_restore(data)
+        if (raw["config_digest"], raw["group"]) != (self._digest, index):
+            raise RunFolderError("is of another config or group")
+        found = raw["state"]
+        shapes = None
+        if found["runs"] is not None:
+            slots = found["slots"]
+            shapes = sweep.run_shapes(group.experiment, group.grid, slots)
+        template = sweep.init_sweep(group.grid)._replace(runs=shapes)
+        state = flax.serialization.from_state_dict(template, found)
+        state = state._replace(runs=jax.tree.map(_thaw, shapes, state.runs))
+        return raw["chunks"], state
 
     def save(
         self,
@@ -157,51 +279,84 @@ class RunFolder:
         manifest: dict[str, Any],
         changed: int | None = None,
     ) -> None:
-        """Writes everything that a chunk changed.
+        """Writes what a chunk changed.
+
+        The tables are derived from the states. After a chunk they are written only
+        every few seconds; what they lack of a killed run is written when it goes on.
 
         Args:
           groups: all groups of the run.
           states: of each group, None where it has not begun.
           manifest: to be written.
-          changed: index of the group whose state is new; None if there is none.
+          changed: index of the group that a chunk advanced; None at the start and end.
         """
         if changed is not None:
-            state = states[changed]
-            frozen = jax.tree.map(_freeze, state)
-            data = flax.serialization.msgpack_serialize(
-                flax.serialization.to_state_dict(frozen)
-            )
-            self._write(_checkpoint_name(changed), data)
+            self._write_checkpoint(changed, states[changed])
         # The manifest makes the folder a run's: what is left without it is no result.
         self._write("manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
-        self._write("results.csv", _csv(result_rows(self.config, groups, states)))
-        curves = io.BytesIO()
-        columns: dict[str, Any] = dict(curve_columns(groups, states))
-        np.savez_compressed(curves, **columns)
-        self._write("curves.npz", curves.getvalue())
+        began = time.monotonic()
+        if changed is None or began >= self._tables_due:
+            self._write("results.csv", _csv(result_rows(self.config, groups, states)))
+            curves = io.BytesIO()
+            columns: dict[str, Any] = dict(curve_columns(groups, states))
+            np.savez_compressed(curves, **columns)
+            self._write("curves.npz", curves.getvalue())
+            ended = time.monotonic()
+            pause = max(TABLES_INTERVAL, (ended - began) / TABLES_SHARE)
+            self._tables_due = ended + pause
+
+    def _write_checkpoint(self, index: int, state: SweepState | None) -> None:
+        """Replaces the older one of the group's two checkpoints."""
+        chunks = self._chunks.get(index, 0) + 1
+        frozen = jax.tree.map(_freeze, state)
+        content = {
+            "config_digest": self._digest,
+            "group": index,
+            "chunks": chunks,
+            "state": flax.serialization.to_state_dict(frozen),
+        }
+        data = flax.serialization.msgpack_serialize(content)
+        self._write(_checkpoint_name(index, chunks), _title(data), b"\n", data)
+        self._chunks[index] = chunks
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file of the folder."""
         self._write(name, text.encode())
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, *data: bytes) -> None:
+        """Writes a file aside and renames it: whoever opens it finds it whole."""
         target = self.path / name
         aside = target.with_name(f".{target.name}.part")
         try:
             with aside.open("wb") as file:
-                file.write(data)
+                file.writelines(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, target)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                aside.unlink()
             raise RunFolderError(
                 f"{target} cannot be written: {error.strerror}. All that was written "
-                "before is whole; make room and add --resume to go on"
+                "before is whole"
             ) from None
 
 
-def _checkpoint_name(index: int) -> str:
-    return f"checkpoint/{index:03d}.msgpack"
+_TURNS = ("even", "odd")
+_TITLE = f"lra_jax checkpoint {SCHEMA_VERSION} ".encode()
+
+
+def _title(data: bytes) -> bytes:
+    """The first line of a checkpoint, by which damage to the rest is seen."""
+    return _TITLE + hashlib.sha256(data).hexdigest().encode()
+
+
+def _checkpoint_name(index: int, chunks: int) -> str:
+    return f"checkpoint/{index:03d}.{_TURNS[chunks % 2]}.msgpack"
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _freeze(leaf: Any) -> Any:
@@ -234,8 +389,9 @@ def result_rows(
     results: dict[int, tuple[int, ...]] = {}
     for group, state in zip(groups, states, strict=True):
         state = state or sweep.init_sweep(group.grid)
+        columns = list(zip(*(x.tolist() for x in state.members), strict=True))
         for i, member in enumerate(group.members):
-            results[int(member)] = tuple(int(column[i]) for column in state.members)
+            results[int(member)] = columns[i]
     for index, member in enumerate(config.members()):
         status, step, errors, best, best_step = results[index]
         total = config.num_validation
@@ -298,7 +454,6 @@ _RESULT_KEYS = (
 
 def describe_environment(config: Config) -> dict[str, Any]:
     """What a result depends on besides the config."""
-    device = jax.devices()[0]
     names = ("lra_jax", "jax", "jaxlib", "numpy", "optax", "flax")
     return {
         "schema_version": SCHEMA_VERSION,
@@ -308,13 +463,7 @@ def describe_environment(config: Config) -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in names},
         "code": _code_version(),
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": jax.device_count(),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-        },
+        "device": machine.describe(),
         "dtype": config.dtype,
         "matmul_precision": config.matmul_precision,
         "seeds": list(config.seeds),

@@ -4,94 +4,18 @@ import csv
 import json
 import os
 import pathlib
-import random
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 
 import numpy as np
 import pytest
-
-CONFIG = """
-task = "temporal_order"
-seq_len = 10
-hidden_size = 8
-batch_size = 4
-num_validation = 50
-eval_every = 5
-max_steps = 20
-patience = 0
-seeds = [0, 1]
-
-[[grid]]
-rule = "lra_diff"
-lr = [0.1, 0.3]
-gamma = [1, 10]
-num_refinements = [1, 2]
-lambda = [0, 0.1]
-
-[[grid]]
-rule = "readout_only"
-lr = [0.1]
-"""
-# Hundreds of short chunks, for runs that are to be interrupted.
-LONG = ("max_steps=1500", "grid.0.lr=[0.001]", "grid.0.gamma=[1]", "grid.0.lambda=[0]")
-
-
-# Compiled programs are shared between the processes of a test session.
-ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="lra_jax_test_"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-}
-
-
-def command(folder, *arguments):
-    return [
-        sys.executable, "-m", "experiments.grid", "--config", str(folder / "my.toml"),
-        "--out", os.path.relpath(folder / "run"), *arguments,
-    ]  # fmt: skip
-
-
-def start(folder, *arguments):
-    return subprocess.Popen(
-        command(folder, *arguments),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **ENVIRONMENT},
-    )  # fmt: skip
-
-
-def run(folder, *arguments, code=0):
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
-    return out, err
-
-
-def overrides(*values):
-    return [word for value in values for word in ("--set", value)]
+from command_line import CONFIG, ENVIRONMENT, overrides, run
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "my.toml").write_text(CONFIG)
     return tmp_path
-
-
-def contents(path):
-    """What a run's results are: the table, the curves and the report's table."""
-    with np.load(path / "run/curves.npz") as curves:
-        arrays = {name: curves[name] for name in curves.files}
-    return (path / "run/results.csv").read_text(), arrays
-
-
-def assert_same_results(a, b):
-    assert a[0] == b[0]
-    assert a[1].keys() == b[1].keys()
-    for name in a[1]:
-        np.testing.assert_array_equal(a[1][name], b[1][name])
 
 
 def test_a_run_leaves_a_folder_with_everything_in_it(folder):
@@ -116,7 +40,7 @@ def test_a_run_leaves_a_folder_with_everything_in_it(folder):
     assert manifest["finished"]
     assert manifest["num_members"] == 34
     assert manifest["member_steps"] == sum(int(row["step"]) for row in rows)
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     report = (path / "report.md").read_text()
     for text in (
         "| K | λ |",
@@ -168,15 +92,6 @@ def test_what_a_run_killed_before_its_first_save_leaves_can_be_resumed(folder):
     assert json.loads((folder / "run/manifest.json").read_text())["finished"]
 
 
-def test_a_damaged_checkpoint_is_named_and_kept(folder):
-    run(folder)
-    checkpoint = folder / "run/checkpoint/000.msgpack"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
-    _, err = run(folder, "--resume", code=2)
-    assert "000.msgpack cannot be read as a checkpoint" in err
-    assert checkpoint.stat().st_size == 100
-
-
 def test_dry_run_says_what_would_run_and_writes_nothing(folder):
     out, _ = run(folder, "--dry-run")
     assert "34 members in 2 compiled group(s)" in out
@@ -204,58 +119,6 @@ def test_bad_input_is_one_message_and_exit_code_2(folder, arguments, expected):
     assert "Traceback" not in err
     assert out == ""
     assert not (folder / "run").exists()
-
-
-def wait_for(path, seconds=120):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_saves_says_how_to_go_on_and_ends_the_same(folder, number):
-    process = start(folder, *overrides(*LONG))
-    wait_for(folder / "run/checkpoint/000.msgpack")
-    time.sleep(0.5)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, err
-    assert "Traceback" not in err
-    words = out.strip().splitlines()[-1].split()
-    assert words[-1] == "--resume"
-    manifest = json.loads((folder / "run/manifest.json").read_text())
-    assert not manifest["finished"]
-    run(folder, *overrides(*LONG), "--resume")
-    resumed = contents(folder)
-    (folder / "run").rename(folder / "resumed")
-    run(folder, *overrides(*LONG))
-    assert_same_results(resumed, contents(folder))
-
-
-def test_a_run_killed_at_random_moments_ends_the_same_and_repeats_no_chunk(folder):
-    generator = random.Random(0)
-    checkpoint = folder / "run/checkpoint/000.msgpack"
-    done = -1
-    for _ in range(3):
-        process = start(folder, *overrides(*LONG), "--resume")
-        wait_for(checkpoint)
-        time.sleep(generator.uniform(0, 4))
-        process.kill()
-        process.communicate(timeout=60)
-        # Whatever the moment, every file is whole, and no finished chunk is lost.
-        _, curves = contents(folder)
-        json.loads((folder / "run/manifest.json").read_text())
-        rows = curves["member"].size
-        assert rows >= done
-        done = rows
-    run(folder, *overrides(*LONG), "--resume")
-    killed = contents(folder)
-    pairs = list(zip(killed[1]["member"], killed[1]["step"], strict=True))
-    assert len(set(pairs)) == len(pairs)
-    (folder / "run").rename(folder / "killed")
-    run(folder, *overrides(*LONG))
-    assert_same_results(killed, contents(folder))
 
 
 def test_float64_runs_in_float64(folder):

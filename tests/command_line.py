@@ -1,0 +1,99 @@
+"""The command line in a process of its own, and what it leaves behind."""
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+CONFIG = """
+task = "temporal_order"
+seq_len = 10
+hidden_size = 8
+batch_size = 4
+num_validation = 50
+eval_every = 5
+max_steps = 20
+patience = 0
+seeds = [0, 1]
+
+[[grid]]
+rule = "lra_diff"
+lr = [0.1, 0.3]
+gamma = [1, 10]
+num_refinements = [1, 2]
+lambda = [0, 0.1]
+
+[[grid]]
+rule = "readout_only"
+lr = [0.1]
+"""
+
+# Compiled programs are shared between the processes of a test session.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="lra_jax_test_"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+
+
+def command(folder, *arguments):
+    return [
+        sys.executable, "-m", "experiments.grid", "--config", str(folder / "my.toml"),
+        "--out", os.path.relpath(folder / "run"), *arguments,
+    ]  # fmt: skip
+
+
+def start(words):
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **ENVIRONMENT},
+    )  # fmt: skip
+
+
+def run(folder, *arguments, code=0, within=()):
+    """What it printed; `within` is a command that runs the one given to it."""
+    process = start([*within, *command(folder, *arguments)])
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    return out, err
+
+
+def overrides(*values):
+    return [word for value in values for word in ("--set", value)]
+
+
+def contents(path):
+    """What the results of a run folder are: the table and the curves."""
+    return (path / "results.csv").read_text(), read_file(path / "curves.npz")
+
+
+def assert_same_results(a, b):
+    assert a[0] == b[0]
+    assert a[1].keys() == b[1].keys()
+    for name in a[1]:
+        np.testing.assert_array_equal(a[1][name], b[1][name])
+
+
+def read_file(path):
+    """Parses a file of a run folder, by nothing but what is documented of it."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    if path.suffix == ".csv":
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        assert all(None not in row and None not in row.values() for row in rows)
+        return rows
+    if path.suffix == ".npz":
+        with np.load(path) as curves:
+            arrays = {name: curves[name] for name in curves.files}
+        assert len({array.size for array in arrays.values()}) == 1
+        return arrays
+    title, _, data = path.read_bytes().partition(b"\n")
+    assert title.split()[-1].decode() == hashlib.sha256(data).hexdigest()
+    return data

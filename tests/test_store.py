@@ -1,0 +1,487 @@
+"""The run folder's own promises, with states that no training made."""
+
+import errno
+import json
+import os
+import pathlib
+import platform
+import random
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from command_line import CONFIG, read_file
+
+from experiments import config as config_lib
+from experiments import groups as groups_lib
+from experiments import store
+from lra_jax import sweep
+from lra_jax.tiles import EMPTY
+
+
+def load_config(folder, *overrides):
+    (folder / "my.toml").write_text(CONFIG)
+    return config_lib.load(folder / "my.toml", overrides)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return load_config(tmp_path_factory.mktemp("config"))
+
+
+@pytest.fixture(scope="module")
+def groups(config):
+    return groups_lib.make_groups(config)
+
+
+@pytest.fixture
+def opened(tmp_path, config, groups):
+    """Opens the folder as a process does that goes on with its run."""
+    folders = []
+
+    def open_folder():
+        folder = store.RunFolder(tmp_path / "run", config)
+        folders.append(folder)
+        folder.open(resume=True)
+        return folder, folder.load_states(groups)
+
+    yield open_folder
+    for folder in folders:
+        folder.close()
+
+
+STATES = {}  # those made so far: to trace a program for its shapes takes long
+
+
+def state_after(group, chunks):
+    """A state that differs from all others in every array."""
+    key = (len(group.members), chunks)
+    if key not in STATES:
+        STATES[key] = make_state(group, chunks)
+    return STATES[key]
+
+
+def make_state(group, chunks):
+    state = sweep.init_sweep(group.grid)
+    generator = np.random.default_rng(chunks)
+
+    def draw(shape):
+        if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+            keys = jax.random.split(jax.random.key(chunks), max(1, shape.size))
+            return keys.reshape(shape.shape)
+        return jnp.asarray(100 * generator.normal(size=shape.shape), shape.dtype)
+
+    slots = np.arange(state.slots.size, dtype=np.int32).reshape(state.slots.shape)
+    slots = np.where(slots < len(group.members), slots, EMPTY)
+    shapes = sweep.run_shapes(group.experiment, group.grid, slots)
+    rows = np.arange(7 * chunks) % len(group.members)
+    return state._replace(
+        slots=slots,
+        runs=jax.tree.map(draw, shapes),
+        members=state.members._replace(step=state.members.step + chunks),
+        curves=sweep.Curves(*(rows.astype(t) for t in (*"iiffi",))),
+    )
+
+
+def assert_same_state(a, b):
+    def plain(x):
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(
+            x.dtype, jax.dtypes.prng_key
+        )
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(plain(x), plain(y))
+
+
+def advance(folder, groups, states, chunks):
+    """Saves the first group's states after these chunks, as a run does."""
+    for chunk in chunks:
+        states[0] = state_after(groups[0], chunk)
+        folder.save(groups, states, manifest(folder), changed=0)
+
+
+def manifest(folder):
+    return store.describe_environment(folder.config)
+
+
+@pytest.fixture
+def saved(opened, groups):
+    """The folder of a run that ended after three chunks of its first group."""
+    folder, states = opened()
+    folder.save(groups, states, manifest(folder))
+    advance(folder, groups, states, (1, 2, 3))
+    folder.close()
+    return folder.path
+
+
+def bytes_of(path):
+    return {
+        file.relative_to(path): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file() and file.name != ".lock"
+    }
+
+
+NEWER, OLDER = "checkpoint/000.odd.msgpack", "checkpoint/000.even.msgpack"
+
+
+def test_a_state_comes_back_to_the_bit_and_the_newest_of_two(opened, groups):
+    folder, states = opened()
+    assert states == [None, None]
+    folder.save(groups, states, manifest(folder))
+    for chunks in (1, 2, 3):
+        advance(folder, groups, states, [chunks])
+        folder.close()
+        folder, states = opened()
+        assert folder.num_chunks == chunks
+        assert_same_state(states[0], state_after(groups[0], chunks))
+        assert states[1] is None
+    assert {f.name for f in (folder.path / "checkpoint").iterdir()} == {
+        "000.even.msgpack", "000.odd.msgpack"
+    }  # fmt: skip
+
+
+def test_a_state_without_running_members_comes_back(opened, groups):
+    folder, states = opened()
+    folder.save(groups, states, manifest(folder))
+    states[1] = state_after(groups[1], 1)._replace(runs=None)
+    folder.save(groups, states, manifest(folder), changed=1)
+    folder.close()
+    _, loaded = opened()
+    assert_same_state(loaded[1], states[1])
+
+
+def flip(path, bit):
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_anywhere_is_seen_and_the_other_state_used(
+    opened, saved, groups, capsys
+):
+    generator = random.Random(0)
+    whole = bytes_of(saved)
+    size = 8 * len(whole[pathlib.Path(NEWER)])
+    bits = [*range(0, 800, 37), *(generator.randrange(size) for _ in range(40))]
+    for bit in bits:
+        flip(saved / NEWER, bit)
+        damaged = (saved / NEWER).read_bytes()
+        folder, states = opened()
+        folder.close()
+        assert folder.num_chunks == 2, bit
+        assert states[0].members.step[0] == 2
+        assert (saved / "checkpoint/000.odd.damaged").read_bytes() == damaged
+        assert (saved / OLDER).read_bytes() == whole[pathlib.Path(OLDER)]
+        err = capsys.readouterr().err
+        assert f"{saved / NEWER} is " in err
+        assert "Going on from checkpoint/000.even.msgpack" in err
+        assert "at most one chunk is computed again" in err
+        (saved / NEWER).write_bytes(whole[pathlib.Path(NEWER)])
+    flip(saved / OLDER, 5000)
+    folder, states = opened()
+    assert_same_state(states[0], state_after(groups[0], 3))
+
+
+@pytest.mark.parametrize("length", [0, 1, 30, 86, 87, 500, -1])
+def test_a_truncated_checkpoint_is_seen(opened, saved, groups, length):
+    (saved / NEWER).write_bytes((saved / NEWER).read_bytes()[:length])
+    folder, states = opened()
+    assert_same_state(states[0], state_after(groups[0], 2))
+    # What comes next leaves the state alone that was gone on from.
+    whole = (saved / OLDER).read_bytes()
+    advance(folder, groups, states, [3])
+    assert (saved / OLDER).read_bytes() == whole
+    folder.close()
+    _, states = opened()
+    assert_same_state(states[0], state_after(groups[0], 3))
+
+
+def test_if_both_are_damaged_nothing_is_touched_and_both_are_named(opened, saved):
+    for name in (NEWER, OLDER):
+        flip(saved / name, 3000)
+    before = bytes_of(saved)
+    with pytest.raises(store.RunFolderError) as error:
+        opened()
+    for text in (
+        f"{saved / NEWER} is damaged: its checksum",
+        f"{saved / OLDER} is damaged: its checksum",
+        "Nothing was changed",
+        "remove these files: then this group's 32 members train anew",
+    ):
+        assert text in str(error.value)
+    assert bytes_of(saved) == before
+
+
+def rewrite(path, **changed):
+    """Changes the content of a checkpoint, with a checksum that is right."""
+    _, _, data = path.read_bytes().partition(b"\n")
+    content = {**flax.serialization.msgpack_restore(data), **changed}
+    data = flax.serialization.msgpack_serialize(content)
+    path.write_bytes(store._title(data) + b"\n" + data)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"config_digest": "0" * 64}, "is of another config or group"),
+        ({"group": 1}, "is of another config or group"),
+        ({"state": {"slots": []}}, "is of another program (KeyError"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(opened, saved, changed, expected):
+    for name in (NEWER, OLDER):
+        rewrite(saved / name, **changed)
+    before = bytes_of(saved)
+    with pytest.raises(store.RunFolderError) as error:
+        opened()
+    assert expected in str(error.value)
+    assert bytes_of(saved) == before
+
+
+def test_a_checkpoint_of_another_version_is_refused(opened, saved):
+    for name in (NEWER, OLDER):
+        data = (saved / name).read_bytes()
+        (saved / name).write_bytes(data.replace(b"checkpoint 2", b"checkpoint 1", 1))
+    with pytest.raises(store.RunFolderError, match="no checkpoint of version 2"):
+        opened()
+
+
+def test_a_folder_of_another_version_or_config_is_refused(tmp_path, opened, saved):
+    other = store.RunFolder(saved, load_config(tmp_path, "grid.0.gamma=[2]"))
+    before = bytes_of(saved)
+    with pytest.raises(store.RunFolderError, match="here:  gamma = \\[2\\]"):
+        other.open(resume=True)
+    other.close()
+    data = json.loads((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(json.dumps({**data, "schema_version": 1}))
+    before = bytes_of(saved)
+    with pytest.raises(store.RunFolderError, match="version 1, this is version 2"):
+        opened()
+    assert bytes_of(saved) == before
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, opened, saved, groups):
+    # The same digest, as after a change of the code, and other shapes.
+    wider = groups_lib.make_groups(load_config(tmp_path, "hidden_size=9"))
+    folder, _ = opened()
+    with pytest.raises(store.RunFolderError, match=r"another program \(ValueError"):
+        folder.load_states(wider)
+
+
+def test_a_damaged_manifest_costs_no_state(tmp_path, opened, saved, groups, capsys):
+    (saved / "manifest.json").write_text("{")
+    folder, states = opened()
+    assert folder.num_chunks == 3
+    assert_same_state(states[0], state_after(groups[0], 3))
+    assert "manifest.json cannot be read; its times and counts begin anew" in (
+        capsys.readouterr().err
+    )
+    folder.close()
+    again = store.RunFolder(saved, folder.config)
+    with pytest.raises(store.RunFolderError, match="add --resume"):
+        again.open(resume=False)
+    again.close()
+
+
+CALLS = ("fsync", "replace")  # of `os`; between them, all that a save does
+
+
+class Killed(BaseException):
+    """Ends a save as SIGKILL does: nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", range(8))
+def test_a_save_killed_at_any_of_its_calls_loses_no_state(
+    monkeypatch, opened, saved, groups, call, after
+):
+    folder, states = opened()
+    folder._tables_due = 0  # this save writes all that there is
+    count = -1
+
+    def dying(function):
+        def replaced(*arguments):
+            nonlocal count
+            count += 1
+            if count == call and not after:
+                raise Killed
+            function(*arguments)
+            if count == call:
+                raise Killed
+
+        return replaced
+
+    with monkeypatch.context() as context:
+        for name in CALLS:
+            context.setattr(os, name, dying(getattr(os, name)))
+        with pytest.raises(Killed):
+            advance(folder, groups, states, [4])
+    folder.close()
+    for name in ("manifest.json", "results.csv", "curves.npz", NEWER, OLDER):
+        read_file(saved / name)
+    folder, states = opened()
+    expected = 3 if (call, after) < (1, True) else 4
+    assert folder.num_chunks == expected
+    assert_same_state(states[0], state_after(groups[0], expected))
+    # And the run goes on over what the killed one left.
+    advance(folder, groups, states, [expected + 1])
+    folder.save(groups, states, manifest(folder))
+    assert not list(saved.rglob("*.part"))
+
+
+def test_a_save_makes_exactly_these_calls(monkeypatch, opened, saved, groups):
+    folder, states = opened()
+    folder._tables_due = 0
+    names = []
+    for name in CALLS:
+        function = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *a, name=name, f=function: (names.append(name), f(*a))
+        )
+    advance(folder, groups, states, [4])
+    assert names == 4 * ["fsync", "replace"]
+
+
+@pytest.mark.parametrize("call", range(4))
+def test_a_full_disk_is_a_message_and_what_was_there_stays(
+    monkeypatch, opened, saved, groups, call
+):
+    folder, states = opened()
+    folder._tables_due = 0
+    before = bytes_of(saved)
+    count = -1
+
+    def full(number):
+        nonlocal count
+        count += 1
+        if count == call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(store.RunFolderError) as error:
+        advance(folder, groups, states, [4])
+    names = (OLDER, "manifest.json", "results.csv", "curves.npz")
+    assert f"{saved / names[call]} cannot be written: No space left" in str(error.value)
+    assert "All that was written before is whole" in str(error.value)
+    after = bytes_of(saved)
+    assert before.keys() == after.keys()
+    for name in names[call:]:
+        assert after[pathlib.Path(name)] == before[pathlib.Path(name)]
+
+
+def test_tables_are_written_at_both_ends_and_now_and_then(monkeypatch, opened, groups):
+    clock = 1000.0
+    monkeypatch.setattr(store.time, "monotonic", lambda: clock)
+    folder, states = opened()
+    folder.save(groups, states, manifest(folder))
+
+    def num_rows():
+        return read_file(folder.path / "curves.npz")["step"].size
+
+    def num_steps():
+        rows = read_file(folder.path / "results.csv")
+        return sum(int(row["step"]) for row in rows)
+
+    assert (num_rows(), num_steps()) == (0, 0)
+    advance(folder, groups, states, [1])
+    clock += store.TABLES_INTERVAL - 0.1
+    advance(folder, groups, states, [2])
+    assert (num_rows(), num_steps()) == (0, 0)
+    clock += 0.2
+    advance(folder, groups, states, [3])
+    assert (num_rows(), num_steps()) == (21, 3 * 32)
+    advance(folder, groups, states, [4])
+    assert num_rows() == 21
+    folder.save(groups, states, manifest(folder))
+    assert (num_rows(), num_steps()) == (28, 4 * 32)
+
+
+def test_tables_that_take_long_are_written_seldom(monkeypatch, opened, groups):
+    clock = 1000.0
+    monkeypatch.setattr(store.time, "monotonic", lambda: clock)
+    folder, states = opened()
+    write = folder._write
+
+    def slow(name, *data):
+        nonlocal clock
+        clock += 10 * (name == "curves.npz")
+        write(name, *data)
+
+    monkeypatch.setattr(folder, "_write", slow)
+    folder.save(groups, states, manifest(folder))
+    clock += 199
+    advance(folder, groups, states, [1])
+    assert clock == 1209
+    clock += 2
+    advance(folder, groups, states, [2])
+    assert clock == 1221
+
+
+def test_a_folder_in_use_is_refused_and_says_by_whom(tmp_path, opened, saved, groups):
+    folder, states = opened()
+    before = bytes_of(saved)
+    for resume in (False, True):
+        second = store.RunFolder(saved, folder.config)
+        with pytest.raises(store.RunFolderError) as error:
+            second.open(resume=resume)
+        second.close()
+        text = f"in use by process {os.getpid()} on {platform.node()} since 2"
+        assert text in str(error.value)
+    assert bytes_of(saved) == before
+    advance(folder, groups, states, [4])
+    folder.close()
+    assert opened()[0].num_chunks == 4
+
+
+def test_a_new_folder_in_use_is_refused_too(tmp_path, config):
+    first, second = (store.RunFolder(tmp_path / "run", config) for _ in range(2))
+    first.open(resume=False)
+    with pytest.raises(store.RunFolderError, match="in use by process"):
+        second.open(resume=False)
+    first.close()
+    second.close()
+
+
+def test_the_note_of_a_dead_process_is_in_nobodys_way(opened, saved):
+    (saved / ".lock").write_text("process 1 on elsewhere since 1999-12-31 23:59:59")
+    opened()
+    text = (saved / ".lock").read_text()
+    assert text.startswith(f"process {os.getpid()} on {platform.node()} since ")
+    assert "elsewhere" not in text
+
+
+def test_a_filesystem_without_locks_is_used_with_a_warning(
+    monkeypatch, opened, saved, capsys
+):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(store.fcntl, "flock", flock)
+    assert opened()[0].num_chunks == 3
+    err = capsys.readouterr().err
+    assert "a filesystem without locks (No locks available)" in err
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "checkpoint/model.best.msgpack"])
+def test_a_folder_that_is_no_run_is_refused_untouched(tmp_path, config, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("years of work")
+    folder = store.RunFolder(tmp_path / "run", config)
+    with pytest.raises(store.RunFolderError, match="is not a run folder"):
+        folder.open(resume=True)
+    assert bytes_of(tmp_path / "run") == {pathlib.Path(name): b"years of work"}
+    assert not (tmp_path / "run/.lock").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_message(tmp_path, config):
+    (tmp_path / "file").write_text("")
+    folder = store.RunFolder(tmp_path / "file" / "run", config)
+    with pytest.raises(store.RunFolderError, match="run: Not a directory"):
+        folder.open(resume=False)
