@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
@@ -439,31 +438,21 @@ def run_sweep(
     return last
 
 
-def _fetch(tree: Any) -> Any:
-    """Arrays on the host, whole, also those that are spread over several hosts."""
-    here = all(
-        x.is_fully_addressable
-        for x in jax.tree.leaves(tree)
-        if isinstance(x, jax.Array)
-    )
-    return (
-        jax.device_get(tree)
-        if here
-        else multihost_utils.process_allgather(tree, tiled=True)
-    )
-
-
 def gather(state: SweepState) -> SweepState:
     """The state with all of its runs in this process's memory.
 
     What several processes share has to be gathered by all of them at once.
     """
-    if state.runs is None or jax.process_count() == 1:
-        return state
-    sharding = state.runs.status.sharding
-    assert isinstance(sharding, NamedSharding)
-    runs = _replicate(sharding.mesh)(state.runs)
-    return state._replace(runs=jax.tree.map(lambda x: x.addressable_data(0), runs))
+    return state._replace(runs=_local(state.runs))
+
+
+def _local(tree: Any) -> Any:
+    """Arrays of this process alone, whole, also of what several processes share."""
+    leaves = jax.tree.leaves(tree)
+    if jax.process_count() == 1 or not leaves:
+        return tree
+    shared = _replicate(leaves[0].sharding.mesh)(tree)
+    return jax.tree.map(lambda x: x.addressable_data(0), shared)
 
 
 def _spread(runs: RunState | None, mesh: Mesh) -> RunState | None:
@@ -474,9 +463,8 @@ def _spread(runs: RunState | None, mesh: Mesh) -> RunState | None:
 
 
 @functools.cache
-def _replicate(mesh: Mesh) -> Callable[[RunState], RunState]:
-    whole = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(lambda runs: runs, out_shardings=whole)
+def _replicate(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _move(program: Program, state: SweepState, slots: np.ndarray) -> SweepState:
@@ -507,7 +495,7 @@ def _start(
     shared, mapped, seeds = grid.arguments(slots)
     row = np.searchsorted(unique, seeds)
     runs = program.start(shared, mapped, seeds, initial, row, fresh, state.runs)
-    metrics = _fetch(initial.metrics)
+    metrics = jax.device_get(_local(initial.metrics))
     row = np.searchsorted(unique, grid.seeds[joining])
     errors = metrics.num_errors[row]
     rows = Curves(
@@ -527,9 +515,8 @@ def _start(
 
 def _collect(state: SweepState, runs: RunState, check: Check) -> SweepState:
     """Notes what a chunk did, and empties the slots of members that ended."""
-    status, step, num_errors, best, check = _fetch(
-        (runs.status, runs.train.step, runs.num_errors, runs.best_num_errors, check)
-    )
+    results = runs.status, runs.train.step, runs.num_errors, runs.best_num_errors
+    status, step, num_errors, best, check = jax.device_get(_local((*results, check)))
     full = state.slots != EMPTY
     ran = state.slots[full]
     best_step = np.where(

@@ -46,7 +46,7 @@ def test_two_processes_give_the_results_of_one(tmp_path):
 
     processes = start_two(shared)
     for process in processes:
-        out, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
     expected = (alone / "run" / "results.csv").read_bytes()
     assert (shared / "run" / "results.csv").read_bytes() == expected
