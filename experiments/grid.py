@@ -2,8 +2,9 @@
 
 Reads the config, splits its members into groups that share a compiled program, trains
 each group as one batched computation, and leaves a run folder behind. Exit codes: 0
-done, 1 an unexpected failure, 2 bad input, 130 and 143 interrupted (by Ctrl-C or
-SIGTERM) with everything saved.
+done, 1 an unexpected failure, 2 bad input or a folder that cannot be used or written,
+130 and 143 interrupted (by Ctrl-C or SIGTERM). Every finished chunk is saved in any
+case (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ import rich.console
 import rich.table
 from absl import app, flags, logging
 
+from experiments import command_line, machine, report, store
 from experiments import config as config_lib
 from experiments import groups as groups_lib
-from experiments import machine, report, store
 from experiments.progress import Progress
 from lra_jax import sweep
 from lra_jax.member import Limits
@@ -330,26 +331,12 @@ def _run(console: rich.console.Console) -> int:
     return 0
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; `--dry-run` is `--dry_run`, and bad flags exit with code 2."""
-    words = []
-    for word in argv:
-        name, equals, value = word.partition("=")
-        words.append(
-            name.replace("-", "_").replace("__", "--", 1) + equals + value
-            if name.startswith("--")
-            else word
-        )
-    try:
-        rest = flags.FLAGS(words)
-        if len(rest) > 1:
-            raise flags.Error(f"unexpected argument {rest[1]!r}")
-        if _CONFIG.value is None:
-            raise flags.Error("--config is missing, such as --config configs/demo.toml")
-    except flags.Error as error:
-        print(f"experiments.grid: {error}", file=sys.stderr)
-        sys.exit(2)
-    return rest
+def _check_flags() -> None:
+    if _CONFIG.value is None:
+        raise flags.Error("--config is missing, such as --config configs/demo.toml")
+
+
+parse = command_line.parser("experiments.grid", _check_flags)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -371,4 +358,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=parse)

@@ -234,7 +234,9 @@ class RunFolder:
         if not states:
             return None
         newest = max(states)
-        for path in problems:
+        self._chunks[index] = newest
+        # Of several processes in one run, the one that holds the folder does this.
+        for path in problems if self._lock is not None else ():
             aside = path.with_suffix(".damaged")
             os.replace(path, aside)
             _warn(
@@ -242,7 +244,6 @@ class RunFolder:
                 f"{_checkpoint_name(index, newest)}, the group's state after {newest} "
                 "chunks: at most one chunk is computed again"
             )
-        self._chunks[index] = newest
         return states[newest]
 
     def _read_checkpoint(

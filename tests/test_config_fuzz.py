@@ -400,7 +400,7 @@ def run(folder, case, capsys):
         flags.FLAGS[name].unparse()
     capsys.readouterr()
     try:
-        code = grid.main(grid._parse(words))
+        code = grid.main(grid.parse(words))
     except SystemExit as error:
         code = error.code
     return code, *capsys.readouterr()

@@ -6,6 +6,7 @@
 
 import collections
 import contextlib
+import json
 import os
 import random
 import shlex
@@ -42,11 +43,16 @@ CAN_MOUNT = (
 
 
 def settings(max_steps):
-    """Overrides for hundreds of chunks of a few milliseconds, in two groups."""
-    return overrides(
-        f"max_steps={max_steps}",
-        "grid.0.lr=[0.001]", "grid.0.gamma=[1]", "grid.0.lambda=[0]",
+    """Hundreds of chunks of a few milliseconds, in two groups.
+
+    Members end at different times, and others wait for their slots.
+    """
+    values = (
+        f"max_steps={max_steps}", f"patience={max_steps // 25}",
+        "grid.0.lr=[0.001,0.01]", "grid.0.gamma=[1]", "grid.0.lambda=[0]",
+        "grid.1.lr=[0.01,0.1]",
     )  # fmt: skip
+    return [*overrides(*values), "--max-parallel", "4"]
 
 
 def saved_states(path):
@@ -168,8 +174,15 @@ class Ordeal:
         self.command[0] = sys.executable
         assert not self.manifest()["finished"]
 
-    def stop(self, number=signal.SIGTERM):
-        self.interrupt(number)
+    def forget(self):
+        """What a kill leaves between the writing of a state and of the manifest."""
+        manifest = self.manifest()
+        manifest["chunks"] -= 1
+        (self.path / "manifest.json").write_text(json.dumps(manifest))
+
+    def stop(self, number=None):
+        either = self.generator.choice([signal.SIGINT, signal.SIGTERM])
+        self.interrupt(number or either)
         # The tables have all that the states have.
         steps = [int(row["step"]) for row in read_file(self.path / "results.csv")]
         assert sum(steps) == self.manifest()["member_steps"]
@@ -266,7 +279,7 @@ class Ordeal:
 
 FAULTS = {
     Ordeal.kill: "SIGKILL at a random moment",
-    Ordeal.stop: "SIGTERM",
+    Ordeal.stop: "SIGINT or SIGTERM",
     Ordeal.stop_at_once: "SIGINT, then SIGTERM at once",
     Ordeal.begin_twice: "second run into the folder; then SIGKILL, a stale lock",
     Ordeal.flip: "one flipped bit in a checkpoint",
@@ -310,7 +323,8 @@ def test_a_run_survives_one_of_each(tmp_path, uninterrupted):
         for fault in (Ordeal.kill, Ordeal.begin_twice, Ordeal.kill, Ordeal.limit):
             fault(ordeal)
         ordeal.kill()
-        ordeal.stop()
+        ordeal.stop(signal.SIGTERM)
+        ordeal.forget()
         ordeal.stop(signal.SIGINT)
     assert not reader.failures
     assert sum(reader.seen.values()) > 100

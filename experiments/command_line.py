@@ -1,0 +1,41 @@
+"""The command line of the programs here: absl flags, dashes in their names allowed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from absl import flags
+
+
+def parser(
+    program: str, check: Callable[[], None] = lambda: None
+) -> Callable[[list[str]], list[str]]:
+    """A `flags_parser` for `app.run`: bad flags are one message and exit code 2.
+
+    Args:
+      program: its name, which begins the message.
+      check: looks at the values together, and raises `flags.Error`.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            rest = flags.FLAGS([_underscored(word) for word in argv])
+            if len(rest) > 1:
+                raise flags.Error(f"unexpected argument {rest[1]!r}")
+            check()
+        except flags.Error as error:
+            text = "".join(c if c.isprintable() else "?" for c in str(error))
+            print(f"{program}: {text}", file=sys.stderr)
+            sys.exit(2)
+        return rest
+
+    return parse
+
+
+def _underscored(word: str) -> str:
+    """`--seq-len=9` to `--seq_len=9`; what is not a flag stays as it is."""
+    name, equals, value = word.partition("=")
+    if not name.startswith("--"):
+        return word
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value

@@ -1,0 +1,212 @@
+"""The benchmark: what it counts, what it compares with, and that it runs."""
+
+import copy
+import io
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import rich.console
+
+from experiments import benchmark
+from lra_jax import TASKS, lra_diff, rnn
+
+
+@pytest.mark.parametrize(
+    ("task", "seq_len", "batch_size", "hidden_size", "k", "gamma", "c0", "c1"),
+    [
+        ("temporal_order", 12, 5, 16, 10, 20.0, 0.01, 0.05),
+        ("random_permutation", 7, 6, 100, 1, 10.0, 0.0, 0.0),
+        ("adding", 10, 6, 8, 2, 10.0, 0.02, 0.1),
+    ],
+)
+def test_the_pytorch_baseline_is_lra_diff(
+    task, seq_len, batch_size, hidden_size, k, gamma, c0, c1
+):
+    pytest.importorskip("torch")
+    from experiments import torch_baseline
+
+    task = TASKS[task]
+    params = rnn.init_params(
+        jax.random.key(0), task.input_size, hidden_size, task.output_size
+    )
+    batch = task.sample(jax.random.key(1), batch_size, seq_len)
+    rule = lra_diff(
+        gamma=gamma, num_refinements=k, c0=c0, c1=c1, output_loss=task.output_loss
+    )
+    key = jax.random.key(2)
+    expected, _, _ = jax.jit(rule.grads)(key, params, rule.init(key, params), batch)
+    weights = torch_baseline.weights(params)
+    settings = torch_baseline.Settings(gamma, k, c0, c1)
+    found = torch_baseline.gradients(weights, *torch_baseline.batch(batch), settings)
+    for name, one, other in zip(expected._fields, expected, found, strict=True):
+        largest = float(np.abs(one).max())
+        assert largest > 0, name
+        np.testing.assert_allclose(
+            other.numpy(), one, rtol=1e-4, atol=1e-5 * largest, err_msg=name
+        )
+    torch_baseline.train_step(weights, *torch_baseline.batch(batch), settings, lr=0.5)
+    np.testing.assert_allclose(
+        weights.w_hh.numpy(), params.w_hh - 0.5 * expected.w_hh, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_operations_of_a_small_case():
+    # B = 2, H = 3, so a product with W_hh is 18 multiply-adds, with W_hy (Y = 4) 24.
+    settings = benchmark.Settings(
+        seq_len=10, num_refinements=2, members=1, hidden_size=3, batch_size=2
+    )
+    found = benchmark.operations(settings)
+    # Each of t = 1..9: forward, u W_hhᵀ at k = 1, r and u W_hhᵀ at k = 2, ∇W_hh.
+    hidden = 9 * (1 + 1 + 2 + 1) * 18
+    # logits; π W_hyᵀ at k = 1; logits and π W_hyᵀ at k = 2; ∇W_hy.
+    readout = (1 + 1 + 2 + 1) * 24
+    assert found.multiply_adds == hidden + readout
+    # z and ẑ at 10 steps; at k = 2 z̄ of the top target, z̄ and ẑ' of 9 others.
+    assert found.tanh == (10 + 10 + 1 + 9 * 2) * 2 * 3
+    weights = 6 * 3 + 3 * 3 + 3 + 3 * 4 + 4
+    assert found.bytes == 2 * 4 * weights
+
+
+def test_operations_of_real_inputs():
+    settings = benchmark.Settings(
+        task="adding", seq_len=10, num_refinements=1, hidden_size=3, batch_size=2
+    )
+    inputs = 2 * 10 * 2 * 2 * 3  # x W_xh and xᵀ u, X = 2
+    assert benchmark.operations(settings).multiply_adds == (
+        9 * 3 * 18 + 3 * (2 * 3 * 1) + inputs
+    )
+
+
+def test_a_rate_is_the_median():
+    timing = benchmark.Timing("", lambda calls: None, work=10, calls=3)
+    assert timing.rate is None
+    timing.seconds = [1.0, 9.0, 2.0]
+    assert timing.rate == 15
+
+
+def test_the_ceiling_adds_the_times():
+    ceiling = benchmark.Ceiling(product_rate=100, tanh_rate=10)
+    needed = benchmark.Operations(multiply_adds=50, tanh=5, bytes=0)
+    assert ceiling.rate(needed) == 1
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", *arguments],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "OMP_NUM_THREADS": "1",  # spinning threads starve other tests
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--members", "0", "--task=nothing"], "members"),
+        (["--seq-len", "5"], "--seq-len: temporal_order needs at least 10"),
+        (["--out", __file__], "test_benchmark.py"),
+    ],
+)
+def test_bad_flags_are_one_message(arguments, says):
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    done = command(
+        "--members=3", "--hidden-size=8", "--num-refinements=3", "--repeats=1",
+        "--seconds=0.01", "--json", f"--out={folder}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert json.loads((folder / "benchmark.json").read_text()) == found
+    return found
+
+
+def test_a_run_measures_everything(document):
+    names = [row["name"] for row in document["variants"]]
+    assert names[:4] == [
+        "engine",
+        "engine, with evaluation",
+        "jit(vmap(train_step))",
+        "loop of jit(train_step)",
+    ]
+    engine = document["variants"][0]
+    for row in (*document["variants"], *document["others"]):
+        if row["missing"]:
+            assert row["rate"] is None
+            continue
+        assert len(row["seconds"]) == 1
+        assert row["seconds"][0] > 0
+        assert row["rate"] == pytest.approx(row["work"] / row["seconds"][0])
+        if "ratio" in row:
+            assert row["ratio"] == pytest.approx(row["rate"] / engine["rate"])
+    for rows, best in (("products", "product_rate"), ("tanh", "tanh_rate")):
+        rates = [row["rate"] for row in document[rows] if not row["missing"]]
+        assert min(rates) > 0
+        assert document["ceiling"][best] == max(rates)
+    assert document["ceiling"]["fraction"] == pytest.approx(
+        engine["rate"] / document["ceiling"]["rate"]
+    )
+    assert document["ceiling"]["fraction"] > 0
+    for name in ("lambda", "one_refinement", "mixed_refinements"):
+        assert document["costs"][name] > 0
+
+
+def test_memory_grows_linearly_and_without_matrices(document):
+    need = document["memory"]
+    assert need["linear"]
+    assert need["no_matrix_stack"]
+    assert 0 < need["bytes"]["10"] < need["bytes"]["100"]
+
+
+def shown(document):
+    console = rich.console.Console(file=io.StringIO(), width=160)
+    benchmark._show(console, document)
+    return console.file.getvalue()
+
+
+def test_what_is_missing_is_said(document, monkeypatch):
+    monkeypatch.setattr(benchmark, "_has_torch", lambda: False)
+    (first, *_) = benchmark._eager(None, None, 1)
+    benchmark.measure([first], 1, 0.1, lambda text: None)
+    without = copy.deepcopy(document)
+    without["variants"][4:] = [first.describe() | {"ratio": first.rate}]
+    assert "torch not installed" in shown(without)
+    products = benchmark._products(benchmark.Settings(members=2, hidden_size=4))
+    assert {row.missing for row in products} == {None, "torch"}
+
+
+def test_table_and_figure(document, tmp_path):
+    pytest.importorskip("matplotlib")
+    text = shown(document)
+    for row in document["variants"]:
+        assert row["name"] in text
+    assert "NOT LINEAR" not in text
+    drawn = copy.deepcopy(document)
+    drawn["scan"] = {
+        name: [{"value": v, "rate": 10.0 * v, "ceiling": 20.0 * v} for v in values]
+        for name, values in benchmark.SCANNED.items()
+    }
+    names = benchmark._save(tmp_path, drawn)
+    assert [os.path.basename(name) for name in names] == [
+        "benchmark.json",
+        "benchmark.png",
+    ]
+    assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,91 @@
+"""How JAX is set up for the machine, and how many members fit into it."""
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import lra_jax
+from experiments import machine
+from lra_jax import member, sweep
+
+
+@pytest.fixture
+def grid():
+    experiment = member.Experiment(
+        task=lra_jax.TASKS["temporal_order"],
+        build=lambda h: (lra_jax.readout_only(), optax.sgd(h["lr"])),
+        seq_len=10,
+        hidden_size=16,
+        batch_size=4,
+        eval_every=2,
+        num_validation=10,
+    )
+    values = {"lr": np.full(1000, 0.1, np.float32)}
+    return experiment, sweep.make_grid(experiment, values, np.arange(1000))
+
+
+@pytest.mark.parametrize(
+    ("before", "processor", "after"),
+    [
+        ("", "fpu avx512f", "--xla_cpu_prefer_vector_width=512"),
+        ("--a=1", "avx512f", "--a=1 --xla_cpu_prefer_vector_width=512"),
+        ("", "fpu avx2", ""),
+        ("--xla_cpu_prefer_vector_width=128", "avx512f", None),
+    ],
+)
+def test_flags_are_added_only_where_they_help_and_are_not_set(
+    monkeypatch, before, processor, after
+):
+    monkeypatch.setenv("XLA_FLAGS", before)
+    monkeypatch.setattr(machine, "_processor", lambda: processor)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    machine.prepare()
+    assert os.environ["XLA_FLAGS"] == (before if after is None else after)
+
+
+def test_what_the_user_has_set_stays(monkeypatch, tmp_path):
+    updates = {}
+    monkeypatch.setattr(jax.config, "update", updates.__setitem__)
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    machine.prepare()
+    # The tests' own configuration has set a number of devices.
+    assert "jax_num_cpu_devices" not in updates
+    assert updates["jax_compilation_cache_dir"].startswith(str(tmp_path / "lra_jax"))
+    updates.clear()
+    with jax.default_device(None):
+        monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
+        machine.prepare()
+    assert "jax_num_cpu_devices" not in updates
+
+
+def test_as_many_members_as_are_of_use_and_fit(monkeypatch, grid):
+    experiment, members = grid
+    of_use = machine.MAX_PARALLEL["cpu"] * jax.device_count()
+    assert machine.max_parallel(experiment, members) == of_use
+    slots = sweep.init_sweep(members, max_parallel=of_use).slots
+    need = sweep.memory_of_chunk(experiment, members, slots)
+    monkeypatch.setattr(machine, "free_memory", lambda: need / 2)
+    found = machine.max_parallel(experiment, members)
+    assert found == int(of_use * machine.USABLE_MEMORY / 2)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1)
+    assert machine.max_parallel(experiment, members) == 1
+    monkeypatch.setattr(machine, "free_memory", lambda: None)
+    assert machine.max_parallel(experiment, members) == of_use
+
+
+def test_memory_grows_with_the_length_and_not_with_squares_of_it(grid):
+    experiment, members = grid
+    need = [
+        sweep.memory_of_chunk(
+            dataclasses.replace(experiment, seq_len=t),
+            members,
+            np.zeros((8, 4), np.int32),
+        )
+        for t in (20, 60, 100)
+    ]
+    assert need[2] - need[1] == pytest.approx(need[1] - need[0], rel=0.05)
