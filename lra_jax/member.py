@@ -30,8 +30,8 @@ Build = Callable[
     [Hyperparameters], tuple[types.LearningRule, optax.GradientTransformation]
 ]
 
-# Validation runs in slices of this many samples: a tile's states stay in a core's cache,
-# which makes it twice as fast as with 1,000.
+# Validation runs in slices of this many samples: the states of a tile stay in a core's
+# cache, which is twice as fast as 1,000.
 VALIDATION_SLICE = 200
 
 
