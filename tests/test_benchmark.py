@@ -1,6 +1,7 @@
 """The benchmark: what it counts, what it compares with, and that it runs."""
 
 import copy
+import dataclasses
 import io
 import json
 import os
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 import rich.console
 
-from experiments import benchmark
+from experiments import benchmark, wall_time
+from experiments.config import load
 from lra_jax import TASKS, lra_diff, rnn
 
 
@@ -210,3 +212,25 @@ def test_table_and_figure(document, tmp_path):
         "benchmark.png",
     ]
     assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_grids_wall_time_is_its_operations_over_the_rate(tmp_path):
+    """One update at the benchmark's T and K counts as one; others by their products."""
+    text = """
+    task = "temporal_order"
+    max_steps = 10
+    [grid]
+    seq_len = [10, 19]
+    lr = 0.1
+    gamma = 1
+    num_refinements = [10, 1]
+    """
+    (tmp_path / "my.toml").write_text(text)
+    settings = dataclasses.asdict(benchmark.Settings())
+    found = wall_time.equivalent_updates(load(tmp_path / "my.toml"), settings)
+    readout = 4 / 100  # [B, H] x [H, 4] in units of [B, H] x [H, H]
+    one = (9 + readout) * 21
+    expected = (
+        one + (9 + readout) * 3 + (18 + readout) * 21 + (18 + readout) * 3
+    ) / one
+    assert found == pytest.approx(10 * expected)

@@ -1,0 +1,101 @@
+"""How long a grid takes, by measured rates: `python -m experiments.wall_time`.
+
+Reads a grid's config and a `benchmark.json`, and multiplies: every member with all of
+its updates, each update costed by its multiply-adds against those of the benchmark's
+setting. Nothing here is run; what members that end early save is not counted, for any
+of the ways to run it. Writes a picture and prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments import benchmark, command_line
+from experiments import config as config_lib
+from experiments.figures import COLORS
+
+_CONFIG = flags.DEFINE_string(
+    "grid", "configs/paper_temporal_order.toml", "Config of the grid."
+)
+_BENCHMARK = flags.DEFINE_string(
+    "rates", "results/benchmark.json", "From experiments.benchmark --out."
+)
+_PICTURE = flags.DEFINE_string("picture", None, "PNG to draw; none by default.")
+
+DAY = 86_400.0
+# Names of the benchmark's rows; the first is what people have today.
+ROWS = (
+    "eager PyTorch, 1 thread",
+    "loop of jit(train_step)",
+    "jit(vmap(train_step))",
+    "engine, with evaluation",
+)
+
+
+def equivalent_updates(config: config_lib.Config, settings: dict[str, Any]) -> float:
+    """All updates of a grid, in updates of the benchmark's setting."""
+
+    def cost(seq_len: int, num_refinements: int) -> int:
+        changed = settings | {"seq_len": seq_len, "num_refinements": num_refinements}
+        return benchmark.operations(benchmark.Settings(**changed)).multiply_adds
+
+    one = cost(settings["seq_len"], settings["num_refinements"])
+    return sum(
+        config.max_steps * cost(member["seq_len"], member["num_refinements"]) / one
+        for member in config.members()
+    )
+
+
+def _show(days: float) -> str:
+    return f"{days:,.0f} days" if days >= 2 else f"{days * 24:,.0f} hours"
+
+
+def _draw(path: pathlib.Path, days: dict[str, float], title: str) -> None:
+    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    names = list(days)
+    colors = [COLORS[-1]] * (len(names) - 1) + [COLORS[0]]
+    bars = axes.barh(names, list(days.values()), color=colors, height=0.6)
+    axes.bar_label(bars, [_show(x) for x in days.values()], padding=4)
+    axes.set_xscale("log")
+    axes.set_xlim(0.1, 6 * max(days.values()))
+    axes.invert_yaxis()
+    axes.set_xlabel("days on 2 CPU cores, extrapolated from measured rates")
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table and draws the picture."""
+    del argv
+    try:
+        config = config_lib.load(str(_CONFIG.value))
+        document = json.loads(pathlib.Path(str(_BENCHMARK.value)).read_text())
+    except (config_lib.ConfigError, OSError, ValueError) as error:
+        print(f"experiments.wall_time: {error}", file=sys.stderr)
+        return 2
+    updates = equivalent_updates(config, document["settings"])
+    rates = {row["name"]: row["rate"] for row in document["variants"]}
+    days = {name: updates / rates[name] / DAY for name in ROWS if rates.get(name)}
+    count = sum(1 for _ in config.members())
+    title = f"{config.name}: {count} networks, {config.max_steps:,} updates each"
+    print(f"{title}\n\n| how | member-steps/s | wall time |\n| --- | --- | --- |")
+    for name, time in days.items():
+        print(f"| {name} | {rates[name]:,.0f} | {_show(time)} |")
+    if _PICTURE.value is not None:
+        _draw(pathlib.Path(_PICTURE.value), days, title)
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=command_line.parser("experiments.wall_time"))
