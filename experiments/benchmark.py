@@ -26,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,9 @@ from lra_jax import TASKS, lra_diff, numerics, rnn, sweep, tiles, train, types
 from lra_jax.member import Experiment, Hyperparameters, Limits
 from lra_jax.sweep import Grid
 from lra_jax.tasks import Task
+
+if TYPE_CHECKING:  # the extra `plot`
+    from matplotlib.figure import Figure
 
 _TASK = flags.DEFINE_enum("task", "temporal_order", sorted(TASKS), "What to learn.")
 _SEQ_LEN = flags.DEFINE_integer("seq_len", 10, "T.", lower_bound=1)
@@ -857,10 +860,10 @@ def _rate(rows: Sequence[dict[str, Any]], prefix: str, unit: str) -> str:
     return text + "".join(f"; {name} not installed" for name in sorted(missing))
 
 
-def draw(path: pathlib.Path, document: dict[str, Any]) -> None:
+def draw(document: dict[str, Any]) -> Figure:
     """Member-steps per second over N, and the time of one over T, K and H."""
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    import matplotlib.ticker
     from matplotlib.figure import Figure
 
     from experiments import figures
@@ -868,28 +871,29 @@ def draw(path: pathlib.Path, document: dict[str, Any]) -> None:
     letters = dict(zip(SCANNED, "NTKH", strict=True))
     with mpl.rc_context(figures.STYLE):
         figure = Figure(figsize=(7.2, 5.2), layout="constrained")
-        FigureCanvasAgg(figure)
         for axes, (name, letter) in zip(
             figure.subplots(2, 2).flat, letters.items(), strict=True
         ):
             points = document["scan"][name]
             values = [point["value"] for point in points]
-            for label, key, style in (
-                ("engine", "rate", "o-"),
-                ("ceiling", "ceiling", "--"),
-            ):
+            for key, style in (("rate", "o-"), ("ceiling", "--")):
                 rates = np.array([point[key] for point in points])
-                color = figures.COLORS[label == "ceiling"]
+                color = figures.COLORS[key == "ceiling"]
+                label = {"rate": "engine"}.get(key, key)
                 height = rates if letter == "N" else 1e3 / rates
                 axes.plot(values, height, style, color=color, ms=4, label=label)
             axes.set_xscale("log")
             axes.set_xticks(values, [str(value) for value in values])
-            axes.minorticks_off()
             axes.set_xlabel(letter)
-            axes.set_ylabel("member-steps/s" if letter == "N" else "ms / member-step")
-            axes.set_ylim(bottom=0)
-            if letter != "N":
+            if letter == "N":
+                axes.set_ylabel("member-steps/s")
+                axes.set_ylim(bottom=0)
+            else:
+                axes.set_ylabel("ms / member-step")
                 axes.set_yscale("log")
+                axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
         figure.axes[0].legend(frameon=False, fontsize=8)
         settings = document["settings"]
         figure.suptitle(
@@ -898,7 +902,7 @@ def draw(path: pathlib.Path, document: dict[str, Any]) -> None:
             + f"\n{document['machine']['count']} × {document['machine']['kind']}",
             fontsize=9,
         )
-        figure.savefig(path, dpi=150)
+    return figure
 
 
 def _save(folder: pathlib.Path, document: dict[str, Any]) -> list[str]:
@@ -910,7 +914,7 @@ def _save(folder: pathlib.Path, document: dict[str, Any]) -> list[str]:
         if importlib.util.find_spec("matplotlib") is None:
             names.append("no figure: matplotlib is not installed")
         else:
-            draw(folder / "benchmark.png", document)
+            draw(document).savefig(folder / "benchmark.png", dpi=150)
             names.append(str(folder / "benchmark.png"))
     return names
 

@@ -206,6 +206,10 @@ def test_table_and_figure(document, tmp_path):
         name: [{"value": v, "rate": 10.0 * v, "ceiling": 20.0 * v} for v in values]
         for name, values in benchmark.SCANNED.items()
     }
+    for axes in benchmark.draw(drawn).axes:
+        low, high = axes.get_ylim()
+        heights = np.concatenate([line.get_ydata() for line in axes.lines])
+        assert low < heights.min() < heights.max() < high
     names = benchmark._save(tmp_path, drawn)
     assert [os.path.basename(name) for name in names] == [
         "benchmark.json",
