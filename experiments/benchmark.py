@@ -20,12 +20,10 @@ import json
 import math
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -35,7 +33,7 @@ import optax
 import rich.box
 import rich.console
 import rich.table
-from absl import app, flags, logging
+from absl import app, flags
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -459,16 +457,6 @@ def _has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in ("jax", "jaxlib", "numpy", "optax", "torch"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
 def _load() -> float | None:
     """Processes that wanted a core in the last minute, this one included."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -697,7 +685,7 @@ def run(
     document: dict[str, Any] = {
         "settings": dataclasses.asdict(settings),
         "machine": machine.describe(),
-        "versions": _versions(),
+        "versions": machine.versions("jax", "jaxlib", "numpy", "optax", "torch"),
         "load": {"before": load, "after": _load()},
         "variants": [
             x.describe() | {"ratio": x.rate and x.rate / engine_rate} for x in variants
@@ -930,10 +918,7 @@ def _check() -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    logging.set_verbosity(logging.WARNING)
-    console = rich.console.Console()
-    if not console.is_terminal:
-        console = rich.console.Console(width=120)
+    console = command_line.console()
     notes = rich.console.Console(stderr=True)
     machine.prepare()
     # A program that an earlier run has compiled would look compiled in no time.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from absl import flags
+import rich.console
+from absl import flags, logging
 
 
 def parser(
@@ -31,6 +32,13 @@ def parser(
         return rest
 
     return parse
+
+
+def console() -> rich.console.Console:
+    """Where a program prints: wide where no terminal says how wide it is."""
+    logging.set_verbosity(logging.WARNING)
+    terminal = rich.console.Console()
+    return terminal if terminal.is_terminal else rich.console.Console(width=120)
 
 
 def _underscored(word: str) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 import rich.box
 import rich.console
 import rich.table
-from absl import app, flags, logging
+from absl import app, flags
 
 from experiments import command_line, machine, report, store
 from experiments import config as config_lib
@@ -342,10 +342,7 @@ parse = command_line.parser("experiments.grid", _check_flags)
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    logging.set_verbosity(logging.WARNING)
-    console = rich.console.Console()
-    if not console.is_terminal:
-        console = rich.console.Console(width=120)
+    console = command_line.console()
     try:
         return _run(console)
     except (

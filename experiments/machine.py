@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 import platform
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -121,6 +122,17 @@ def describe() -> dict[str, Any]:
         "cores": num_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def versions(*names: str) -> dict[str, str | None]:
+    """Of Python and of these packages; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def free_memory() -> int | None:

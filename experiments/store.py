@@ -31,7 +31,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from typing import IO, Any
 
 import flax.serialization
@@ -455,27 +454,20 @@ _RESULT_KEYS = (
 
 def describe_environment(config: Config) -> dict[str, Any]:
     """What a result depends on besides the config."""
-    names = ("lra_jax", "jax", "jaxlib", "numpy", "optax", "flax")
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
         "config_digest": config.digest(),
         "command": ["python", "-m", "experiments.grid", *sys.argv[1:]],
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in names},
+        "versions": machine.versions(
+            "lra_jax", "jax", "jaxlib", "numpy", "optax", "flax"
+        ),
         "code": _code_version(),
         "device": machine.describe(),
         "dtype": config.dtype,
         "matmul_precision": config.matmul_precision,
         "seeds": list(config.seeds),
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _code_version() -> str | None:

@@ -15,12 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from experiments import benchmark, command_line
 from experiments import config as config_lib
-from experiments.figures import COLORS
 
 _CONFIG = flags.DEFINE_string(
     "grid", "configs/paper_temporal_order.toml", "Config of the grid."
@@ -59,8 +56,11 @@ def _show(days: float) -> str:
 
 
 def _draw(path: pathlib.Path, days: dict[str, float], title: str) -> None:
+    from matplotlib.figure import Figure
+
+    from experiments.figures import COLORS
+
     figure = Figure(figsize=(6.4, 2.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     names = list(days)
     colors = [COLORS[-1]] * (len(names) - 1) + [COLORS[0]]
@@ -81,11 +81,18 @@ def main(argv: Sequence[str]) -> int:
     try:
         config = config_lib.load(str(_CONFIG.value))
         document = json.loads(pathlib.Path(str(_BENCHMARK.value)).read_text())
-    except (config_lib.ConfigError, OSError, ValueError) as error:
+        updates = equivalent_updates(config, document["settings"])
+        rates = {row["name"]: row["rate"] for row in document["variants"]}
+    except (config_lib.ConfigError, OSError) as error:
         print(f"experiments.wall_time: {error}", file=sys.stderr)
         return 2
-    updates = equivalent_updates(config, document["settings"])
-    rates = {row["name"]: row["rate"] for row in document["variants"]}
+    except (KeyError, TypeError, ValueError):
+        print(
+            f"experiments.wall_time: expected members of lra_diff in {_CONFIG.value}, "
+            f"and in {_BENCHMARK.value} what `experiments.benchmark --out` wrote",
+            file=sys.stderr,
+        )
+        return 2
     days = {name: updates / rates[name] / DAY for name in ROWS if rates.get(name)}
     count = sum(1 for _ in config.members())
     title = f"{config.name}: {count} networks, {config.max_steps:,} updates each"

@@ -374,7 +374,7 @@ def iterate_sweep(
     queue = queue[np.argsort(grid.kind[queue], kind="stable")]
     initial = None
     while queue.size or (state.slots != EMPTY).any():
-        if queue.size and (state.slots == EMPTY).any():
+        if (state.slots == EMPTY).any():
             slots = tiles.fill(state.slots, grid.kind, queue, len(devices))
             joining = np.setdiff1d(slots[slots != EMPTY], state.slots)
             if joining.size:
@@ -382,11 +382,10 @@ def iterate_sweep(
                     initial = program.initial(jnp.asarray(np.unique(grid.seeds)))
                 state = _start(program, grid, state, slots, initial)
                 queue = queue[~np.isin(queue, joining)]
-        state = _move(
-            program,
-            state,
-            tiles.compact(state.slots, grid.kind, len(devices), narrow=not queue.size),
-        )
+            slots = tiles.compact(
+                state.slots, grid.kind, len(devices), narrow=not queue.size
+            )
+            state = _move(program, state, slots)
         used = (state.slots != EMPTY).any(axis=1)
         arguments = grid.arguments(state.slots)
         try:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from absl import flags
+from test_config import GOOD
 
 from experiments import config as config_lib
 from experiments import grid
@@ -22,17 +23,6 @@ NUM_CASES = 1000
 MAX_SECONDS = 1.0
 MAX_LINES, MAX_WIDTH = 40, 200
 
-GOOD = """
-task = "temporal_order"
-seq_len = 10
-seeds = [0, 1]
-
-[grid]
-lr = [0.1, 0.01]
-gamma = [1, 10]
-num_refinements = [1, 3]
-lambda = 0.1
-"""
 TOP, GRID = GOOD.split("[grid]")
 SIZES = (
     "seq_len", "hidden_size", "batch_size", "max_steps", "eval_every", "num_validation",
@@ -492,4 +482,5 @@ def test_a_member_that_a_large_machine_holds_is_allowed(tmp_path):
     large = config(top="seq_len = 100_000\nhidden_size = 4096\nbatch_size = 100")
     path = tmp_path / "my.toml"
     path.write_bytes(large.data)
-    config_lib.load(path)
+    found = config_lib.load(path)
+    assert (found.seq_len, found.hidden_size, found.batch_size) == (100_000, 4096, 100)
