@@ -92,6 +92,10 @@ class Config:
       eval_every: updates between two evaluations.
       patience: evaluations without strictly fewer errors that end a member; 0 is off.
       num_validation: samples of the validation set.
+      validation: "released" evaluates from the released code's initial state, see
+        `lra_jax.rules.lra_released`.
+      race: whether the first of a group's members with one seed and one K that is
+        solved ends the others.
       seeds: each setting of the grid runs with each of them.
       dtype: of weights and arithmetic.
       matmul_precision: of products of float32 matrices where the hardware has several.
@@ -109,6 +113,8 @@ class Config:
     eval_every: int = 100
     patience: int = 30
     num_validation: int = 10_000
+    validation: Literal["standard", "released"] = "standard"
+    race: bool = False
     seeds: tuple[int, ...] = (0,)
     dtype: Literal["float32", "float64"] = "float32"
     matmul_precision: Literal["highest", "high", "default"] = "highest"
@@ -202,6 +208,22 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
     except ValueError as error:
         raise ConfigError(source, [f"is not valid TOML: {error}"]) from None
     raw.setdefault("name", pathlib.Path(path).stem)
+    return resolve(raw, source, overrides)
+
+
+def resolve(
+    raw: dict[str, Any], source: str, overrides: Sequence[str] = ()
+) -> Config:
+    """Checks what a config file says, as `tomllib` reads it; see `load`.
+
+    Args:
+      raw: is changed by the overrides.
+      source: a name for messages.
+      overrides: see `load`.
+
+    Raises:
+      ConfigError: with all problems at once.
+    """
     problems = _Problems()
     config = None
     with contextlib.suppress(_TooManyError):
@@ -462,6 +484,8 @@ def _check_setting(key: str, value: Any) -> str | None:
         good = text.strip(". ") != "" and "/" not in text and text.isprintable()
         good = good and len(text.encode()) <= 255
         return None if good else "expected a name for a folder, of at most 255 bytes"
+    if _HINTS[key] is bool:
+        return None if isinstance(value, bool) else "expected true or false"
     return _check_integer(value, _LEAST.get(key, 1))
 
 

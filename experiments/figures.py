@@ -48,7 +48,7 @@ def draw(
                 ("heatmap", _heatmap(found, title)),
             ):
                 names.append(f"figures/{kind}_{suffix}.png")
-                _save(figure, folder / names[-1])
+                save(figure, folder / names[-1])
     return names
 
 
@@ -61,7 +61,8 @@ def _by(
     return groups
 
 
-def _save(figure: Figure, path: pathlib.Path) -> None:
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a figure as PNG and SVG."""
     FigureCanvasAgg(figure)
     for suffix in (".png", ".svg"):
         figure.savefig(path.with_suffix(suffix), dpi=150, bbox_inches="tight")

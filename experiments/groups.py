@@ -11,9 +11,12 @@ import optax
 
 from experiments.config import AXES, Config, arguments_of
 from experiments.optimizers import OPTIMIZERS
-from lra_jax import RULES, TASKS, types
+from lra_jax import RULES, TASKS, train, types
 from lra_jax.member import Experiment, Hyperparameters
+from lra_jax.rules.lra_released import evaluate_released
 from lra_jax.sweep import Grid, make_grid
+
+_EVALUATIONS = {"standard": train.evaluate, "released": evaluate_released}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,7 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         batch_size=statics["batch_size"],
         eval_every=config.eval_every,
         num_validation=config.num_validation,
+        evaluate=_EVALUATIONS[config.validation],
     )
     arrays = {
         name: np.array(
@@ -90,9 +94,16 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         for name in numbers
     }
     seeds = np.array([member["seed"] for _, member in found])
+    grid = make_grid(experiment, arrays, seeds)
     return Group(
         statics=statics,
         members=np.array([index for index, _ in found]),
         experiment=experiment,
-        grid=make_grid(experiment, arrays, seeds),
+        grid=grid._replace(race=_races(grid)) if config.race else grid,
     )
+
+
+def _races(grid: Grid) -> np.ndarray:
+    """A number for each seed with each kind: K is no setting that may win a race."""
+    pairs = np.stack([grid.seeds.astype(np.int64), grid.kind], axis=1)
+    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)

@@ -26,6 +26,8 @@ _OUTCOMES = {
     "final_num_errors", "final_accuracy", "best_num_errors", "best_accuracy",
 }  # fmt: skip
 
+_UNKNOWN = ("pending", "running", "outrun")  # what it would have reached, that is
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -57,11 +59,7 @@ class Setting:
 
     def interval(self, column: str) -> float | None:
         """Half-width of the 95 % interval of the mean; None for a single seed."""
-        values = [row[column] for row in self.rows]
-        if len(values) < 2:
-            return None
-        quantile = T_95[min(len(values) - 1, len(T_95)) - 1]
-        return quantile * statistics.stdev(values) / math.sqrt(len(values))
+        return mean_interval([row[column] for row in self.rows])[1]
 
     def rank(self) -> tuple[float, ...]:
         """Better is larger: solved fraction, best accuracy, fewer updates."""
@@ -72,6 +70,15 @@ class Setting:
         )
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and half-width of its 95 % interval (Student's t); None for one value."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None
+    quantile = T_95[min(len(values) - 1, len(T_95)) - 1]
+    return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
 def settings(rows: Sequence[dict[str, Any]]) -> list[Setting]:
     """Rows of results grouped over seeds, where at least one has ended."""
     by_values: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -80,7 +87,7 @@ def settings(rows: Sequence[dict[str, Any]]) -> list[Setting]:
         by_values.setdefault(values, []).append(row)
     found = []
     for values, members in by_values.items():
-        ended = [row for row in members if row["status"] not in ("pending", "running")]
+        ended = [row for row in members if row["status"] not in _UNKNOWN]
         if ended:
             found.append(Setting(dict(values), ended, len(members)))
     return found

@@ -452,13 +452,13 @@ _RESULT_KEYS = (
 )
 
 
-def describe_environment(config: Config) -> dict[str, Any]:
-    """What a result depends on besides the config."""
+def describe_environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
+    """What a result depends on besides the config, and the command that makes it."""
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
         "config_digest": config.digest(),
-        "command": ["python", "-m", "experiments.grid", *sys.argv[1:]],
+        "command": list(command),
         "versions": machine.versions(
             "lra_jax", "jax", "jaxlib", "numpy", "optax", "flax"
         ),

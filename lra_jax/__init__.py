@@ -2,7 +2,7 @@
 
 from lra_jax.losses import LOCAL_LOSSES, cross_entropy, squared_error
 from lra_jax.rnn import forward, init_params
-from lra_jax.rules import RULES, bptt, lra_diff, readout_only, tptt
+from lra_jax.rules import RULES, bptt, lra_diff, lra_released, readout_only, tptt
 from lra_jax.tasks import TASKS, Task
 from lra_jax.train import evaluate, init_train_state, train_step
 from lra_jax.types import (
@@ -40,6 +40,7 @@ __all__ = [
     "init_params",
     "init_train_state",
     "lra_diff",
+    "lra_released",
     "readout_only",
     "squared_error",
     "tptt",

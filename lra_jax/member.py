@@ -45,6 +45,7 @@ class Status(enum.IntEnum):
       DIVERGED: a loss, weight or state was no longer a finite number.
       STALLED: no better evaluation within the patience.
       EXHAUSTED: the maximum number of updates was reached.
+      OUTRUN: another member of its race was solved first.
     """
 
     PENDING = 0
@@ -53,6 +54,7 @@ class Status(enum.IntEnum):
     DIVERGED = 3
     STALLED = 4
     EXHAUSTED = 5
+    OUTRUN = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Experiment:
       batch_size: B.
       eval_every: updates between two evaluations.
       num_validation: samples of the fixed validation set.
+      evaluate: as `train.evaluate`, which it is but for `lra_released`.
       shared: names of hyper-parameters that set how long the program runs, as K
         does: equal for all members that are advanced together.
     """
@@ -79,6 +82,7 @@ class Experiment:
     batch_size: int = 20
     eval_every: int = 100
     num_validation: int = 10_000
+    evaluate: Callable[..., types.Metrics] = train.evaluate
     shared: tuple[str, ...] = ("num_refinements",)
 
 
@@ -132,7 +136,7 @@ def validate(
 
     def evaluate(index: jax.Array, size: int) -> types.Metrics:
         batch = task.sample(jax.random.fold_in(key, index), size, experiment.seq_len)
-        metrics = train.evaluate(params, batch, output_loss=task.output_loss)
+        metrics = experiment.evaluate(params, batch, output_loss=task.output_loss)
         return metrics._replace(loss=metrics.loss * (size / total))
 
     whole, rest = divmod(total, VALIDATION_SLICE)

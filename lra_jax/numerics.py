@@ -16,6 +16,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 
+Axis = int | tuple[int, ...] | None
+
+
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     """`a @ b` at the highest precision, unless the caller asked for another one.
 
@@ -42,7 +45,7 @@ def tanh_difference(z_a: jax.Array, z_b: jax.Array, d: jax.Array) -> jax.Array:
     return jnp.tanh(d) * (1 - z_a * z_b)
 
 
-def norm(x: jax.Array, *, axis: int | None = None) -> jax.Array:
+def norm(x: jax.Array, *, axis: Axis = None) -> jax.Array:
     """Euclidean norm with the reduced axes kept: M ‖x / M‖, M = max|x|.
 
     Squares of float32 entries below 1e-19 vanish; those of x / M do not.
@@ -69,7 +72,7 @@ def clip(
     delta: jax.Array,
     c: ArrayLike,
     *,
-    axis: int | None = None,
+    axis: Axis = None,
     scale: jax.Array | None = None,
 ) -> Normalized:
     """Normalize(Δ, c) of Algorithm 1:  Δ ← c Δ / ‖Δ‖  if ‖Δ‖ ≥ c, else Δ.
@@ -92,7 +95,7 @@ def force(
     delta: jax.Array,
     c: ArrayLike,
     *,
-    axis: int | None = None,
+    axis: Axis = None,
     scale: jax.Array | None = None,
 ) -> Normalized:
     """Forced normalisation (the paper's Fig. 3):  Δ ← c Δ / ‖Δ‖  always; 0 stays 0.
@@ -110,7 +113,7 @@ NORMALIZATIONS: dict[str, Normalization] = {"clip": clip, "force": force}
 
 
 def _unit(
-    x: jax.Array, axis: int | None, scale: jax.Array | None = None
+    x: jax.Array, axis: Axis, scale: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """M = max|x|, x / M and ‖x / M‖, reduced axes kept; 0 stays 0.
 

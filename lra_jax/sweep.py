@@ -87,12 +87,15 @@ class Grid(NamedTuple):
       seeds: `[N]` uint32.
       kind: `[N]` int, equal for members that may be in one tile: a number for each
         different combination of shared values, in increasing order.
+      race: `[N]` int, equal for members of which the first that is solved ends the
+        others; None if all run to their own end.
     """
 
     shared: dict[str, np.ndarray]
     mapped: dict[str, np.ndarray]
     seeds: np.ndarray
     kind: np.ndarray
+    race: np.ndarray | None = None
 
     def arguments(self, slots: np.ndarray) -> tuple[Any, Any, np.ndarray]:
         """`shared` `[tiles]`, `mapped` and `seeds` `[tiles, width]` of the slots.
@@ -398,6 +401,8 @@ def iterate_sweep(
             # Too much at once: the same members, half as many of them in lockstep.
             state = _move(program, state, tiles.halve(state.slots))
             continue
+        state = _end_races(state, grid.race)
+        queue = queue[state.members.status[queue] == Status.PENDING]
         yield state
 
 
@@ -544,6 +549,23 @@ def _collect(state: SweepState, runs: RunState, check: Check) -> SweepState:
             best_step,
         ),
         curves=_extend(state.curves, rows),
+    )
+
+
+def _end_races(state: SweepState, race: np.ndarray | None) -> SweepState:
+    """Ends the members of races that have a winner, and empties their slots."""
+    status = state.members.status
+    won = status == Status.SOLVED
+    if race is None or not won.any():
+        return state
+    lost = np.flatnonzero(np.isin(race, race[won]) & (status <= Status.RUNNING))
+    slots = np.where(np.isin(state.slots, lost), EMPTY, state.slots)
+    status = status.copy()
+    status[lost] = Status.OUTRUN
+    return state._replace(
+        slots=slots,
+        runs=state.runs if (slots != EMPTY).any() else None,
+        members=state.members._replace(status=status),
     )
 
 

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from lra_jax import types
 from lra_jax.rules.bptt import bptt
 from lra_jax.rules.lra_diff import lra_diff
+from lra_jax.rules.lra_released import lra_released
 from lra_jax.rules.readout_only import readout_only
 from lra_jax.rules.tptt import tptt
 
 RULES: dict[str, Callable[..., types.LearningRule]] = {
     "bptt": bptt,
     "lra_diff": lra_diff,
+    "lra_released": lra_released,
     "readout_only": readout_only,
     "tptt": tptt,
 }
 
-__all__ = ["RULES", "bptt", "lra_diff", "readout_only", "tptt"]
+__all__ = ["RULES", "bptt", "lra_diff", "lra_released", "readout_only", "tptt"]

@@ -25,6 +25,7 @@ def lra_diff(
     normalization: Literal["clip", "force"] = "clip",
     refinement: Literal["fixed", "overwrite"] = "fixed",
     update_first_step: bool = True,
+    descend_local_loss: bool = True,
     output_loss: types.OutputLoss = losses.cross_entropy,
 ) -> types.LearningRule:
     """Difference target propagation by gradient steps: local representation alignment.
@@ -51,6 +52,8 @@ def lra_diff(
       refinement: "fixed" keeps the target of the step above during the K loop, as in
         the original LRA; "overwrite" is Algorithm 1's lines 24-25 as printed.
       update_first_step: whether t = 0 trains the weights too.
+      descend_local_loss: whether Lₜ moves the weights. Without it Ω alone does, in the
+        directions of the same targets: a control.
       output_loss: E.
 
     Returns:
@@ -93,6 +96,8 @@ def lra_diff(
         x, z_prev, u = batch.inputs, gradients.previous(trace.z), found.u
         if not update_first_step:
             u = u.at[0].set(0)
+        if not descend_local_loss:
+            u = jnp.zeros_like(u)
 
         rows = gradients.Rows(x, z_prev, u)
         if weight is not None and found.omega is not None:

@@ -1,0 +1,456 @@
+"""What the reproduction of the paper trains: budgets, the rows of its tables, grids.
+
+A *row* is a rule with a grid to search; a *run* is a row on one task, and gets a run
+folder. Tables share runs: Table I, the right half of Table III and the MSE line of
+Table II are one. Numbers of γ are in the units of the rule: with a batch of 20,
+`lra_released` divides twice by 20 what `lra_diff` does not, so its γ counts a
+twentieth (docs/reproduction.md).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments import config as config_lib
+from experiments.config import Config
+
+ORDER, ORDER_3BIT, PERMUTATION = TASKS = (
+    "temporal_order",
+    "temporal_order_3bit",
+    "random_permutation",
+)
+
+Axes = dict[str, list[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much is trained.
+
+    Attributes:
+      name: of the budget.
+      max_steps: most updates in tables and figures.
+      reach_steps: most updates at each length of Table V.
+      control_steps: most updates of `readout_only`, which is cheap, in the tables.
+      lr: α of the paper's grid.
+      gamma: γ of the paper's grid.
+      num_refinements: K of the paper's grid.
+      lambda_: λ of the paper's regularised grid.
+      reach_every: updates between two evaluations in Table V.
+      reach_lr: α of LRA in Table V, on the paper's grid.
+      reach_gamma: γ of the same.
+      reach_lambda: λ of the same, regularised.
+      reach_rates: learning rates of all other methods in Table V.
+      reach_norms: bounds of BPTT's gradient in Table V.
+      wide_gamma: γ beyond the paper's grid.
+      wide_lr: learning rates that go with it.
+      bounds: c0 and c1 of Table IV.
+      seq_len: lengths of Tables I to III.
+      table4_gamma: γ of Table IV.
+      table4_num_refinements: K of Table IV.
+      table4_seq_len: length of Table IV.
+      figure5_seq_len: lengths of Figure 5, by task.
+      reach_seq_len: lengths of Table V in their order.
+      num_validation: samples of the validation set.
+      hidden_size: H.
+      flow_steps: updates that Figures 2 to 4 show.
+      flow_every: updates between two of their points.
+    """
+
+    name: str
+    max_steps: int
+    reach_steps: int
+    control_steps: int
+    lr: tuple[float, ...]
+    gamma: tuple[float, ...]
+    num_refinements: tuple[int, ...]
+    lambda_: tuple[float, ...]
+    reach_every: int
+    reach_lr: tuple[float, ...]
+    reach_gamma: tuple[float, ...]
+    reach_lambda: tuple[float, ...]
+    reach_rates: tuple[float, ...]
+    reach_norms: tuple[float, ...]
+    wide_gamma: tuple[float, ...]
+    wide_lr: tuple[float, ...]
+    bounds: tuple[float, ...]
+    seq_len: tuple[int, ...]
+    table4_gamma: tuple[float, ...]
+    table4_num_refinements: tuple[int, ...]
+    table4_seq_len: int
+    figure5_seq_len: tuple[int, int, int]
+    reach_seq_len: tuple[int, ...]
+    num_validation: int
+    hidden_size: int
+    flow_steps: int
+    flow_every: int
+
+
+FULL = Budget(
+    name="full",
+    max_steps=100_000,
+    reach_steps=100_000,
+    control_steps=100_000,
+    lr=(0.1, 0.01, 0.001),
+    gamma=(10, 1, 0.1, 0.01, 0.001),
+    num_refinements=(10, 20, 30),
+    lambda_=(2, 1, 0.1),
+    reach_every=100,
+    reach_lr=(0.1, 0.01, 0.001),
+    reach_gamma=(10, 1, 0.1, 0.01, 0.001),
+    reach_lambda=(2, 1, 0.1),
+    reach_rates=(0.3, 0.1, 0.03, 0.01, 0.003, 0.001),
+    reach_norms=(0, 1),
+    wide_gamma=(50, 200),
+    wide_lr=(0.3, 0.1, 0.03),
+    bounds=(0, 0.01, 0.1, 1),
+    seq_len=(10, 20, 30),
+    table4_gamma=(10, 1, 0.1, 0.01, 0.001),
+    table4_num_refinements=(10, 20, 30),
+    table4_seq_len=20,
+    figure5_seq_len=(20, 10, 20),
+    reach_seq_len=tuple(range(10, 401, 10)),
+    num_validation=10_000,
+    hidden_size=100,
+    flow_steps=5_000,
+    flow_every=100,
+)
+
+STANDARD = dataclasses.replace(
+    FULL,
+    name="standard",
+    max_steps=2_000,
+    reach_steps=2_000,
+    lr=(0.1,),
+    gamma=(10, 1, 0.1),
+    reach_every=200,
+    reach_lr=(0.1, 0.01),
+    reach_gamma=(10, 1),
+    reach_lambda=(1, 0.1),
+    reach_rates=(0.3, 0.1, 0.03, 0.01),
+    reach_norms=(1,),
+    table4_gamma=(10, 0.01),
+    table4_num_refinements=(10,),
+    reach_seq_len=(10, 20, 30, 40, 60, 80, 100, 120, 150, 200, 300, 400),
+    flow_steps=2_000,
+    flow_every=50,
+)
+
+SMOKE = dataclasses.replace(
+    FULL,
+    name="smoke",
+    max_steps=300,
+    reach_steps=300,
+    control_steps=300,
+    lr=(0.1,),
+    gamma=(10,),
+    reach_every=100,
+    reach_lr=(0.1,),
+    reach_gamma=(10,),
+    reach_lambda=(0.1,),
+    reach_rates=(0.3,),
+    reach_norms=(1,),
+    num_refinements=(2,),
+    lambda_=(0.1,),
+    wide_gamma=(50,),
+    wide_lr=(0.3,),
+    bounds=(0, 1),
+    seq_len=(10,),
+    table4_gamma=(10,),
+    table4_num_refinements=(2,),
+    table4_seq_len=10,
+    figure5_seq_len=(10, 10, 10),
+    reach_seq_len=(10, 20),
+    num_validation=500,
+    hidden_size=32,
+    flow_steps=100,
+    flow_every=50,
+)
+
+BUDGETS = {budget.name: budget for budget in (SMOKE, STANDARD, FULL)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of a table: a rule, and what is searched over.
+
+    Attributes:
+      label: for people.
+      rule: its name in `RULES`.
+      axes: of a budget, name to values.
+      settings: of the config at its top level, beyond what a budget says.
+    """
+
+    label: str
+    rule: str
+    axes: Callable[[Budget], Axes]
+    settings: Callable[[Budget], dict[str, Any]] = lambda budget: {}
+
+
+def _paper(budget: Budget) -> Axes:
+    """The paper's grid: α × γ for each K, all norms bounded by 1."""
+    return {
+        "lr": [*budget.lr],
+        "gamma": [*budget.gamma],
+        "num_refinements": [*budget.num_refinements],
+        "c0": [1],
+        "c1": [1],
+    }
+
+
+def _released(budget: Budget) -> Axes:
+    """The paper's grid with the first K alone: K is nearly irrelevant there."""
+    axes = _paper(budget)
+    del axes["c0"], axes["c1"]
+    return axes | {"num_refinements": [budget.num_refinements[0]], "c": [1]}
+
+
+def _wide(budget: Budget) -> Axes:
+    return _paper(budget) | {
+        "lr": [*budget.wide_lr],
+        "gamma": [*budget.wide_gamma],
+        "num_refinements": [1, budget.num_refinements[0]],
+    }
+
+
+def _first(axes: Axes, **more: list[Any]) -> Axes:
+    """The axes with the first K only, and others over them."""
+    return axes | {"num_refinements": axes["num_refinements"][:1]} | more
+
+
+def _released_settings(budget: Budget) -> dict[str, Any]:
+    return {"validation": "released"}
+
+
+ROWS: dict[str, Row] = {
+    "lra_diff": Row("lra_diff, paper's grid", "lra_diff", _paper),
+    "lra_diff_log": Row(
+        "lra_diff, log-penalty",
+        "lra_diff",
+        lambda b: _paper(b) | {"local_loss": ["log_penalty"]},
+    ),
+    "lra_diff_unbounded": Row(
+        "lra_diff, no normalisation",
+        "lra_diff",
+        lambda b: _paper(b) | {"c0": [0], "c1": [0]},
+    ),
+    "lra_diff_wide": Row("lra_diff, larger γ", "lra_diff", _wide),
+    "lra_released": Row(
+        "lra_released, paper's grid", "lra_released", _released, _released_settings
+    ),
+    "lra_released_log": Row(
+        "lra_released, log-penalty",
+        "lra_released",
+        lambda b: _released(b) | {"local_loss": ["log_penalty"]},
+        _released_settings,
+    ),
+    "lra_released_unbounded": Row(
+        "lra_released, no normalisation",
+        "lra_released",
+        lambda b: _released(b) | {"c": [0]},
+        _released_settings,
+    ),
+    "readout_only": Row(
+        "readout only (control)",
+        "readout_only",
+        lambda b: {"lr": [*b.lr]},
+        lambda b: {"max_steps": b.control_steps},
+    ),
+    "omega_only": Row(
+        "Ω-only updates (control)",
+        "lra_diff",
+        lambda b: _first(
+            _paper(b),
+            gamma=[b.gamma[0]],
+            descend_local_loss=[False],
+            **{"lambda": [b.lambda_[-1]]},
+        ),
+    ),
+    "overwrite": Row(
+        'refinement="overwrite" (as printed)',
+        "lra_diff",
+        lambda b: _first(_paper(b), refinement=["overwrite"]),
+    ),
+    "late_start": Row(
+        "update_first_step=False (as printed)",
+        "lra_diff",
+        lambda b: _first(_paper(b), update_first_step=[False]),
+    ),
+    "bptt": Row("BPTT", "bptt", lambda b: {"lr": [*b.lr], "max_norm": [0, 1]}),
+}
+
+def _reach_lra(budget: Budget) -> Axes:
+    return _first(
+        _paper(budget), lr=[*budget.reach_lr], gamma=[*budget.reach_gamma]
+    )
+
+
+def _regularised(budget: Budget, axes: Axes) -> Axes:
+    """λ instead of more than one α, and the log-penalty, as `gridsearch.py` has it."""
+    return axes | {
+        "lr": axes["lr"][:1],
+        "local_loss": ["log_penalty"],
+        "lambda": [*budget.reach_lambda],
+    }
+
+
+def _reach_released(budget: Budget) -> Axes:
+    axes = _reach_lra(budget)
+    del axes["c0"], axes["c1"]
+    return axes | {"c": [1]}
+
+
+def _reach_wide(budget: Budget) -> Axes:
+    return _reach_lra(budget) | {
+        "lr": [*budget.reach_rates],
+        "gamma": [50],
+        "num_refinements": [1],
+    }
+
+
+# Four settings for each method of Table V at `standard`; the paper's grids at `full`.
+REACH_ROWS: dict[str, Row] = {
+    "tptt": Row(
+        "TPTT",
+        "tptt",
+        lambda b: {
+            "optimizer": ["momentum"],
+            "nesterov": [True],
+            "lr": [0.3, 0.1],
+            "target_lr": [10, 100],
+            "feedback_lr": [0.1],
+        },
+    ),
+    "bptt": Row(
+        "BPTT", "bptt", lambda b: {"lr": [*b.reach_rates], "max_norm": [*b.reach_norms]}
+    ),
+    "lra_diff": Row("LRA-diff, paper's grid", "lra_diff", _reach_lra),
+    "lra_diff_regularised": Row(
+        "LRA-diff regularised, paper's grid",
+        "lra_diff",
+        lambda b: _regularised(b, _reach_lra(b)),
+    ),
+    "lra_diff_wide": Row("LRA-diff, γ = 50, K = 1", "lra_diff", _reach_wide),
+    "lra_diff_wide_regularised": Row(
+        "LRA-diff regularised, γ = 50, K = 1",
+        "lra_diff",
+        lambda b: _reach_wide(b) | {"lambda": [0.1]},
+    ),
+    "lra_released": Row(
+        "released behaviour, paper's grid",
+        "lra_released",
+        _reach_released,
+        _released_settings,
+    ),
+    "lra_released_regularised": Row(
+        "released behaviour, regularised",
+        "lra_released",
+        lambda b: _regularised(b, _reach_released(b)),
+        _released_settings,
+    ),
+    "omega_only": Row(
+        "Ω-only updates (control)",
+        "lra_diff",
+        lambda b: _regularised(b, _reach_lra(b)) | {"descend_local_loss": [False]},
+    ),
+    "readout_only": Row(
+        "readout only (control)",
+        "readout_only",
+        lambda b: {"lr": [*b.reach_rates]},
+    ),
+}
+
+
+def _resolve(
+    name: str, row: Row, task: str, budget: Budget, axes: Axes, **settings: Any
+) -> Config:
+    common = {
+        "name": name,
+        "task": task,
+        "rule": row.rule,
+        "hidden_size": budget.hidden_size,
+        "num_validation": budget.num_validation,
+        **settings,
+        **row.settings(budget),
+    }
+    return config_lib.resolve({**common, "grid": axes}, name)
+
+
+def table_config(name: str, task: str, budget: Budget, seeds: Sequence[int]) -> Config:
+    """The run of a row of Tables I to III on a task, at all lengths and K.
+
+    The paper shows whether any member of the grid solves a cell: the first that does
+    ends the others of its seed.
+    """
+    row = ROWS[name]
+    return _resolve(
+        f"{name}.{task}",
+        row,
+        task,
+        budget,
+        row.axes(budget) | {"seq_len": [*budget.seq_len]},
+        seeds=[*seeds],
+        max_steps=budget.max_steps,
+        race=True,
+    )
+
+
+def table4_config(budget: Budget, seeds: Sequence[int]) -> Config:
+    """The search over c0 and c1 of Table IV, on temporal order."""
+    row = ROWS["lra_diff"]
+    searched = {
+        "gamma": [*budget.table4_gamma],
+        "num_refinements": [*budget.table4_num_refinements],
+        "c0": [*budget.bounds],
+        "c1": [*budget.bounds],
+        "seq_len": [budget.table4_seq_len],
+    }
+    return _resolve(
+        "table4",
+        row,
+        ORDER,
+        budget,
+        row.axes(budget) | searched,
+        seeds=[*seeds],
+        max_steps=budget.max_steps,
+    )
+
+
+def figure5_config(
+    rule: str, task: str, budget: Budget, seeds: Sequence[int]
+) -> Config:
+    """The search over λ of Figure 5 on a task: `gridsearch.py`'s K, c and loss."""
+    row = REACH_ROWS[f"{rule}_regularised"]
+    axes = row.axes(budget) | {
+        "lambda": [0, *budget.lambda_],
+        "seq_len": [budget.figure5_seq_len[TASKS.index(task)]],
+    }
+    return _resolve(
+        f"figure5.{rule}.{task}",
+        row,
+        task,
+        budget,
+        axes,
+        seeds=[*seeds],
+        max_steps=budget.max_steps,
+    )
+
+
+def reach_config(
+    name: str, task: str, seq_len: int, budget: Budget, seeds: Sequence[int]
+) -> Config:
+    """One length of Table V for the seeds that have solved all shorter ones."""
+    row = REACH_ROWS[name]
+    return _resolve(
+        f"reach.{name}.{task}.T{seq_len}",
+        row,
+        task,
+        budget,
+        row.axes(budget) | {"seq_len": [seq_len]},
+        seeds=[*seeds],
+        max_steps=budget.reach_steps,
+        eval_every=budget.reach_every,
+        race=True,
+    )

@@ -1,0 +1,105 @@
+"""Reads the results of finished runs, and says what a cell of a table is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from experiments import report
+from experiments.config import Config
+
+Row = dict[str, Any]
+
+
+def is_finished(folder: pathlib.Path, config: Config) -> bool:
+    """Whether the folder holds the finished run of this config."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return manifest["finished"] and manifest["config_digest"] == config.digest()
+
+
+def read_rows(path: pathlib.Path) -> list[Row]:
+    """The rows of a `results.csv`; numbers are numbers, and empty fields None."""
+    with path.open(newline="") as file:
+        return [
+            {key: _value(text) for key, text in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _value(text: str) -> Any:
+    if text in ("", "True", "False"):
+        return {"": None, "True": True, "False": False}[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+class Cell(NamedTuple):
+    """What a grid reaches: the best of it for each seed, then over seeds.
+
+    Attributes:
+      accuracy: mean over seeds of the best validation accuracy of the grid.
+      interval: half-width of its 95 % interval; None for a single seed.
+      solved: seeds that some setting solved.
+      num_seeds: all seeds.
+      num_settings: that were searched.
+      updates: mean over solved seeds of the fewest updates; None if none is.
+    """
+
+    accuracy: float
+    interval: float | None
+    solved: int
+    num_seeds: int
+    num_settings: int
+    updates: float | None
+
+
+def cell(rows: Sequence[Row]) -> Cell:
+    """The cell of all rows of a grid; the choice is made on the validation set."""
+    by_seed: dict[int, list[Row]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], []).append(row)
+    best = [
+        max(row["best_accuracy"] for row in found if row["best_accuracy"] is not None)
+        for found in by_seed.values()
+    ]
+    updates = [
+        min(row["step"] for row in found if row["status"] == "solved")
+        for found in by_seed.values()
+        if any(row["status"] == "solved" for row in found)
+    ]
+    mean, interval = report.mean_interval(best)
+    return Cell(
+        accuracy=mean,
+        interval=interval,
+        solved=len(updates),
+        num_seeds=len(by_seed),
+        num_settings=len(rows) // len(by_seed),
+        updates=statistics.fmean(updates) if updates else None,
+    )
+
+
+def verdict(published: float, cell: Cell) -> str:
+    """How a cell compares with what is printed, where 1.0 is ✓.
+
+    "agrees" within the 95 % interval or a point, whichever is larger; a solved cell
+    agrees with ✓ alone.
+    """
+    if published == 1 or cell.solved == cell.num_seeds:
+        if cell.solved < cell.num_seeds:
+            return "lower"
+        return "agrees" if published == 1 else "higher"
+    difference = cell.accuracy - published
+    if abs(difference) <= max(cell.interval or 0, 0.01):
+        return "agrees"
+    return "higher" if difference > 0 else "lower"

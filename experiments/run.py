@@ -1,0 +1,272 @@
+"""Trains a config's grid into a run folder: what the commands here have in common."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+
+from experiments import config as config_lib
+from experiments import groups as groups_lib
+from experiments import machine, report, store
+from experiments.progress import Progress
+from lra_jax import sweep
+from lra_jax.member import Limits
+from lra_jax.sweep import SweepState
+
+
+class Interruption:
+    """Remembers SIGINT and SIGTERM; a second one ends the process at once.
+
+    A thread hears of them: Python's own handlers wait until a compiled chunk ends.
+
+    Args:
+      console: to say what happens.
+      command: that goes on with the run.
+    """
+
+    def __init__(self, console: rich.console.Console, command: Sequence[str]):
+        self.signal: int | None = None
+        self._console = console
+        self.command = shlex.join(command)
+        self._ear, mouth = os.pipe()
+        os.set_blocking(mouth, False)
+        signal.set_wakeup_fd(mouth)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        self.signal = os.read(self._ear, 1)[0]
+        self._console.print("Finishing this chunk; once more leaves at once.")
+        number = os.read(self._ear, 1)[0]
+        self._console.show_cursor()
+        self.say("Left at once; every finished chunk is saved. To go on:")
+        os._exit(128 + number)
+
+    def say(self, text: str) -> None:
+        """Says what happened, and how to go on."""
+        self._console.print(text, soft_wrap=True, highlight=False)
+        self._console.print(f"  {self.command}", soft_wrap=True, highlight=False)
+
+
+def init_sweep(group: groups_lib.Group, max_parallel: str) -> SweepState:
+    """The state before a group's first chunk.
+
+    Args:
+      group: of members.
+      max_parallel: most members advanced at once; "auto" is what is of use and fits.
+    """
+    most = (
+        machine.max_parallel(group.experiment, group.grid)
+        if max_parallel == "auto"
+        else int(max_parallel)
+    )
+    return sweep.init_sweep(group.grid, max_parallel=most)
+
+
+def _all_members(found: Sequence[sweep.Members]) -> sweep.Members:
+    """The members of all groups, one after the other."""
+    return sweep.Members(
+        *(np.concatenate(columns) for columns in zip(*found, strict=True))
+    )
+
+
+def _train(
+    console: rich.console.Console,
+    config: config_lib.Config,
+    groups: Sequence[groups_lib.Group],
+    states: list[SweepState | None],
+    folder: store.RunFolder,
+    manifest: dict[str, Any],
+    interruption: Interruption,
+    max_parallel: str,
+) -> int:
+    """Advances all groups' states and saves every chunk.
+
+    Returns:
+      The number of the signal that any process was stopped by; 0 at the end.
+    """
+    limits = Limits(config.max_steps, config.patience)
+    found = [
+        (state or sweep.init_sweep(group.grid)).members
+        for group, state in zip(groups, states, strict=True)
+    ]
+    members = _all_members(found)
+    writes = machine.is_first()
+    before, began = manifest["seconds"], time.monotonic()
+    # A run that was killed may have saved a chunk that its manifest does not count.
+    manifest["chunks"] = max(manifest["chunks"], folder.num_chunks)
+    if writes:
+        folder.save(groups, states, manifest)
+    with Progress(console, limits, config.num_validation, members) as progress:
+        for index, group in enumerate(groups):
+            state = states[index]
+            if state is None:
+                state = init_sweep(group, max_parallel)
+            for advanced in sweep.iterate_sweep(
+                group.experiment, group.grid, state, limits=limits
+            ):
+                states[index] = sweep.gather(advanced)
+                found[index] = advanced.members
+                members = _all_members(found)
+                manifest["chunks"] += 1
+                manifest["seconds"] = round(before + time.monotonic() - began, 1)
+                manifest["member_steps"] = int(members.step.sum())
+                if writes:
+                    folder.save(groups, states, manifest, changed=index)
+                progress.show(members)
+                number = machine.largest(interruption.signal or 0)
+                if number:
+                    if writes:
+                        folder.save(groups, states, manifest)
+                    return number
+        progress.show(members, last=True)
+    manifest["finished"] = True
+    if writes:
+        folder.save(groups, states, manifest)
+    return 0
+
+
+def _finish(
+    console: rich.console.Console,
+    config: config_lib.Config,
+    groups: Sequence[groups_lib.Group],
+    folder: store.RunFolder,
+    manifest: dict[str, Any],
+    states: Sequence[SweepState | None],
+) -> None:
+    """Writes the report and the figures, and shows the table."""
+    rows = store.result_rows(config, groups, states)
+    notes = [
+        f"{manifest['member_steps']:,} updates in {manifest['seconds']:,.0f} s on "
+        f"{manifest['device']['cores']} cores, {manifest['device']['kind']}, "
+        f"{config.dtype}, JAX {manifest['versions']['jax']}.",
+    ]
+    if not manifest["finished"]:
+        notes.insert(0, "**Not finished**: members that run are not in the table.")
+    can_draw = importlib.util.find_spec("matplotlib") is not None
+    if not can_draw:
+        notes.append(
+            "No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
+        )
+    page = report.markdown(config.name, shlex.join(manifest["command"]), rows, notes)
+    folder.write_text("report.md", page)
+    header, lines = report.table(rows)
+    table = rich.table.Table(*header, box=rich.box.SIMPLE)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False)
+    pictures: list[str] = []
+    if can_draw:
+        from experiments import figures
+
+        curves = store.curve_columns(groups, states)
+        try:
+            pictures = figures.draw(folder.path, rows, curves, config.num_validation)
+        except OSError as error:
+            raise store.RunFolderError(
+                f"{folder.path / 'figures'} cannot be written: {error.strerror}. The "
+                "results are saved"
+            ) from None
+        links = (f"\n![{pathlib.Path(name).stem}]({name})\n" for name in pictures)
+        folder.write_text("report.md", page + "".join(links))
+    for name in ("report.md", "results.csv", *pictures):
+        console.print(f"  {folder.path / name}", soft_wrap=True, highlight=False)
+
+
+def _open(folder: store.RunFolder, *, resume: bool) -> dict[str, Any]:
+    """The manifest so far. The first process asks, and all go on or none."""
+    problem, manifest = None, {}
+    if machine.is_first():
+        try:
+            manifest = folder.open(resume=resume)
+        except store.RunFolderError as error:
+            problem = error
+    if machine.largest(problem is not None):
+        raise problem or store.RunFolderError("the first process cannot use the folder")
+    return manifest
+
+
+def train(
+    console: rich.console.Console,
+    config: config_lib.Config,
+    path: pathlib.Path,
+    *,
+    resume: bool,
+    command: Sequence[str],
+    interruption: Interruption,
+    max_parallel: str = "auto",
+    with_report: bool = True,
+) -> int:
+    """Trains a config's grid and leaves a run folder.
+
+    Args:
+      console: where to say what happens.
+      config: what to run.
+      path: of the run folder.
+      resume: whether to go on with the run that the folder holds, if it holds one.
+      command: that makes this run.
+      interruption: stops it after a chunk.
+      max_parallel: most members advanced at once, or "auto".
+      with_report: whether to write and show the report and draw the figures.
+
+    Returns:
+      The number of the signal that stopped it; 0 at the end.
+
+    Raises:
+      store.RunFolderError: the folder cannot be used or written.
+    """
+    groups = groups_lib.make_groups(config)
+    folder = store.RunFolder(path, config)
+    manifest = {
+        "seconds": 0.0,
+        "chunks": 0,
+        "member_steps": 0,
+        **_open(folder, resume=resume),
+        **store.describe_environment(config, command),
+        "num_members": sum(len(group.members) for group in groups),
+        "groups": [group.statics for group in groups],
+        "finished": False,
+    }
+    states = folder.load_states(groups)
+    try:
+        with jax.default_matmul_precision(config.matmul_precision):
+            console.print(
+                f"{config.name}: {manifest['num_members']} members in {len(groups)} "
+                f"compiled group(s), {path}",
+                soft_wrap=True,
+                highlight=False,
+            )
+            number = _train(
+                console,
+                config,
+                groups,
+                states,
+                folder,
+                manifest,
+                interruption,
+                max_parallel,
+            )
+            if with_report and machine.is_first():
+                _finish(console, config, groups, folder, manifest, states)
+    except store.RunFolderError as error:
+        go_on = interruption.command
+        raise store.RunFolderError(f"{error}. To go on:\n  {go_on}") from None
+    finally:
+        folder.close()
+    return number

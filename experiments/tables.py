@@ -1,0 +1,391 @@
+"""The paper's tables in its own layout, ours beside each published number.
+
+Everything here goes from cells to text: Markdown for people, rows for CSV.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments import published, results
+from experiments.protocol import ORDER, ORDER_3BIT, PERMUTATION, Budget
+from experiments.report import percent
+from experiments.results import Cell, Row
+
+TITLES = {
+    ORDER: "temporal order",
+    ORDER_3BIT: "3-bit temporal order",
+    PERMUTATION: "random permutation",
+}
+
+# What each table shows: rows of `protocol.ROWS`, and what they are compared with.
+_CONTROLS = ("readout_only", "omega_only", "overwrite", "late_start", "bptt")
+TABLE_ROWS: dict[str, tuple[tuple[str, published.Table], ...]] = {
+    "table1": tuple(
+        (name, published.TABLE1)
+        for name in ("lra_diff", "lra_diff_wide", "lra_released", *_CONTROLS)
+    ),
+    "table2": (
+        ("lra_diff_log", published.TABLE2["log_penalty"]),
+        ("lra_diff", published.TABLE2["mse"]),
+        ("lra_released_log", published.TABLE2["log_penalty"]),
+        ("lra_released", published.TABLE2["mse"]),
+        ("lra_diff_wide", published.TABLE2["mse"]),
+        *((name, published.TABLE2["mse"]) for name in _CONTROLS),
+    ),
+    "table3": (
+        ("lra_diff_unbounded", published.TABLE3["none"]),
+        ("lra_diff", published.TABLE3["normalisation"]),
+        ("lra_released_unbounded", published.TABLE3["none"]),
+        ("lra_released", published.TABLE3["normalisation"]),
+        ("lra_diff_wide", published.TABLE3["normalisation"]),
+        *((name, published.TABLE3["normalisation"]) for name in _CONTROLS),
+    ),
+}
+
+
+class Line(NamedTuple):
+    """A line of Tables I to III.
+
+    Attributes:
+      label: of the row.
+      task: a name of `lra_jax.TASKS`.
+      num_refinements: K; None where the rule has none.
+      max_steps: most updates of its members.
+      cells: by T; missing where nothing was run.
+      printed: by T, what the paper has for this task, K and T, or, where it has no such
+        K, for its first; missing where it has no such T.
+    """
+
+    label: str
+    task: str
+    num_refinements: int | None
+    max_steps: int
+    cells: dict[int, Cell]
+    printed: dict[int, float]
+
+
+def lines(
+    label: str,
+    task: str,
+    rows: Sequence[Row],
+    max_steps: int,
+    printed: published.Table,
+) -> list[Line]:
+    """The lines of a run: one for each K."""
+    found = []
+    for k in sorted({row.get("num_refinements") for row in rows}, key=lambda k: k or 0):
+        mine = [row for row in rows if row.get("num_refinements") == k]
+        lengths = sorted({row["seq_len"] for row in mine})
+        compared = k if k in published.NUM_REFINEMENTS else published.NUM_REFINEMENTS[0]
+        found.append(
+            Line(
+                label=label,
+                task=task,
+                num_refinements=k,
+                max_steps=max_steps,
+                cells={
+                    t: results.cell([row for row in mine if row["seq_len"] == t])
+                    for t in lengths
+                },
+                printed={
+                    t: printed[task, compared, t]
+                    for t in lengths
+                    if (task, compared, t) in printed
+                },
+            )
+        )
+    return found
+
+
+def accuracy(value: float) -> str:
+    """A published number as the paper prints it."""
+    return "✓" if value == 1 else f"{100 * value:.2f}"
+
+
+def cell_text(cell: Cell) -> str:
+    """A cell for people: accuracy, or ✓ where all seeds are solved."""
+    count = f"{cell.solved}/{cell.num_seeds}"
+    if cell.solved == cell.num_seeds:
+        return f"✓ {count}"
+    return f"{percent(cell.accuracy, cell.interval)} ({count})"
+
+
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    every = [header, ["---"] * len(header), *body]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in every)
+
+
+def paper_table(found: Sequence[Line]) -> str:
+    """Tables I, II and III: a block for each task, K × T."""
+    parts = []
+    for task in dict.fromkeys(line.task for line in found):
+        mine = [line for line in found if line.task == task]
+        lengths = sorted({t for line in mine for t in line.cells})
+        header = ["row", "K", "updates ≤"]
+        for t in lengths:
+            header += [f"T = {t}: paper", "ours", "verdict"]
+        body = []
+        for line in mine:
+            k = "–" if line.num_refinements is None else str(line.num_refinements)
+            cells = [line.label, k, f"{line.max_steps:,}"]
+            for t in lengths:
+                cell, value = line.cells.get(t), line.printed.get(t)
+                cells += [
+                    "–" if value is None else accuracy(value),
+                    "not run" if cell is None else cell_text(cell),
+                    _verdict(value, cell),
+                ]
+            body.append(cells)
+        parts.append(f"**{TITLES[task]}**\n\n{markdown_table(header, body)}")
+    return "\n".join(parts)
+
+
+def _verdict(value: float | None, cell: Cell | None) -> str:
+    if value is None or cell is None:
+        return "–"
+    return results.verdict(value, cell)
+
+
+def paper_rows(found: Sequence[Line]) -> list[dict[str, Any]]:
+    """Tables I, II and III for CSV: a row for each cell."""
+    return [
+        {
+            "task": line.task,
+            "row": line.label,
+            "num_refinements": line.num_refinements,
+            "seq_len": t,
+            "published": line.printed.get(t),
+            "accuracy": cell.accuracy,
+            "interval_95": cell.interval,
+            "solved": cell.solved,
+            "seeds": cell.num_seeds,
+            "settings": cell.num_settings,
+            "max_steps": line.max_steps,
+            "updates_to_solve": cell.updates,
+            "verdict": _verdict(line.printed.get(t), cell),
+        }
+        for line in found
+        for t, cell in line.cells.items()
+    ]
+
+
+class Reach(NamedTuple):
+    """The longest T that a method solves on a task.
+
+    Attributes:
+      name: of the method, in `protocol.REACH_ROWS`.
+      label: for people.
+      task: a name of `lra_jax.TASKS`.
+      solved: by T, the seeds that some setting solved, of those that had solved all
+        shorter ones.
+      num_seeds: all seeds.
+      num_settings: that were searched at each T.
+      max_steps: most updates at each T.
+      updates: by T, mean over these seeds of the fewest updates.
+      printed: the paper's; None where T = 10 is not solved, or nothing is printed.
+      is_printed: whether the paper has this method.
+    """
+
+    name: str
+    label: str
+    task: str
+    solved: dict[int, tuple[int, ...]]
+    num_seeds: int
+    num_settings: int
+    max_steps: int
+    updates: dict[int, float | None]
+    printed: int | None
+    is_printed: bool
+
+    @property
+    def longest(self) -> list[int]:
+        """For each seed the longest T solved; 0 is none."""
+        return sorted(
+            max((t for t, seeds in self.solved.items() if seed in seeds), default=0)
+            for seed in range(self.num_seeds)
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the longest T of the protocol was solved."""
+        return bool(self.solved) and bool(self.solved[max(self.solved)])
+
+    @property
+    def verdict(self) -> str:
+        """The paper's number against the range over seeds."""
+        if not self.is_printed:
+            return "–"
+        least, most = self.longest[0], self.longest[-1]
+        if least <= (self.printed or 0) <= most:
+            return "agrees"
+        return "higher" if least > (self.printed or 0) else "lower"
+
+
+def make_reach(
+    name: str,
+    label: str,
+    task: str,
+    found: Mapping[int, Sequence[Row]],
+    num_seeds: int,
+    max_steps: int,
+) -> Reach:
+    """What came of a method's runs, by T."""
+    cells = {t: results.cell(rows) for t, rows in found.items()}
+    printed = published.TABLE5[task]
+    return Reach(
+        name=name,
+        label=label,
+        task=task,
+        solved={
+            t: tuple(sorted({r["seed"] for r in rows if r["status"] == "solved"}))
+            for t, rows in found.items()
+        },
+        num_seeds=num_seeds,
+        num_settings=max(cell.num_settings for cell in cells.values()),
+        max_steps=max_steps,
+        updates={t: cell.updates for t, cell in cells.items()},
+        printed=printed.get(name),
+        is_printed=name in printed,
+    )
+
+
+def reach_table(found: Sequence[Reach], budget: Budget) -> str:
+    """Table V: methods × T, the seeds that solve it."""
+    parts = []
+    for task in dict.fromkeys(reach.task for reach in found):
+        mine = [reach for reach in found if reach.task == task]
+        tried = {t for reach in mine for t in reach.solved}
+        lengths = [t for t in budget.reach_seq_len if t in tried]
+        header = ["method", "paper", "ours: median (range)", "verdict", "settings"]
+        header += [f"T = {t}" for t in lengths]
+        body = [
+            [
+                reach.label,
+                str(reach.printed or "–") if reach.is_printed else "",
+                _range(reach),
+                reach.verdict,
+                str(reach.num_settings),
+                *(_solved(reach, t) for t in lengths),
+            ]
+            for reach in mine
+        ]
+        parts.append(f"**{TITLES[task]}**\n\n{markdown_table(header, body)}")
+    return "\n".join(parts)
+
+
+def _range(reach: Reach) -> str:
+    longest = reach.longest
+    most = "≥ " * reach.is_open
+    middle = statistics.median_low(longest)
+    return f"{most}{middle or '–'} ({longest[0] or '–'} to {longest[-1] or '–'})"
+
+
+def _solved(reach: Reach, t: int) -> str:
+    if t not in reach.solved:
+        return ""
+    return f"{len(reach.solved[t])}/{reach.num_seeds}"
+
+
+def reach_rows(found: Sequence[Reach]) -> list[dict[str, Any]]:
+    """Table V for CSV: a row for each method, task and T."""
+    return [
+        {
+            "task": reach.task,
+            "method": reach.label,
+            "published_reach": reach.printed,
+            "seq_len": t,
+            "solved": len(seeds),
+            "seeds": reach.num_seeds,
+            "settings": reach.num_settings,
+            "max_steps": reach.max_steps,
+            "updates_to_solve": reach.updates[t],
+            "verdict_on_reach": reach.verdict,
+        }
+        for reach in found
+        for t, seeds in reach.solved.items()
+    ]
+
+
+def bounds_table(rows: Sequence[Row]) -> str:
+    """Table IV: c0 × c1 for each K, the best of lr and γ in each cell."""
+    parts = []
+    for k in sorted({row["num_refinements"] for row in rows}):
+        mine = [row for row in rows if row["num_refinements"] == k]
+        c0s, c1s = (sorted({row[c] for row in mine}) for c in ("c0", "c1"))
+        body = [
+            [
+                f"c0 = {c0:g}",
+                *(
+                    cell_text(
+                        results.cell(
+                            [r for r in mine if (r["c0"], r["c1"]) == (c0, c1)]
+                        )
+                    )
+                    for c1 in c1s
+                ),
+            ]
+            for c0 in c0s
+        ]
+        table = markdown_table([f"K = {k}", *(f"c1 = {c:g}" for c in c1s)], body)
+        parts.append(table)
+    return "\n".join(parts)
+
+
+def bounds_rows(rows: Sequence[Row], max_steps: int) -> list[dict[str, Any]]:
+    """Table IV for CSV: a row for each K, lr, γ, c0 and c1."""
+    keys = ("num_refinements", "lr", "gamma", "c0", "c1")
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    found = []
+    for values, mine in groups.items():
+        cell = results.cell(mine)
+        found.append(
+            dict(zip(keys, values, strict=True))
+            | {
+                "accuracy": cell.accuracy,
+                "interval_95": cell.interval,
+                "solved": cell.solved,
+                "seeds": cell.num_seeds,
+                "max_steps": max_steps,
+                "updates_to_solve": cell.updates,
+            }
+        )
+    return found
+
+
+def strength_rows(
+    label: str, task: str, rows: Sequence[Row], max_steps: int
+) -> list[dict[str, Any]]:
+    """Figure 5 for CSV: a row for each γ and λ, and the best γ of each λ (γ empty)."""
+    found = []
+    every = sorted({row["lambda"] for row in rows})
+    for gamma in (None, *sorted({row["gamma"] for row in rows})):
+        for strength in every:
+            mine = [
+                row
+                for row in rows
+                if row["lambda"] == strength and gamma in (None, row["gamma"])
+            ]
+            cell = results.cell(mine)
+            found.append(
+                {
+                    "task": task,
+                    "rule": label,
+                    "seq_len": mine[0]["seq_len"],
+                    "num_refinements": mine[0]["num_refinements"],
+                    "gamma": gamma,
+                    "lambda": strength,
+                    "accuracy": cell.accuracy,
+                    "interval_95": cell.interval,
+                    "solved": cell.solved,
+                    "seeds": cell.num_seeds,
+                    "max_steps": max_steps,
+                    "updates_to_solve": cell.updates,
+                }
+            )
+    return found
