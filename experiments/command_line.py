@@ -10,19 +10,23 @@ from absl import flags, logging
 
 
 def parser(
-    program: str, check: Callable[[], None] = lambda: None
+    program: str,
+    check: Callable[[], None] = lambda: None,
+    *,
+    takes_words: bool = False,
 ) -> Callable[[list[str]], list[str]]:
     """A `flags_parser` for `app.run`: bad flags are one message and exit code 2.
 
     Args:
       program: its name, which begins the message.
       check: looks at the values together, and raises `flags.Error`.
+      takes_words: whether words that are no flags are allowed.
     """
 
     def parse(argv: list[str]) -> list[str]:
         try:
             rest = flags.FLAGS([_underscored(word) for word in argv])
-            if len(rest) > 1:
+            if len(rest) > 1 and not takes_words:
                 raise flags.Error(f"unexpected argument {rest[1]!r}")
             check()
         except flags.Error as error:

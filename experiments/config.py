@@ -211,9 +211,7 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
     return resolve(raw, source, overrides)
 
 
-def resolve(
-    raw: dict[str, Any], source: str, overrides: Sequence[str] = ()
-) -> Config:
+def resolve(raw: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
     """Checks what a config file says, as `tomllib` reads it; see `load`.
 
     Args:

@@ -18,11 +18,8 @@ respect to xₜ W_xh: see `hidden_errors`.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
-import pathlib
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +30,7 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
-from experiments.report import T_95
+from experiments import report
 from lra_jax import RULES, TASKS, Task, bptt, gradients, member, numerics, rnn, types
 from lra_jax.train import train_step
 
@@ -487,11 +484,7 @@ def mean_and_interval(values: np.ndarray) -> tuple[float | None, float | None]:
     found = [float(x) for x in values if math.isfinite(x)]
     if not found:
         return None, None
-    if len(found) == 1:
-        return found[0], None
-    quantile = T_95[min(len(found) - 1, len(T_95)) - 1]
-    half_width = quantile * statistics.stdev(found) / math.sqrt(len(found))
-    return statistics.fmean(found), half_width
+    return report.mean_interval(found)
 
 
 def show(values: np.ndarray) -> str:
@@ -599,33 +592,3 @@ def _span(norms: np.ndarray) -> np.ndarray:
     positive = (first > 0) & (last > 0)
     ratio = np.where(positive, last, 1) / np.where(positive, first, 1)
     return np.where(positive, np.log10(ratio), np.nan)
-
-
-def write_csv(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Writes a table, numbers with four digits and None as nothing."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: _cell(v) for k, v in row.items()})
-
-
-def _cell(value: Any) -> Any:
-    return f"{value:.4g}" if isinstance(value, float) else value
-
-
-def read_csv(path: pathlib.Path) -> list[Row]:
-    """Reads what `write_csv` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def _value(text: str) -> Any:
-    if not text:
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import pathlib
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 

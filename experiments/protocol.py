@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments import config as config_lib
 from experiments.config import Config
+from experiments.gradient_flow import Setting
 
 ORDER, ORDER_3BIT, PERMUTATION = TASKS = (
     "temporal_order",
@@ -31,11 +32,13 @@ class Budget:
 
     Attributes:
       name: of the budget.
+      tasks: names of `lra_jax.TASKS`.
       max_steps: most updates in tables and figures.
       reach_steps: most updates at each length of Table V.
       control_steps: most updates of `readout_only`, which is cheap, in the tables.
       lr: α of the paper's grid.
       gamma: γ of the paper's grid.
+      released_gamma: the same for `lra_released`.
       num_refinements: K of the paper's grid.
       lambda_: λ of the paper's regularised grid.
       reach_every: updates between two evaluations in Table V.
@@ -60,11 +63,13 @@ class Budget:
     """
 
     name: str
+    tasks: tuple[str, ...]
     max_steps: int
     reach_steps: int
     control_steps: int
     lr: tuple[float, ...]
     gamma: tuple[float, ...]
+    released_gamma: tuple[float, ...]
     num_refinements: tuple[int, ...]
     lambda_: tuple[float, ...]
     reach_every: int
@@ -80,7 +85,7 @@ class Budget:
     table4_gamma: tuple[float, ...]
     table4_num_refinements: tuple[int, ...]
     table4_seq_len: int
-    figure5_seq_len: tuple[int, int, int]
+    figure5_seq_len: tuple[int, ...]
     reach_seq_len: tuple[int, ...]
     num_validation: int
     hidden_size: int
@@ -90,11 +95,13 @@ class Budget:
 
 FULL = Budget(
     name="full",
+    tasks=TASKS,
     max_steps=100_000,
     reach_steps=100_000,
     control_steps=100_000,
     lr=(0.1, 0.01, 0.001),
     gamma=(10, 1, 0.1, 0.01, 0.001),
+    released_gamma=(10, 1, 0.1, 0.01, 0.001),
     num_refinements=(10, 20, 30),
     lambda_=(2, 1, 0.1),
     reach_every=100,
@@ -124,7 +131,8 @@ STANDARD = dataclasses.replace(
     max_steps=2_000,
     reach_steps=2_000,
     lr=(0.1,),
-    gamma=(10, 1, 0.1),
+    gamma=(10,),
+    released_gamma=(10, 1),
     reach_every=200,
     reach_lr=(0.1, 0.01),
     reach_gamma=(10, 1),
@@ -134,13 +142,14 @@ STANDARD = dataclasses.replace(
     table4_gamma=(10, 0.01),
     table4_num_refinements=(10,),
     reach_seq_len=(10, 20, 30, 40, 60, 80, 100, 120, 150, 200, 300, 400),
-    flow_steps=2_000,
+    flow_steps=1_000,
     flow_every=50,
 )
 
 SMOKE = dataclasses.replace(
     FULL,
     name="smoke",
+    tasks=(ORDER,),
     max_steps=300,
     reach_steps=300,
     control_steps=300,
@@ -161,7 +170,7 @@ SMOKE = dataclasses.replace(
     table4_gamma=(10,),
     table4_num_refinements=(2,),
     table4_seq_len=10,
-    figure5_seq_len=(10, 10, 10),
+    figure5_seq_len=(10,),
     reach_seq_len=(10, 20),
     num_validation=500,
     hidden_size=32,
@@ -204,7 +213,11 @@ def _released(budget: Budget) -> Axes:
     """The paper's grid with the first K alone: K is nearly irrelevant there."""
     axes = _paper(budget)
     del axes["c0"], axes["c1"]
-    return axes | {"num_refinements": [budget.num_refinements[0]], "c": [1]}
+    return axes | {
+        "gamma": [*budget.released_gamma],
+        "num_refinements": [budget.num_refinements[0]],
+        "c": [1],
+    }
 
 
 def _wide(budget: Budget) -> Axes:
@@ -281,10 +294,9 @@ ROWS: dict[str, Row] = {
     "bptt": Row("BPTT", "bptt", lambda b: {"lr": [*b.lr], "max_norm": [0, 1]}),
 }
 
+
 def _reach_lra(budget: Budget) -> Axes:
-    return _first(
-        _paper(budget), lr=[*budget.reach_lr], gamma=[*budget.reach_gamma]
-    )
+    return _first(_paper(budget), lr=[*budget.reach_lr], gamma=[*budget.reach_gamma])
 
 
 def _regularised(budget: Budget, axes: Axes) -> Axes:
@@ -425,7 +437,7 @@ def figure5_config(
     row = REACH_ROWS[f"{rule}_regularised"]
     axes = row.axes(budget) | {
         "lambda": [0, *budget.lambda_],
-        "seq_len": [budget.figure5_seq_len[TASKS.index(task)]],
+        "seq_len": [budget.figure5_seq_len[budget.tasks.index(task)]],
     }
     return _resolve(
         f"figure5.{rule}.{task}",
@@ -454,3 +466,38 @@ def reach_config(
         eval_every=budget.reach_every,
         race=True,
     )
+
+
+def flow_settings(figure: str, budget: Budget) -> list[Setting]:
+    """What Figures 2 to 4 train: the paper prints no hyper-parameters for them.
+
+    α, γ, K, c, loss and λ are those of the released script's main; then what works.
+    """
+    k = budget.num_refinements[0]
+    script = {"gamma": 10.0, "num_refinements": k, "local_loss": "log_penalty"}
+    bounded = {**script, "c0": 1.0, "c1": 1.0}
+    printed = {**bounded, "refinement": "overwrite"}
+    large = {**bounded, "gamma": 50.0, "num_refinements": 1}
+    released = {**script, "c": 1.0}
+    omega = {"lambda_": budget.lambda_[-1]}
+    forced = {**bounded, "normalization": "force"}
+    return {
+        "figure2": [
+            Setting("lra_diff", "lra_diff", bounded),
+            Setting("lra_diff, γ = 50, K = 1", "lra_diff", large),
+            Setting("overwrite, as printed", "lra_diff", printed),
+            Setting("lra_released", "lra_released", released),
+            Setting("BPTT", "bptt"),
+            Setting("readout only", "readout_only"),
+        ],
+        "figure3": [
+            Setting("forced, c0 = 1", "lra_diff", forced),
+            Setting("forced, c0 = 0", "lra_diff", {**forced, "c0": 0.0}),
+        ],
+        "figure4": [
+            Setting("lra_diff, λ", "lra_diff", {**bounded, **omega}),
+            Setting("lra_diff, γ = 50, K = 1, λ", "lra_diff", {**large, **omega}),
+            Setting("overwrite, λ", "lra_diff", {**printed, **omega}),
+            Setting("lra_released, λ", "lra_released", {**released, **omega}),
+        ],
+    }[figure]

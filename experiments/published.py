@@ -1,6 +1,6 @@
-"""The numbers that the paper prints: *Can Local Representation Alignment RNNs Solve
-Temporal Tasks?*, arXiv 2504.13531v2, Tables I to V.
+"""The numbers that the paper prints in its Tables I to V.
 
+*Can Local Representation Alignment RNNs Solve Temporal Tasks?*, arXiv 2504.13531v2.
 Accuracies are fractions, and 1.0 stands for its ✓, solved.
 """
 

@@ -1,24 +1,40 @@
 """Runs the paper's protocol and compares: `python -m experiments.reproduce table1`.
 
 Artefacts are the paper's Tables I to V and Figures 2 to 5, or `all`. Runs go into
-`runs/reproduce/BUDGET/`, are shared between artefacts, and are resumed where they
-stand. What comes of them goes into `results/BUDGET/`. Exit codes are those of
+`runs/reproduce/BUDGET/`, are shared between artefacts, and go on where they stand. What
+comes of them goes into `results/BUDGET/`: a page, a CSV and pictures for each
+artefact, the configs, and what the runs were made with. Exit codes are those of
 `experiments.grid`.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
+import json
 import pathlib
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import jax
 import rich.console
 from absl import app, flags
 
-from experiments import command_line, machine, protocol, results, run, store
+from experiments import (
+    command_line,
+    gradient_flow,
+    machine,
+    protocol,
+    published,
+    results,
+    run,
+    store,
+    tables,
+)
 from experiments.config import Config
 from experiments.protocol import Budget
+from experiments.results import Row
 
 ARTEFACTS = (
     "table5",
@@ -35,12 +51,14 @@ ARTEFACTS = (
 _BUDGET = flags.DEFINE_enum(
     "budget", "standard", [*protocol.BUDGETS], "How much is trained."
 )
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each setting.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 5, "Seeds of each setting.", lower_bound=1, upper_bound=1000
+)
 _RUNS = flags.DEFINE_string("runs", "runs/reproduce", "Where run folders go.")
 _OUT = flags.DEFINE_string("out", "results", "Where tables and figures go.")
 
 
-class Interrupted(Exception):
+class InterruptedError(Exception):
     """A signal stopped a run; all that was computed is saved.
 
     Args:
@@ -57,23 +75,32 @@ class Runner:
 
     Args:
       console: where to say what happens.
-      folder: of the run folders.
+      runs: where the run folders are.
       interruption: stops a run after a chunk.
+
+    Attributes:
+      used: run folders by name of the run, in the order they were asked for.
     """
 
     def __init__(
         self,
         console: rich.console.Console,
-        folder: pathlib.Path,
+        runs: pathlib.Path,
         interruption: run.Interruption,
     ):
+        self.used: dict[str, pathlib.Path] = {}
         self._console = console
-        self._folder = folder
+        self._runs = runs
         self._interruption = interruption
 
-    def rows(self, config: Config) -> list[results.Row]:
-        """The rows of a run's results, trained now where they are not there yet."""
-        path = self._folder / config.name
+    def rows(self, config: Config) -> list[Row]:
+        """The rows of a run's results, trained now where they are not there yet.
+
+        Raises:
+          InterruptedError: a signal came first.
+          store.RunFolderError: the run folder cannot be used or written.
+        """
+        path = self._runs / config.name
         if not results.is_finished(path, config):
             toml = path / "config.resolved.toml"
             number = run.train(
@@ -86,13 +113,53 @@ class Runner:
                 with_report=False,
             )
             if number:
-                raise Interrupted(number)
+                raise InterruptedError(number)
+        self.used[config.name] = path
         return results.read_rows(path / "results.csv")
+
+    def flow(
+        self,
+        name: str,
+        settings: Sequence[gradient_flow.Setting],
+        budget: Budget,
+        seeds: Sequence[int],
+    ) -> tuple[list[Row], list[Row]]:
+        """The table and the summary of a recording, made now if it is not there yet."""
+        path = self._runs / name
+        key = f"{settings} {budget} {list(seeds)}"
+        files = [path / "settings.txt", path / "table.csv", path / "summary.csv"]
+        if not files[0].is_file() or files[0].read_text() != key:
+            path.mkdir(parents=True, exist_ok=True)
+            with jax.enable_x64(True):
+                recordings = [
+                    self._record(setting, budget, seeds) for setting in settings
+                ]
+            results.write_rows(files[1], gradient_flow.table(recordings))
+            results.write_rows(files[2], gradient_flow.summary(recordings))
+            files[0].write_text(key)
+        return results.read_rows(files[1]), results.read_rows(files[2])
+
+    def _record(
+        self, setting: gradient_flow.Setting, budget: Budget, seeds: Sequence[int]
+    ) -> gradient_flow.Recording:
+        self._console.print(f"recording {setting.name}", highlight=False)
+        if self._interruption.signal:
+            raise InterruptedError(self._interruption.signal)
+        return gradient_flow.record(
+            setting,
+            task=protocol.PERMUTATION,
+            seq_len=10,
+            seeds=seeds,
+            num_steps=budget.flow_steps,
+            every=budget.flow_every,
+            hidden_size=budget.hidden_size,
+            num_validation=min(1000, budget.num_validation),
+        )
 
 
 def reach(
     runner: Runner, name: str, task: str, budget: Budget, seeds: Sequence[int]
-) -> dict[int, list[results.Row]]:
+) -> dict[int, list[Row]]:
     """Longer and longer sequences, until no member of the grid solves one.
 
     A seed goes on as long as some setting solves its length, from fresh weights.
@@ -100,7 +167,7 @@ def reach(
     Returns:
       The rows of each length that was tried.
     """
-    found: dict[int, list[results.Row]] = {}
+    found: dict[int, list[Row]] = {}
     for seq_len in budget.reach_seq_len:
         config = protocol.reach_config(name, task, seq_len, budget, seeds)
         found[seq_len] = runner.rows(config)
@@ -108,3 +175,268 @@ def reach(
         if not seeds:
             break
     return found
+
+
+class Artefact:
+    """One artefact in the making: its runs, and its files.
+
+    Args:
+      name: of `ARTEFACTS`.
+      budget: how much is trained.
+      seeds: of each setting.
+      runner: trains.
+      folder: of the results of this budget.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        budget: Budget,
+        seeds: Sequence[int],
+        runner: Runner,
+        folder: pathlib.Path,
+    ):
+        self.name = name
+        self.budget = budget
+        self.seeds = seeds
+        self.runner = runner
+        self.folder = folder
+
+    def make(self) -> str:
+        """Trains what is missing and writes the files; returns the page."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kind = self.name.rstrip("0123456789")
+        maker = {
+            "table4": self._table4,
+            "table5": self._table5,
+            "figure5": self._figure5,
+        }.get(self.name, {"table": self._table, "figure": self._flow}[kind])
+        page = maker()
+        self._write(f"{self.name}.md", page)
+        self.write_runs()
+        return page
+
+    def _table(self) -> str:
+        """Tables I to III."""
+        found = []
+        for task in self.budget.tasks:
+            for name, printed in tables.TABLE_ROWS[self.name]:
+                config = protocol.table_config(name, task, self.budget, self.seeds)
+                rows = self.runner.rows(config)
+                label = protocol.ROWS[name].label
+                found += tables.lines(
+                    name, label, task, rows, config.max_steps, printed
+                )
+        self._write_csv(tables.paper_rows(found))
+        return tables.paper_table(found) + self._notes(
+            "Each seed has the best of its settings, chosen on the validation set; the "
+            "first setting that solves a cell ends the others. ± is the 95 % interval "
+            "over seeds.",
+            "A verdict compares with the number printed for the same K, or for K = 10 "
+            "where the row has another K or none. It is `agrees` within the interval "
+            "or a point, whichever is larger.",
+            "γ of lra_released is in the units of the released code: B = 20 times "
+            "those of lra_diff.",
+        )
+
+    def _table4(self) -> str:
+        config = protocol.table4_config(self.budget, self.seeds)
+        rows = self.runner.rows(config)
+        self._write_csv(tables.bounds_rows(rows, config.max_steps))
+        best = ", ".join(
+            f"{key} = {value:g}" for key, value in published.TABLE4_BEST.items()
+        )
+        return tables.bounds_table(rows) + self._notes(
+            f"The paper's winner for every K is {best} with "
+            f"{100 * published.TABLE4_ACCURACY:.2f} %.",
+            f"Temporal order, T = {self.budget.table4_seq_len}, best over "
+            f"lr {_list(self.budget.lr)} and γ {_list(self.budget.table4_gamma)}, "
+            f"{config.max_steps:,} updates at most.",
+        )
+
+    def _table5(self) -> str:
+        found = []
+        for task in self.budget.tasks:
+            for name, row in protocol.REACH_ROWS.items():
+                rows = reach(self.runner, name, task, self.budget, self.seeds)
+                found.append(
+                    tables.make_reach(
+                        name,
+                        row.label,
+                        task,
+                        rows,
+                        len(self.seeds),
+                        self.budget.reach_steps,
+                    )
+                )
+        self._write_csv(tables.reach_rows(found))
+        return tables.reach_table(found, self.budget) + self._notes(
+            "Fresh weights at each T. A seed goes on to the next T when some setting "
+            "of the method has solved this one; cells are the seeds that solve T.",
+            f"At most {self.budget.reach_steps:,} updates at each T, an evaluation "
+            f"every {self.budget.reach_every}; lengths tried: "
+            f"{_list(self.budget.reach_seq_len)}.",
+            "The paper's columns for TPTT and BPTT are those of the TPTT paper, with "
+            "100,000 updates. A verdict compares the printed reach with the range over "
+            "our seeds.",
+        )
+
+    def _figure5(self) -> str:
+        found = []
+        for task in self.budget.tasks:
+            for rule in ("lra_diff", "lra_released"):
+                config = protocol.figure5_config(rule, task, self.budget, self.seeds)
+                rows = self.runner.rows(config)
+                found += tables.strength_rows(rule, task, rows, config.max_steps)
+        self._write_csv(found)
+        return tables.strength_table(found) + self._notes(
+            "The paper prints ΔAccuracy/Δλ as bars without numbers, and finds small λ "
+            "best. Here the best of γ for each seed and λ, K and loss as in the "
+            "released grid search.",
+            f"{self.budget.max_steps:,} updates at most.",
+        )
+
+    def _flow(self) -> str:
+        """Figures 2 to 4, recorded in float64: local losses reach 1e-30 and below."""
+        settings = protocol.flow_settings(self.name, self.budget)
+        rows, summary = self.runner.flow(self.name, settings, self.budget, self.seeds)
+        results.write_rows(self.folder / f"{self.name}.csv", rows)
+        self._write_csv(
+            [{"name": row["setting"], **row} for row in summary],
+            f"{self.name}_summary",
+        )
+        return tables.flow_table(summary) + self._notes(
+            f"Random permutation, T = 10, {self.budget.flow_steps:,} updates, float64; "
+            "before training → at the end. ± is the 95 % interval over seeds.",
+            "Decay: decades that the local loss falls per step back from the top, over "
+            "the last five steps; steps whose loss is exactly 0 are counted apart and "
+            "are not in the fit. Label swap: cosine between the gradients for true and "
+            "for swapped labels; +1 knows nothing of the label.",
+            f"λ is {self.budget.lambda_[-1]:g} where it is not 0.",
+        )
+
+    def _notes(self, *notes: str) -> str:
+        """What is under every table."""
+        budget = self.budget
+        first = f"Budget `{budget.name}`, {len(self.seeds)} seeds."
+        if budget is not protocol.FULL:
+            first += (
+                f" α of the paper's grid: {_list(budget.lr)}; γ: {_list(budget.gamma)} "
+                f"(lra_released: {_list(budget.released_gamma)}). The paper has "
+                "100,000 updates, α of 0.1, 0.01, 0.001 and γ of 10, 1, 0.1, 0.01, 0.001."
+            )
+        return "\n" + "".join(f"- {note}\n" for note in (first, *notes))
+
+    def write_runs(self) -> None:
+        """Writes the configs, and what the runs were made with."""
+        (self.folder / "configs").mkdir(exist_ok=True)
+        lines = []
+        for name, path in self.runner.used.items():
+            manifest = json.loads((path / "manifest.json").read_text())
+            lines.append(
+                {
+                    "run": name,
+                    "members": manifest["num_members"],
+                    "updates": manifest["member_steps"],
+                    "seconds": manifest["seconds"],
+                    "code": manifest["code"],
+                    "jax": manifest["versions"]["jax"],
+                    "device": manifest["device"]["kind"],
+                    "cores": manifest["device"]["cores"],
+                    "dtype": manifest["dtype"],
+                }
+            )
+            config = (path / "config.resolved.toml").read_text()
+            (self.folder / "configs" / f"{name}.toml").write_text(config)
+        if lines:
+            results.write_rows(self.folder / f"{self.name}_runs.csv", lines)
+
+    def _write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def _write_csv(
+        self, rows: Sequence[Mapping[str, Any]], name: str | None = None
+    ) -> None:
+        """Writes rows as CSV, and as JSON by name, from which pages take numbers."""
+        path = self.folder / f"{name or self.name}.csv"
+        results.write_rows(path, rows)
+        by_name = {
+            row["name"]: {key: value for key, value in row.items() if key != "name"}
+            for row in rows
+        }
+        text = json.dumps(by_name, indent=0, ensure_ascii=False)
+        path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def _list(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _run(console: rich.console.Console, names: Sequence[str]) -> int:
+    machine.prepare()
+    budget = protocol.BUDGETS[_BUDGET.value]
+    command = ["python", "-m", "experiments.reproduce", *sys.argv[1:]]
+    interruption = run.Interruption(console, command)
+    runs = pathlib.Path(_RUNS.value) / budget.name
+    folder = pathlib.Path(_OUT.value) / budget.name
+    for name in names:
+        runner = Runner(console, runs, interruption)
+        artefact = Artefact(name, budget, range(_SEEDS.value), runner, folder)
+        try:
+            page = artefact.make()
+        except InterruptedError as stop:
+            interruption.say("Interrupted; everything is saved. To go on:")
+            return 128 + stop.number
+        console.rule(name)
+        console.print(page, soft_wrap=True, highlight=False, markup=False)
+        _draw(console, artefact)
+    return 0
+
+
+def _draw(console: rich.console.Console, artefact: Artefact) -> None:
+    """Draws the artefact's pictures from its CSV, where matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        console.print(
+            "No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
+        )
+        return
+    from experiments import paper_figures
+
+    for name in paper_figures.draw(artefact.name, artefact.folder):
+        console.print(f"  {artefact.folder / name}", soft_wrap=True, highlight=False)
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    """The artefacts that the command line names.
+
+    Raises:
+      ValueError: an unknown one, or none.
+    """
+    if not words:
+        raise ValueError(f"expected one of {', '.join((*ARTEFACTS, 'all'))}")
+    for word in words:
+        if word not in (*ARTEFACTS, "all"):
+            near = difflib.get_close_matches(word, (*ARTEFACTS, "all"), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"unknown artefact {word!r}: expected one of "
+                f"{', '.join((*ARTEFACTS, 'all'))}{hint}"
+            )
+    return [name for name in ARTEFACTS if name in words or "all" in words]
+
+
+parse = command_line.parser("experiments.reproduce", takes_words=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    console = command_line.console()
+    try:
+        return _run(console, _names(argv[1:]))
+    except (machine.MachineError, store.RunFolderError, ValueError, OSError) as error:
+        print(f"experiments.reproduce: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

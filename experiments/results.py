@@ -1,4 +1,4 @@
-"""Reads the results of finished runs, and says what a cell of a table is."""
+"""Reads and writes tables of results, and says what a cell of the paper's is."""
 
 from __future__ import annotations
 
@@ -24,9 +24,20 @@ def is_finished(folder: pathlib.Path, config: Config) -> bool:
     return manifest["finished"] and manifest["config_digest"] == config.digest()
 
 
+def write_rows(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Writes a CSV, numbers with six digits and None as nothing."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+            )
+
+
 def read_rows(path: pathlib.Path) -> list[Row]:
-    """The rows of a `results.csv`; numbers are numbers, and empty fields None."""
-    with path.open(newline="") as file:
+    """The rows of a CSV; numbers are numbers, and empty fields None."""
+    with path.open(newline="", encoding="utf-8") as file:
         return [
             {key: _value(text) for key, text in row.items()}
             for row in csv.DictReader(file)

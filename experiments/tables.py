@@ -50,7 +50,8 @@ class Line(NamedTuple):
     """A line of Tables I to III.
 
     Attributes:
-      label: of the row.
+      name: of the row, in `protocol.ROWS`.
+      label: for people.
       task: a name of `lra_jax.TASKS`.
       num_refinements: K; None where the rule has none.
       max_steps: most updates of its members.
@@ -59,6 +60,7 @@ class Line(NamedTuple):
         K, for its first; missing where it has no such T.
     """
 
+    name: str
     label: str
     task: str
     num_refinements: int | None
@@ -68,6 +70,7 @@ class Line(NamedTuple):
 
 
 def lines(
+    name: str,
     label: str,
     task: str,
     rows: Sequence[Row],
@@ -82,6 +85,7 @@ def lines(
         compared = k if k in published.NUM_REFINEMENTS else published.NUM_REFINEMENTS[0]
         found.append(
             Line(
+                name=name,
                 label=label,
                 task=task,
                 num_refinements=k,
@@ -144,6 +148,12 @@ def paper_table(found: Sequence[Line]) -> str:
     return "\n".join(parts)
 
 
+def _name(row: str, task: str, num_refinements: int | None, seq_len: int) -> str:
+    """A cell's name, by which pages ask for it."""
+    k = "" if num_refinements is None else f" K{num_refinements}"
+    return f"{row} {task}{k} T{seq_len}"
+
+
 def _verdict(value: float | None, cell: Cell | None) -> str:
     if value is None or cell is None:
         return "–"
@@ -154,6 +164,7 @@ def paper_rows(found: Sequence[Line]) -> list[dict[str, Any]]:
     """Tables I, II and III for CSV: a row for each cell."""
     return [
         {
+            "name": _name(line.name, line.task, line.num_refinements, t),
             "task": line.task,
             "row": line.label,
             "num_refinements": line.num_refinements,
@@ -294,6 +305,7 @@ def reach_rows(found: Sequence[Reach]) -> list[dict[str, Any]]:
     """Table V for CSV: a row for each method, task and T."""
     return [
         {
+            "name": f"{reach.name} {reach.task} T{t}",
             "task": reach.task,
             "method": reach.label,
             "published_reach": reach.printed,
@@ -303,6 +315,9 @@ def reach_rows(found: Sequence[Reach]) -> list[dict[str, Any]]:
             "settings": reach.num_settings,
             "max_steps": reach.max_steps,
             "updates_to_solve": reach.updates[t],
+            "least_reach": reach.longest[0],
+            "median_reach": statistics.median_low(reach.longest),
+            "most_reach": reach.longest[-1],
             "verdict_on_reach": reach.verdict,
         }
         for reach in found
@@ -345,7 +360,8 @@ def bounds_rows(rows: Sequence[Row], max_steps: int) -> list[dict[str, Any]]:
     for values, mine in groups.items():
         cell = results.cell(mine)
         found.append(
-            dict(zip(keys, values, strict=True))
+            {"name": " ".join(f"{value:g}" for value in values)}
+            | dict(zip(keys, values, strict=True))
             | {
                 "accuracy": cell.accuracy,
                 "interval_95": cell.interval,
@@ -374,6 +390,8 @@ def strength_rows(
             cell = results.cell(mine)
             found.append(
                 {
+                    "name": f"{label} {task} λ{strength:g}"
+                    + ("" if gamma is None else f" γ{gamma:g}"),
                     "task": task,
                     "rule": label,
                     "seq_len": mine[0]["seq_len"],
@@ -389,3 +407,64 @@ def strength_rows(
                 }
             )
     return found
+
+
+def strength_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Figure 5 as a table: rules × λ, the best γ of each seed."""
+    best = [row for row in rows if row["gamma"] is None]
+    every = sorted({row["lambda"] for row in best})
+    body = []
+    for task, rule in dict.fromkeys((row["task"], row["rule"]) for row in best):
+        mine = {
+            row["lambda"]: row
+            for row in best
+            if (row["task"], row["rule"]) == (task, rule)
+        }
+        first = next(iter(mine.values()))
+        cells = [
+            f"{percent(row['accuracy'], row['interval_95'])} "
+            f"({row['solved']}/{row['seeds']})"
+            for row in (mine[strength] for strength in every)
+        ]
+        body.append([TITLES[task], str(first["seq_len"]), rule, *cells])
+    header = ["task", "T", "rule", *(f"λ = {strength:g}" for strength in every)]
+    return markdown_table(header, body)
+
+
+def flow_table(summary: Sequence[Mapping[str, Any]]) -> str:
+    """Figures 2 to 4 in numbers: a row per setting, before training → at the end."""
+
+    def both(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
+        found = []
+        for when in ("init", "end"):
+            mean, interval = row[f"{name}_{when}"], row[f"{name}_{when}_interval"]
+            text = "–" if mean is None else f"{mean:.{digits}f}"
+            found.append(
+                text if interval is None else f"{text} ± {interval:.{digits}f}"
+            )
+        return " → ".join(dict.fromkeys(found))
+
+    header = [
+        "setting",
+        "decay of L",
+        "steps with L = 0",
+        "cos ∇W_hh, BPTT",
+        "cos ∇W_xh, BPTT",
+        "label swap ∇W_hh",
+        "label swap ∇W_xh",
+        "accuracy %",
+    ]
+    body = [
+        [
+            row["setting"],
+            both(row, "decades"),
+            both(row, "vanished", 0),
+            both(row, "w_hh_sum_cosine"),
+            both(row, "w_xh_sum_cosine"),
+            both(row, "w_hh_label_swap"),
+            both(row, "w_xh_label_swap"),
+            f"{percent(row['accuracy_end'], row['accuracy_end_interval'])}",
+        ]
+        for row in summary
+    ]
+    return markdown_table(header, body)

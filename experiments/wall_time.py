@@ -3,7 +3,8 @@
 Reads a grid's config and a `benchmark.json`, and multiplies: every member with all of
 its updates, each update costed by its multiply-adds against those of the benchmark's
 setting. Nothing here is run; what members that end early save is not counted, for any
-of the ways to run it. Writes a picture and prints a Markdown table.
+of the ways to run it. Prints a Markdown table. With --out also writes it to
+`wall_time.md`, and its numbers to `wall_time.json`; with --picture draws it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ _BENCHMARK = flags.DEFINE_string(
     "rates", "results/benchmark.json", "From experiments.benchmark --out."
 )
 _PICTURE = flags.DEFINE_string("picture", None, "PNG to draw; none by default.")
+_OUT = flags.DEFINE_string(  # experiments.benchmark has a flag of this name
+    "out",
+    None,
+    "Folder for wall_time.md and wall_time.json; none by default.",
+    allow_override=True,
+)
 
 DAY = 86_400.0
 # Names of the benchmark's rows; the first is what people have today.
@@ -49,6 +56,31 @@ def equivalent_updates(config: config_lib.Config, settings: dict[str, Any]) -> f
         config.max_steps * cost(member["seq_len"], member["num_refinements"]) / one
         for member in config.members()
     )
+
+
+def describe(config: config_lib.Config, document: dict[str, Any]) -> dict[str, Any]:
+    """The grid, and how long it takes at the rates of a benchmark, as in the JSON."""
+    updates = equivalent_updates(config, document["settings"])
+    rates = {row["name"]: row["rate"] for row in document["variants"]}
+    return {
+        "grid": config.name,
+        "members": sum(1 for _ in config.members()),
+        "max_steps": config.max_steps,
+        "rows": [
+            {"name": name, "rate": rates[name], "days": updates / rates[name] / DAY}
+            for name in ROWS
+            if rates.get(name)
+        ],
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """In Markdown."""
+    rows = [
+        f"| {row['name']} | {row['rate']:,.0f} | {_show(row['days'])} |\n"
+        for row in found["rows"]
+    ]
+    return "| how | member-steps/s | wall time |\n| --- | --- | --- |\n" + "".join(rows)
 
 
 def _show(days: float) -> str:
@@ -81,8 +113,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         config = config_lib.load(str(_CONFIG.value))
         document = json.loads(pathlib.Path(str(_BENCHMARK.value)).read_text())
-        updates = equivalent_updates(config, document["settings"])
-        rates = {row["name"]: row["rate"] for row in document["variants"]}
+        found = describe(config, document)
     except (config_lib.ConfigError, OSError) as error:
         print(f"experiments.wall_time: {error}", file=sys.stderr)
         return 2
@@ -93,14 +124,24 @@ def main(argv: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    days = {name: updates / rates[name] / DAY for name in ROWS if rates.get(name)}
-    count = sum(1 for _ in config.members())
-    title = f"{config.name}: {count} networks, {config.max_steps:,} updates each"
-    print(f"{title}\n\n| how | member-steps/s | wall time |\n| --- | --- | --- |")
-    for name, time in days.items():
-        print(f"| {name} | {rates[name]:,.0f} | {_show(time)} |")
-    if _PICTURE.value is not None:
-        _draw(pathlib.Path(_PICTURE.value), days, title)
+    title = (
+        f"{found['grid']}: {found['members']} networks, {found['max_steps']:,} updates "
+        "each"
+    )
+    print(f"{title}\n\n{table(found)}", end="")
+    try:
+        if _OUT.value is not None:
+            folder = pathlib.Path(str(_OUT.value))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "wall_time.md").write_text(table(found), "utf8")
+            text = json.dumps(found, indent=1) + "\n"
+            (folder / "wall_time.json").write_text(text, "utf8")
+        if _PICTURE.value is not None:
+            days = {row["name"]: row["days"] for row in found["rows"]}
+            _draw(pathlib.Path(str(_PICTURE.value)), days, title)
+    except OSError as error:
+        print(f"experiments.wall_time: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

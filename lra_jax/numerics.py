@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-
 Axis = int | tuple[int, ...] | None
 
 

@@ -11,7 +11,8 @@ import pytest
 from experiments import config as config_lib
 from experiments import groups
 from experiments.optimizers import OPTIMIZERS
-from lra_jax import RULES
+from lra_jax import RULES, train
+from lra_jax.rules.lra_released import evaluate_released
 
 GOOD = """
 task = "temporal_order"
@@ -108,6 +109,23 @@ def test_overrides(write):
     assert config.grid[1]["max_norm"] == (1,)
 
 
+def test_validation_is_the_librarys_unless_the_released_codes_is_asked_for(write):
+    standard = config_lib.load(write(GOOD))
+    released = config_lib.load(write('validation = "released"\n' + GOOD))
+    assert released.digest() != standard.digest()
+    for config, evaluate in ((standard, train.evaluate), (released, evaluate_released)):
+        (group,) = groups.make_groups(config)
+        assert group.experiment.evaluate is evaluate
+
+
+def test_the_released_rule_is_a_row_of_a_grid(write):
+    text = GOOD.replace("[grid]", '[grid]\nrule = "lra_released"\nc = [0, 1]')
+    (group,) = groups.make_groups(config_lib.load(write(text)))
+    assert group.statics["rule"] == "lra_released"
+    assert set(group.grid.mapped) == {"lr", "gamma", "lambda", "c"}
+    assert set(group.grid.shared) == {"num_refinements"}
+
+
 # Config text to the problems that must be reported, as regular expressions.
 BAD = {
     "seq_len = 10": [
@@ -138,6 +156,9 @@ BAD = {
     GOOD + 'rule = ["lra_diff", "bptt"]': [
         f"grid.{key} = .*rule 'bptt' has no such argument; use ..grid"
         for key in ("gamma", "num_refinements", "lambda")
+    ],
+    'validation = "release"\n' + GOOD: [
+        'validation = "release": expected one of standard, released'
     ],
     GOOD + 'optimizer = "sdg"': ["did you mean 'sgd'"],
     GOOD + 'optimizer = "momentum"\nmomentum = 1.0': ["expected a number below 1"],

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import gradient_flow, gradient_flow_figures
+from experiments import gradient_flow, gradient_flow_figures, results
 from experiments.gradient_flow import Setting
 from lra_jax import RULES, TASKS, bptt, forward, gradients, init_params, member
 from lra_jax.rules.bptt import backward
@@ -216,8 +216,8 @@ def test_tables_are_read_as_they_are_written(tmp_path):
     rows = gradient_flow.table(recordings)
     assert len(rows) == 2 * 3 * (T + 1)
     for written in (rows, gradient_flow.summary(recordings)):
-        gradient_flow.write_csv(tmp_path / "table.csv", written)
-        read = gradient_flow.read_csv(tmp_path / "table.csv")
+        results.write_rows(tmp_path / "table.csv", written)
+        read = results.read_rows(tmp_path / "table.csv")
         assert [list(row) for row in read] == [list(row) for row in written]
         for before, after in zip(written, read, strict=True):
             for name, value in before.items():

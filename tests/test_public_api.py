@@ -41,6 +41,17 @@ SIGNATURES = {
             "output_loss": CROSS_ENTROPY,
         },
     ),
+    "lra_released": (
+        [],
+        {
+            "gamma": REQUIRED,
+            "num_refinements": 1,
+            "lambda_": 0.0,
+            "c": 0.0,
+            "local_loss": "mse",
+            "output_loss": CROSS_ENTROPY,
+        },
+    ),
     "bptt": ([], {"max_norm": 0.0, "output_loss": CROSS_ENTROPY}),
     "readout_only": ([], {"output_loss": CROSS_ENTROPY}),
     "tptt": (
@@ -119,7 +130,13 @@ def test_choices_are_the_readings_of_the_algorithm():
 
 
 def test_the_tables_have_their_settled_names():
-    assert set(lra_jax.RULES) >= {"bptt", "lra_diff", "readout_only", "tptt"}
+    assert set(lra_jax.RULES) >= {
+        "bptt",
+        "lra_diff",
+        "lra_released",
+        "readout_only",
+        "tptt",
+    }
     assert set(lra_jax.TASKS) >= {
         "adding",
         "random_permutation",

@@ -1,7 +1,7 @@
 """What every learning rule promises, on every task.
 
-Nothing here knows a rule by its name: example arguments come from the factory's
-signature, so that a new row of RULES is covered unasked.
+Nothing here knows a rule by its name, but for `EXEMPT`: example arguments come from the
+factory's signature, so that a new row of RULES is covered unasked.
 """
 
 import functools
@@ -22,6 +22,15 @@ from lra_jax import RULES, TASKS
 T, B, H = 10, 4, 8
 N = 4  # members
 HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+
+# Rule and test to why the rule does not promise what the test asks.
+EXEMPT = {
+    (
+        "lra_released",
+        "test_training_lowers_the_loss_of_every_member",
+    ): "with λ > 0 and K > 1 the released code divides 0 by 0 once float32 refinements "
+    "come back to a state exactly; without Ω, see test_lra_released.py",
+}
 
 all_rules = pytest.mark.parametrize("rule", RULES)
 all_tasks = pytest.mark.parametrize("task", TASKS)
@@ -147,7 +156,9 @@ case_of = functools.cache(Case)
 
 
 @pytest.fixture
-def case(rule, task):
+def case(rule, task, request):
+    if (reason := EXEMPT.get((rule, request.function.__name__))) is not None:
+        pytest.skip(reason)
     return case_of(rule, task)
 
 
@@ -470,6 +481,12 @@ def test_a_number_must_be_a_scalar(factory, name, make):
 def test_a_count_must_be_a_positive_integer(factory, name, value):
     with pytest.raises(ValueError, match=f"^{name}: expected .*, got "):
         factory(**valid_arguments(factory) | {name: value})
+
+
+def test_exemptions_are_of_rules_and_tests_that_exist():
+    for rule, test in EXEMPT:
+        assert rule in RULES
+        assert test in globals()
 
 
 # Each rule as the special case of another.

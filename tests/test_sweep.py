@@ -12,6 +12,7 @@ from jaxpr import equations
 import lra_jax
 from lra_jax import losses, member, sweep, tiles
 from lra_jax.member import Limits, Status
+from lra_jax.rules.lra_released import evaluate_released
 
 
 def build(hyperparameters):
@@ -224,15 +225,16 @@ def test_members_of_a_seed_share_weights_data_and_validation_set():
     assert len(set(same[1][1:].tolist())) == 4  # fresh data at every step
 
 
-def test_validation_is_the_fixed_set_in_slices():
-    experiment = dataclasses.replace(EXPERIMENT, num_validation=500)
+@pytest.mark.parametrize("evaluate", [lra_jax.evaluate, evaluate_released])
+def test_validation_is_the_fixed_set_in_slices(evaluate):
+    experiment = dataclasses.replace(EXPERIMENT, num_validation=500, evaluate=evaluate)
     seed = jnp.uint32(5)
     params = lra_jax.init_params(jax.random.key(0), 6, 16, 4)
     key = jax.random.fold_in(jax.random.key(5, impl="threefry2x32"), 3)
     errors, loss = 0, 0.0
     for index, size in enumerate((200, 200, 100)):
         batch = experiment.task.sample(jax.random.fold_in(key, index), size, 10)
-        metrics = lra_jax.evaluate(params, batch)
+        metrics = evaluate(params, batch)
         errors += int(metrics.num_errors)
         loss += float(metrics.loss) * size / 500
     found = jax.jit(lambda p: member.validate(experiment, p, seed))(params)
@@ -380,3 +382,43 @@ def test_out_of_memory_halves_the_tiles_and_loses_nothing(many, monkeypatch):
     monkeypatch.setattr(sweep, "make_program", lambda *_: program._replace(chunk=never))
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         run(hp, seeds, tile_width=5)
+
+
+# Races.
+
+
+def end_of_race(race, **kwargs):
+    """Members 0 and 1 learn; 2 and 3 have no rate. A member is solved at chance."""
+    easy = dataclasses.replace(EXPERIMENT, num_validation=1, eval_every=1)
+    hp = hyperparameters([0.5, 0.5, 0.0, 0.0], [10.0] * 4, [1] * 4)
+    grid = sweep.make_grid(easy, hp, [0, 1, 0, 1])._replace(race=race)
+    start = sweep.init_sweep(grid, devices=ONE, **kwargs)
+    for state in sweep.iterate_sweep(
+        easy, grid, start, limits=Limits(40, 0), devices=ONE
+    ):
+        yield state
+
+
+@pytest.mark.parametrize("max_parallel", [4, 1])
+def test_the_first_solved_member_of_a_race_ends_the_others(max_parallel):
+    race = np.array([0, 1, 0, 1])
+    *_, last = end_of_race(race, max_parallel=max_parallel, tile_width=max_parallel)
+    status = last.members.status
+    for number in (0, 1):
+        mine = status[race == number]
+        assert (mine == Status.SOLVED).any()
+        assert np.isin(mine, [Status.SOLVED, Status.OUTRUN]).all()
+    assert (last.slots == tiles.EMPTY).all()
+    assert last.runs is None
+
+
+def test_a_race_does_not_change_what_its_winner_computes():
+    race = np.array([0, 1, 0, 1])
+    *_, alone = end_of_race(None, tile_width=4)
+    *_, raced = end_of_race(race, tile_width=4)
+    for index in np.flatnonzero(raced.members.status == Status.SOLVED):
+        assert_same_member(alone, index, raced, index)
+    steps = alone.members.step
+    for index in np.flatnonzero(raced.members.status == Status.OUTRUN):
+        winners = (race == race[index]) & (raced.members.status == Status.SOLVED)
+        assert raced.members.step[index] <= steps[winners].min()

@@ -1,4 +1,7 @@
-"""The learning rules: one factory per file, and the one table of them."""
+"""The learning rules: one factory per file, and the one table of them.
+
+`lra_released` is no rule to train with: it is what the paper's published program does.
+"""
 
 from collections.abc import Callable
 
@@ -12,7 +15,7 @@ from lra_jax.rules.tptt import tptt
 RULES: dict[str, Callable[..., types.LearningRule]] = {
     "bptt": bptt,
     "lra_diff": lra_diff,
-    "lra_released": lra_released,
+    "lra_released": lra_released,  # for the audit only
     "readout_only": readout_only,
     "tptt": tptt,
 }

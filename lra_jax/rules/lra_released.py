@@ -1,20 +1,20 @@
 """The authors' released code, as it behaves: the audit's rule. Do not train with it.
 
 The paper's experiments come with a program that departs from the paper's algorithm in
-twenty-one points. `lra_diff` is the algorithm; this file is the program, written anew
-from a description of what it computes, so that published numbers can be traced to the
-one or the other. docs/reproduction.md lists the points; those that are here are named
-where they happen, as (1), (2), ... of that list.
+twenty-one points. `lra_diff` is the algorithm. This file is the program, written anew
+from a description of what it computes, so that a published number can be traced to the
+one or to the other. docs/reproduction.md lists the points; those that show in a
+gradient are named below where they happen, as (1), (2), ... of that list.
 
-With T steps and the local losses Λₗ, l = T-1 .. 1, the program descends, for each l, the
-total derivative of Λₗ through the network's whole history:
+With T steps, the program descends for each l = T-1 .. 1 the total derivative of a local
+loss Λₗ through the network's whole history:
 
     Λ_{T-1} = φ( z_{T-1}, tanh(h_{T-1} - D_{T-1}) )
-    Λₗ      = φ( zₗ₊₁, tanh( tanh(hₗ - Dₗ) W_hh + xₗ₊₁ W_xh + b_h ) )        l < T-1
+    Λₗ      = φ( zₗ₊₁, tanh( tanh(hₗ - Dₗ) W_hh + xₗ₊₁ W_xh + b_h ) )         l < T-1
 
-φ(p, q) is the mean of ℓ(p - q) over all B·H entries. Dₗ = hₗ - h̄ₗ, what K target steps
-moved, is the only constant. In this file d_l, not an accuracy, is lost to float32 where
-the program loses it: differences are taken directly.
+φ(p, q) is the mean of ℓ(p - q) over all B·H entries, and Dₗ = hₗ - h̄ₗ, what K target
+steps have moved, the only constant. Derivatives are in closed form. Differences are
+taken as the program takes them: what float32 loses there is part of the behaviour.
 """
 
 from __future__ import annotations
@@ -36,24 +36,26 @@ from lra_jax.rules import arguments
 # together, in so many groups, which leaves little of the square of T to zeros.
 _NUM_GROUPS = 4
 
-# Squares in float32 vanish below 2.6e-23 in the program, but below 1.1e-19 here, where
-# subnormal numbers count as zero. Multiplied by this first, they vanish below the same.
+# In the program, float32 squares are 0 of numbers below 2.6e-23; on CPUs, XLA takes
+# subnormal numbers for 0, and squares are 0 below 1.1e-19. Numbers times this factor
+# have squares that are 0 below 2.6e-23 again: Ω is 0/0 for the same u.
 _SUBNORMAL = 2.0**12
 
 
 class Released(NamedTuple):
     """What the released code computes of one batch.
 
+    l is a step t; the program has no part for l = 0 (12), where all values are 0.
+
     Attributes:
-      grads: what its optimizer gets.
+      grads: what the program's optimizer gets.
       loss: `[]` E of the network.
-      target_loss: `[]` E at the end of the K target steps of h_{T-1}: what the program
-        calls its global loss (16).
-      local_loss: `[T]` Λₗ, 0 at l = 0. Below the top, Λₗ is the residual of zₗ₊₁, not of
-        zₗ (4).
-      target_step_norm: `[T]` mean over the batch of ‖Δhₜ‖ of the last target step, 0 at
-        t = 0. The program does not record it (18).
-      w_hh_grad_norm: `[T]` Frobenius norm of step l's part of the gradient, 0 at l = 0.
+      target_loss: `[]` E at the target of h_{T-1}, after K steps: what the program
+        reports as its global loss (16).
+      local_loss: `[T]` Λₗ. Below the top it is the residual of zₗ₊₁, not of zₗ (4).
+      target_step_norm: `[T]` mean over the batch of ‖Δhₜ‖, the last target step, which
+        the program does not record (18).
+      w_hh_grad_norm: `[T]` Frobenius norm of step l's part of the gradient.
       w_xh_grad_norm: `[T]` the same for W_xh.
       b_h_grad_norm: `[T]` the same for b_h.
     """
@@ -80,28 +82,33 @@ def lra_released(
     """The authors' released code as a rule, for the audit: do not train with it.
 
     It is not local, its errors shrink doubly exponentially from step to step, and with
-    λ > 0 it may give NaN in the first update; the head of this file and
-    docs/reproduction.md say why. `lra_diff` is the algorithm of the paper.
+    λ > 0 float32 may make NaN of the first update; docs/reproduction.md says why.
+    `lra_diff` is the algorithm of the paper.
 
-    Both E and the local losses carry 1/B here (3): **gamma is B times `lra_diff`'s**. The
-    cost grows with T², as every step sends an error through all of the past.
+    E and the local losses carry 1/B here (3): **gamma is B times that of `lra_diff`**.
+    An update costs time in T² and memory in T²BH, as every step's error goes through
+    all of the past.
 
     Args:
       gamma: γ of the program, size of a target's step.
       num_refinements: K ≥ 1, steps per target.
-      lambda_: λ, weight of Ω in targets, W_xh and W_hy. A plain Python 0 leaves Ω out of
-        the compiled program; a traced 0 gives the same numbers. With Ω, B ≤ H.
+      lambda_: λ, weight of Ω in targets, W_xh and W_hy. A plain Python 0 leaves Ω out
+        of the compiled program; a traced 0 gives the same numbers. Ω needs B ≤ H (6).
       c: bound of norms, one for Δh and weights (20); 0 is none.
       local_loss: ℓ(e) = e² or log(1 + e²).
-      output_loss: E. The program knows cross entropy only, which is NaN here as soon as
-        a probability is too small for the number type.
+      output_loss: E. The program has cross entropy only, and its gradient is NaN as
+        soon as a probability is too small for the number type.
 
     Returns:
-      A rule without state. `RuleInfo.loss` is E before the update, as for all rules; for
-      the rest see `Released`, of which it is a part.
+      A rule without state. `RuleInfo.loss` is E before the update, as for every
+      rule; `Released` says what the others are.
 
     Raises:
-      ValueError: an unknown choice, K below 1, or a number that is not a scalar.
+      ValueError: an unknown choice, K below 1, or a number that is not a scalar. From
+        `grads`: B > H with Ω.
+
+    Note: the program ends when Λ_{T-1} is NaN, and goes on with NaN in the steps below
+    (21); here a run ends at the first weight that is no number.
     """
     arguments.check_choices(lra_released, locals())
     arguments.check_scalars(gamma=gamma, lambda_=lambda_, c=c)
@@ -231,7 +238,7 @@ def released_gradients(
         local = residuals.loss
 
     def per_step(values: jax.Array) -> jax.Array:
-        values = values.reshape(-1)[:seq_len]
+        values = values.reshape(-1)
         return jnp.pad(values, (seq_len - values.size, 0))
 
     # One norm for each l; b_h is summed as it is (11).
@@ -299,9 +306,10 @@ class _Numbers(NamedTuple):
     loss: _LocalLoss
 
     def add_omega(self, grad: jax.Array, omega: jax.Array) -> jax.Array:
-        """`grad + λ omega`; at λ = 0 `grad`, whatever omega is."""
-        weight = self.lambda_
-        return jnp.where(weight == 0, grad, grad + weight * omega)
+        """`grad + λ omega`; at λ = 0 `grad`, even where omega is NaN."""
+        if self.lambda_ is None:
+            return grad
+        return jnp.where(self.lambda_ == 0, grad, grad + self.lambda_ * omega)
 
     def bound(self, grad: jax.Array) -> jax.Array:
         """One norm over the whole array, the batch included."""
@@ -327,9 +335,9 @@ class _Omega(NamedTuple):
 def _omega(u: jax.Array, product: jax.Array, h: jax.Array) -> _Omega:
     """Ω = (n / ‖u‖ - 1)²,  n = ‖diag(m) u Wᵀ‖,  m_b = σ'(h[b, b]).
 
-    The norms are over the whole batch, and u is a constant (10). The diagonal (6) of the
-    state `[B, H]` is taken for that of its derivative: one unit of each sample scales
-    all units of that sample. u = 0 gives 0/0 (17).
+    The norms are over the whole batch, and u is a constant (10). m is what a diagonal
+    makes of a state `[B, H]` (6): one unit of each sample, the b-th, scales all units
+    of that sample. u = 0 is 0/0 (17).
 
     Args:
       u: `[B, .]`.
@@ -342,7 +350,7 @@ def _omega(u: jax.Array, product: jax.Array, h: jax.Array) -> _Omega:
     n, size = _norm(v), _norm(u)
     to_v = 2 * (n / size - 1) / size * jnp.where(n == 0, 0, v / n)
     to_m = jnp.sum(to_v * product, axis=1, keepdims=True)
-    diagonal = jnp.eye(*h.shape, dtype=bool)
+    diagonal = jnp.eye(h.shape[0], h.shape[1], dtype=bool)
     return _Omega(m * to_v, jnp.where(diagonal, -2 * z * m * to_m, 0))
 
 
@@ -472,8 +480,8 @@ def _top_residual(
 ) -> _Residual:
     """Λ_{T-1} = φ( z, tanh(h - D) ).
 
-    The target moves with h (1): ∂Λ/∂h = ℓ'(e) (σ'(h) - σ'(ĥ)) / BH. The first order in D
-    cancels, and the error below is quadratic in the one above.
+    The target moves with h (1): ∂Λ/∂h = ℓ'(e) ⊙ (σ'(h) - σ'(h - D)) / BH. The first
+    order in D cancels; the error below is quadratic in the one above.
     """
     z_hat = jnp.tanh(h - d)
     e = z - z_hat
@@ -534,8 +542,8 @@ def _target_below(
         k ≥ 2:  Δ = ∂φ(zₗ, p)/∂h̄,       u = ∂φ(zₗ, p)/∂p,
                 p = tanh( tanh(h̄) W_hh + xₗ W_xh + b_h )
 
-    From the second step on, h̄ is pulled back to where it came from (5), and float32
-    reaches it: then u = 0. u lives in another space than for k = 1 (7).
+    From the second step on, h̄ is pulled back to where it came from (5). Float32 gets
+    there, u is 0, and Ω is 0/0 (17). u is in other spaces than at the top (7).
     """
 
     def move(
@@ -674,14 +682,14 @@ def _chains(
     """The gradients of Λₗ for l in `chains`, without p's own share.
 
     The errors ∂Λₗ/∂hⱼ of all l go back through time together: from hₗ₊₁, which has aₗ,
-    and hₗ, which has gₗ, down to j = 0. Nothing of the weights is formed on the way: each
-    Λₗ's gradient is one product over j and the batch, and z is the same for all l.
+    and hₗ, which has gₗ, down to j = 0. Gradients of the weights are formed after: one
+    product over all j and samples, as zⱼ is the same for all l.
     """
     seq_len, batch_size, hidden_size = z.shape
     top = min(chains.stop, seq_len - 1)
     at = jnp.arange(chains.start, chains.stop)
-    # Step j takes up gⱼ of chain j, and has aⱼ₋₁ of chain j - 1. With Ω, W_xh has errors
-    # of its own beside them.
+    # At step j, chain j has gⱼ, and chain j - 1 has aⱼ₋₁. With Ω, W_xh has errors of
+    # its own beside those of W_hh.
     start, lead = residuals.g[:, :, None], residuals.a[:, :, None]
     if residuals.omega is not None:
         own = numbers.add_omega(residuals.g, residuals.omega)

@@ -1,0 +1,124 @@
+"""The paper's figures, and ours of its tables, drawn from the CSVs in `results/`."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import gradient_flow_figures
+from experiments.figures import COLORS, DASHES, STYLE, save
+from experiments.results import Row
+from experiments.tables import TITLES
+
+
+def draw(name: str, folder: pathlib.Path) -> list[str]:
+    """Draws what there is for an artefact, each as PNG and SVG.
+
+    Args:
+      name: of the artefact.
+      folder: has its CSV.
+
+    Returns:
+      File names of the PNGs.
+    """
+    rows = results.read_rows(folder / f"{name}.csv")
+    if name in ("figure2", "figure3", "figure4"):
+        return gradient_flow_figures.draw(
+            folder, rows, prefix=name, title="random permutation, T = 10"
+        )
+    figures = {"table5": reach, "figure5": strength}
+    if name not in figures:
+        return []
+    with mpl.rc_context(STYLE):
+        save(figures[name](rows), folder / f"{name}.png")
+    return [f"{name}.png"]
+
+
+def _panels(rows: Sequence[Row], height: float) -> list[tuple[str, Axes, list[Row]]]:
+    """A panel for each task, side by side."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure = Figure(figsize=(3.4 * len(tasks), height), layout="constrained")
+    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
+    return [
+        (task, ax, [row for row in rows if row["task"] == task])
+        for task, ax in zip(tasks, axes, strict=True)
+    ]
+
+
+def reach(rows: Sequence[Row]) -> Figure:
+    """Table V as curves: the fraction of seeds that solve T, for each method."""
+    panels = _panels(rows, 4.2)
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for task, ax, mine in panels:
+        for index, method in enumerate(methods):
+            points = [
+                (row["seq_len"], row["solved"] / row["seeds"])
+                for row in mine
+                if row["method"] == method
+            ]
+            ax.plot(
+                *zip(*points, strict=True),
+                color=COLORS[index % len(COLORS)],
+                linestyle=DASHES[(index // len(COLORS)) % len(DASHES)],
+                marker="osD^vP*Xhd"[index % 10],
+                markersize=4,
+                label=method,
+            )
+            printed = [r["published_reach"] for r in mine if r["method"] == method]
+            if printed and printed[0]:
+                ax.axvline(
+                    printed[0],
+                    color=COLORS[index % len(COLORS)],
+                    linewidth=0.8,
+                    linestyle=":",
+                )
+        ax.set_xscale("log")
+        ticks = sorted({row["seq_len"] for row in rows})
+        ax.set_xticks([t for t in ticks if t in (10, 20, 40, 80, 150, 300)])
+        ax.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        ax.set_ylim(-0.04, 1.04)
+        ax.set_title(TITLES[task])
+        ax.set_xlabel("T (dotted: published reach)")
+    first = panels[0][1]
+    first.set_ylabel("fraction of seeds that solve T")
+    figure = first.figure
+    assert isinstance(figure, Figure)
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def strength(rows: Sequence[Row]) -> Figure:
+    """Figure 5: accuracy against λ, the best γ of each seed."""
+    best = [row for row in rows if row["gamma"] is None]
+    panels = _panels(best, 3.2)
+    rules = list(dict.fromkeys(row["rule"] for row in best))
+    for task, ax, mine in panels:
+        for index, rule in enumerate(rules):
+            points = [row for row in mine if row["rule"] == rule]
+            places = range(len(points))
+            ax.errorbar(
+                places,
+                [100 * row["accuracy"] for row in points],
+                yerr=[100 * (row["interval_95"] or 0) for row in points],
+                color=COLORS[index],
+                linestyle=DASHES[index],
+                marker="os"[index % 2],
+                markersize=4,
+                capsize=2,
+                label=rule,
+            )
+            ax.set_xticks(places, [f"{row['lambda']:g}" for row in points])
+        ax.set_title(f"{TITLES[task]}, T = {mine[0]['seq_len']}")
+        ax.set_xlabel("λ")
+    panels[0][1].set_ylabel("best accuracy, %")
+    panels[0][1].legend(frameon=False)
+    figure = panels[0][1].figure
+    assert isinstance(figure, Figure)
+    return figure

@@ -1,0 +1,217 @@
+"""The numbers of README.md and docs/ are those of results/, and how they get there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import config, pages, wall_time
+
+ROOT = Path(pages.__file__).parent.parent
+RESULTS = ROOT / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+all_pages = pytest.mark.parametrize(
+    "path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+
+
+@all_pages
+def test_a_page_agrees_with_the_results(path):
+    text = path.read_text("utf8")
+    places = pages.places(text, RESULTS)
+    stale = [place for place in places if place.old != place.new]
+    assert not stale, f"to mend it: {pages.COMMAND}"
+    assert pages.fill(text, RESULTS) == text
+
+
+@all_pages
+def test_results_that_a_page_mentions_are_there(path):
+    pattern = r"(?<![\w/.-])results/(?:[a-z0-9_-]+/)*[\w-]+\.\w+"
+    for name in re.findall(pattern, path.read_text("utf8")):
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_wall_times_are_those_of_the_benchmarks_rates():
+    document = json.loads((RESULTS / "benchmark.json").read_text("utf8"))
+    found = wall_time.describe(
+        config.load(ROOT / "configs/paper_temporal_order.toml"), document
+    )
+    assert found == json.loads((RESULTS / "wall_time.json").read_text("utf8"))
+    assert wall_time.table(found) == (RESULTS / "wall_time.md").read_text("utf8")
+
+
+NUMBERS = {
+    "rate": 1329.8186,
+    "share": 0.4651,
+    "count": 135,
+    "bad": float("nan"),
+    "ok": True,
+    "rows": [
+        {"name": "engine", "rate": 7.5},
+        {"name": "engine, λ = 0.1: a/b", "rate": 2},
+        {"rate": 3},
+    ],
+    "by_c": {"0.1": {"c1/c0": 5}},
+}
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    (folder / "standard").mkdir(parents=True)
+    (folder / "numbers.json").write_text(json.dumps(NUMBERS))
+    (folder / "standard" / "numbers.json").write_text('{"accuracy": 0.8}')
+    (folder / "standard" / "table.md").write_text("| a | b |\n| - | - |\n| 1 | 2 |\n")
+    (folder / "broken.json").write_text("{")
+    (folder / "marked.md").write_text("a\n<!-- end -->\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("numbers:count", "135"),
+        ("numbers:rate:,.0f", "1,330"),
+        ("numbers:rate/1e3:.2f", "1.33"),
+        ("numbers:share:.0%", "47 %"),
+        ("numbers:share:6.2f", "  0.47"),
+        ("standard/numbers:accuracy:.2f", "0.80"),
+        ("numbers:rows[engine].rate", "7.5"),
+        ("numbers:rows[engine, λ = 0.1: a/b].rate", "2"),
+        ("numbers:rows[2].rate", "3"),
+        ("numbers:rows.2.rate", "3"),
+        ("numbers:by_c[0.1][c1/c0]", "5"),
+    ],
+)
+def test_a_number(results, key, expected):
+    page = f"a <!-- = {key} -->old<!-- / --> b <!-- = {key} --><!-- / -->\n"
+    filled = f"a <!-- = {key} -->{expected}<!-- / --> b <!-- = {key} -->{expected}<!-- / -->\n"
+    assert pages.fill(page, results) == filled
+    assert pages.fill(filled, results) == filled
+
+
+BLOCK = "<!-- begin results/standard/table.md -->\n"
+TABLE = "| a | b |\n| - | - |\n| 1 | 2 |\n"
+
+
+@pytest.mark.parametrize("old", ["", "\n", "one\n\ntwo\n", TABLE])
+def test_a_block(results, old):
+    page = f"x\n{BLOCK}{old}<!-- end -->\ny\n\n{BLOCK}{old}<!-- end -->"
+    filled = f"x\n{BLOCK}{TABLE}<!-- end -->\ny\n\n{BLOCK}{TABLE}<!-- end -->"
+    assert pages.fill(page, results) == filled
+    assert pages.fill(filled, results) == filled
+    assert [place.line for place in pages.places(filled, results)] == [2, 9]
+
+
+@pytest.mark.parametrize("page", ["", "a\n", "a <!-- a comment --> b\n\n\n", "a\n\tb"])
+def test_what_is_not_marked_stays(results, page):
+    assert pages.fill(page, results) == page
+
+
+def number(key, before="a "):
+    return f"{before}<!-- = {key} -->1<!-- / -->\n"
+
+
+def block(name):
+    return f"<!-- begin results/{name} -->\n<!-- end -->\n"
+
+
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        (number("number:count"), r"1: results/number\.json: No such .*'numbers\.json'"),
+        (number("broken:count"), r"1: results/broken\.json: Expecting"),
+        (number("numbers:cuont"), r"1: numbers:cuont: no 'cuont'.* 'count'"),
+        (number("numbers:rows[engin].rate"), "no 'engin'.* mean 'engine'"),
+        (number("numbers:rows[3].rate"), "no '3' there"),
+        (number("numbers:count.x"), "nothing has a name where 'x'"),
+        (number("numbers:rows"), "expected a number, got"),
+        (number("numbers:rows[0].name"), 'expected a number, got "engine"'),
+        (number("numbers:ok"), "expected a number, got true"),
+        (number("numbers:bad"), "is nan"),
+        (number("numbers:rate:.0q"), "1: numbers:rate:.0q: .*'q'"),
+        (number("numbers:rate/0"), "division by zero"),
+        (number("numbers:rate/k"), "could not convert"),
+        (number("numbers"), r"expected FILE:PATH\["),
+        (number("numbers:rows[0"), r"expected FILE:PATH\["),
+        (number("numbers:rate|.2f"), r"without \|"),
+        (number("numbers:count", ""), "cannot begin a line"),
+        (number("numbers:count", "a\n  "), "2: .*cannot begin a line"),
+        (number("numbers:count", "> - "), "cannot begin a line"),
+        ("a <!-- = numbers:count -->1\n", "1: <!-- =: expected"),
+        ("a <!-- = numbers:count -->1\n<!-- / -->", "1: <!-- =: .*\n2: <!-- / -->: "),
+        ("a <!-- = numbers:count", "1: <!-- =: expected"),
+        ("a <!-- = a -->1 " + number("numbers:count"), "1: <!-- =: expected"),
+        ("a <!--= numbers:count-->1<!--/-->\n", "1: <!--=: expected"),
+        (block("standard/tabel.md"), r"1: results/standard/tabel\.md: .*/table\.md'"),
+        (block("standard"), "1: results/standard: Is a directory"),
+        (block("marked.md"), r"1: results/marked\.md: has markers itself"),
+        (block("my table.md"), "1: <!-- begin: expected"),
+        ("a " + BLOCK + "<!-- end -->\n", "1: <!-- begin: expected"),
+        (BLOCK + "a\n", "1: <!-- begin: expected"),
+        (BLOCK + "a <!-- end -->\n", "1: <!-- begin: .*\n2: <!-- end"),
+        ("\n<!-- end -->\n", "2: <!-- end: expected"),
+        (BLOCK + BLOCK + "<!-- end -->\n", "^1: <!-- begin: [^\n]*$"),
+        (BLOCK + BLOCK + 2 * "<!-- end -->\n", "^1: <!-- begin: .*\n4: <!-- end"),
+        (BLOCK + number("numbers:count") + "<!-- end -->", "2: <!-- =: .*\n2: <!-- /"),
+        (number("a:b") + number("c:d"), "1: results/a.*\n2: results/c"),
+    ],
+)
+def test_what_is_wrong_is_said(results, page, says):
+    with pytest.raises(pages.PageError, match=says):
+        pages.fill(page, results)
+
+
+def command(folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.pages", *arguments],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_command(results):
+    root = results.parent
+    readme, page = root / "README.md", root / "docs" / "a.md"
+    page.parent.mkdir()
+    readme.write_text("α\n" + number("numbers:rate:,.0f"), "utf8")
+    page.write_text(BLOCK + "<!-- end -->\n")
+
+    stale = command(root, "--check")
+    assert (stale.returncode, stale.stderr) == (1, "")
+    assert stale.stdout.splitlines() == [
+        "README.md:2: numbers:rate:,.0f: 1 is 1,330",
+        "docs/a.md:1: standard/table.md: is another text",
+        "Not what results/ says. To write them anew:",
+        f"  {pages.COMMAND}",
+    ]
+    assert page.read_text() == BLOCK + "<!-- end -->\n"
+
+    assert command(root).returncode == 0
+    assert "α\na <!-- = numbers:rate:,.0f -->1,330<!-- / -->" in readme.read_text(
+        "utf8"
+    )
+    assert page.read_text() == BLOCK + TABLE + "<!-- end -->\n"
+
+    agrees = command(root, "--check")
+    assert agrees.returncode == 0
+    assert agrees.stdout == "The pages agree with results/.\n"
+
+    readme.write_text(number("numbers:rate"))
+    page.write_text(number("numbers:no") + "\n<!-- end -->\n")
+    wrong = command(root)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("experiments.pages: docs/a.md:1: numbers:no: ")
+    assert "\n  docs/a.md:3: <!-- end: expected" in wrong.stderr
+    assert readme.read_text() == number("numbers:rate")
+
+    readme.unlink()
+    assert "README.md: No such file" in command(root).stderr
+    assert command(root, "--chekc").returncode == 2

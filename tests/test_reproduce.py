@@ -1,0 +1,280 @@
+"""The reproduction of the paper: its protocol, its cells, and a small run of it all."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import protocol, published, reproduce, results, tables
+from experiments.results import Cell
+
+BUDGETS = list(protocol.BUDGETS.values())
+
+
+def row(seed, accuracy, status="exhausted", step=100, **values):
+    return {
+        "seed": seed,
+        "best_accuracy": accuracy,
+        "status": status,
+        "step": step,
+        "seq_len": 10,
+        "num_refinements": 10,
+        **values,
+    }
+
+
+# The published numbers.
+
+
+def test_the_published_tables_are_whole_and_agree_where_the_paper_repeats_itself():
+    cells = {
+        (task, k, t)
+        for task in protocol.TASKS
+        for k in published.NUM_REFINEMENTS
+        for t in published.SEQ_LEN
+    }
+    every = [published.TABLE1, *published.TABLE2.values(), *published.TABLE3.values()]
+    for table in every:
+        assert set(table) == cells
+        assert all(0.5 < value <= 1 for value in table.values())
+    assert published.TABLE1[protocol.ORDER, 10, 30] == 0.8402
+    assert published.TABLE2["log_penalty"][protocol.ORDER, 20, 30] == 0.7966
+    assert published.TABLE3["none"][protocol.ORDER_3BIT, 30, 30] == 0.6688
+    assert published.TABLE5[protocol.PERMUTATION]["lra_diff"] is None
+
+
+# The protocol.
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=lambda b: b.name)
+def test_every_row_is_a_valid_config(budget):
+    for task in budget.tasks:
+        for name in protocol.ROWS:
+            config = protocol.table_config(name, task, budget, [0, 1])
+            assert config.race
+            assert {member["seq_len"] for member in config.members()} == set(
+                budget.seq_len
+            )
+        for name in protocol.REACH_ROWS:
+            config = protocol.reach_config(name, task, 20, budget, [3])
+            assert {member["seed"] for member in config.members()} == {3}
+        for rule in ("lra_diff", "lra_released"):
+            config = protocol.figure5_config(rule, task, budget, [0])
+            strengths = {member["lambda"] for member in config.members()}
+            assert strengths == {0, *budget.lambda_}
+    assert not protocol.table4_config(budget, [0]).race
+
+
+def test_the_full_budget_is_the_papers_protocol():
+    """Sizes of section V: 15 settings for each cell of Tables I to III, 720 of IV."""
+    full, seed = protocol.FULL, [0]
+    members = list(
+        protocol.table_config("lra_diff", protocol.ORDER, full, seed).members()
+    )
+    assert len(members) == 15 * 3 * 3
+    assert {m["lr"] for m in members} == {0.1, 0.01, 0.001}
+    assert {m["gamma"] for m in members} == {10, 1, 0.1, 0.01, 0.001}
+    assert len(list(protocol.table4_config(full, seed).members())) == 720
+    config = protocol.reach_config(
+        "lra_diff_regularised", protocol.ORDER, 10, full, seed
+    )
+    assert config.max_steps == 100_000
+    assert full.reach_seq_len[:3] == (10, 20, 30)
+
+
+def test_methods_of_table_5_have_equal_tuning_budgets_at_standard():
+    counts = {
+        name: len(
+            list(
+                protocol.reach_config(
+                    name, protocol.ORDER, 10, protocol.STANDARD, [0]
+                ).members()
+            )
+        )
+        for name in protocol.REACH_ROWS
+    }
+    assert set(counts.values()) == {4}
+
+
+# Cells.
+
+
+def test_a_cell_is_the_best_of_the_grid_for_each_seed():
+    rows = [
+        row(0, 0.9),
+        row(0, 0.8),
+        row(1, 0.5),
+        row(1, 1.0, "solved", 300),
+        row(1, 1.0, "solved", 200),
+        row(2, None, "outrun", 0),
+        row(2, 1.0, "solved", 100),
+    ]
+    cell = results.cell(rows)
+    assert cell.accuracy == pytest.approx((0.9 + 1 + 1) / 3)
+    spread = np.std([0.9, 1, 1], ddof=1) / math.sqrt(3)
+    assert cell.interval == pytest.approx(4.303 * spread)
+    assert (cell.solved, cell.num_seeds, cell.updates) == (2, 3, 150)
+
+
+@pytest.mark.parametrize(
+    ("printed", "accuracy", "interval", "solved", "verdict"),
+    [
+        (1.0, 1.0, 0.0, 5, "agrees"),
+        (1.0, 0.9999, 0.0, 4, "lower"),
+        (0.84, 1.0, 0.0, 5, "higher"),
+        (0.84, 0.845, 0.001, 0, "agrees"),  # within a point
+        (0.84, 0.90, 0.07, 0, "agrees"),  # within the interval
+        (0.84, 0.90, 0.02, 1, "higher"),
+        (0.84, 0.60, 0.02, 0, "lower"),
+    ],
+)
+def test_verdicts(printed, accuracy, interval, solved, verdict):
+    cell = Cell(accuracy, interval, solved, 5, 1, None)
+    assert results.verdict(printed, cell) == verdict
+
+
+def test_results_are_read_back_as_they_were(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("member,rule,lr,flag,gamma,best\n0,bptt,0.1,True,,1.0\n")
+    assert results.read_rows(path) == [
+        {"member": 0, "rule": "bptt", "lr": 0.1, "flag": True, "gamma": None, "best": 1}
+    ]
+
+
+# Tables.
+
+
+def test_a_line_is_compared_with_the_same_k_and_length():
+    rows = [
+        row(seed, accuracy, seq_len=t, num_refinements=k)
+        for seed in (0, 1)
+        for t, accuracy in ((20, 0.99), (30, 0.7))
+        for k in (1, 20)
+    ]
+    one, twenty = tables.lines("r", "x", protocol.ORDER, rows, 50, published.TABLE1)
+    assert (one.num_refinements, one.printed[30]) == (1, 0.8402)  # K = 10's
+    assert (twenty.num_refinements, twenty.printed[30]) == (20, 0.8401)
+    text = tables.paper_table([one, twenty])
+    assert "| x | 20 | 50 | 99.81 | 99.00 ± 0.00 (0/2) | agrees |" in text
+    cells = tables.paper_rows([one, twenty])
+    assert cells[-1]["name"] == "r temporal_order K20 T30"
+    assert [cell["verdict"] for cell in cells] == ["agrees", "lower"] * 2
+
+
+class Scripted:
+    """Stands for a Runner: seed s solves lengths up to `reach[s]`."""
+
+    def __init__(self, reach):
+        self.reach = reach
+        self.asked = []
+
+    def rows(self, config):
+        (t,) = {member["seq_len"] for member in config.members()}
+        self.asked.append((t, config.seeds))
+        return [
+            row(s, 1.0, "solved", seq_len=t)
+            if self.reach[s] >= t
+            else row(s, 0.5, seq_len=t)
+            for s in config.seeds
+        ]
+
+
+def test_reach_goes_on_until_no_seed_solves():
+    runner = Scripted([30, 10, 20])
+    budget = protocol.STANDARD
+    found = reproduce.reach(runner, "bptt", protocol.ORDER, budget, [0, 1, 2])
+    assert runner.asked == [
+        (10, (0, 1, 2)),
+        (20, (0, 1, 2)),
+        (30, (0, 2)),
+        (40, (0,)),
+    ]
+    reach = tables.make_reach("bptt", "BPTT", protocol.ORDER, found, 3, 100)
+    assert reach.longest == [10, 20, 30]
+    assert (reach.printed, reach.verdict) == (120, "lower")
+    text = tables.reach_table([reach], budget)
+    assert "| BPTT | 120 | 20 (10 to 30) | lower | 1 | 3/3 | 2/3 | 1/3 | 0/3 |" in text
+
+
+def test_a_reach_of_nothing_agrees_with_a_dash():
+    found = reproduce.reach(
+        Scripted([0, 0]), "lra_diff", protocol.PERMUTATION, protocol.STANDARD, [0, 1]
+    )
+    reach = tables.make_reach("lra_diff", "x", protocol.PERMUTATION, found, 2, 100)
+    assert reach.longest == [0, 0]
+    assert reach.verdict == "agrees"
+    assert "| x | – | – (– to –) | agrees |" in tables.reach_table(
+        [reach], protocol.STANDARD
+    )
+
+
+def test_names_of_artefacts():
+    assert reproduce._names(["table4", "table1"]) == ["table1", "table4"]
+    assert reproduce._names(["all"]) == list(reproduce.ARTEFACTS)
+    with pytest.raises(ValueError, match="did you mean 'table1'"):
+        reproduce._names(["tabel1"])
+    with pytest.raises(ValueError, match="expected one of"):
+        reproduce._names([])
+
+
+# A small run of everything.
+
+
+def command(*words):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.reproduce", *words],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_wrong_name_is_one_message():
+    code, _, message = command("tabel1")
+    assert code == 2
+    assert message.count("\n") == 1
+    assert "did you mean 'table1'" in message
+
+
+@pytest.mark.slow
+def test_the_smoke_budget_of_everything_makes_sense(tmp_path):
+    places = ("--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "results"))
+    code, output, message = command("all", "--budget", "smoke", "--seeds", "2", *places)
+    assert code == 0, message
+    folder = tmp_path / "results" / "smoke"
+    for name in reproduce.ARTEFACTS:
+        assert (folder / f"{name}.md").read_text() in output or name in output
+        with (folder / f"{name}.csv").open() as file:
+            assert list(csv.DictReader(file))
+    table1 = results.read_rows(folder / "table1.csv")
+    of = {(r["row"], r["num_refinements"]): r for r in table1}
+    labels = {name: r.label for name, r in protocol.ROWS.items()}
+    # T = 10 is so easy that the readout alone is near, and the exact gradient solves.
+    assert of[labels["bptt"], None]["accuracy"] > 0.95
+    assert of[labels["readout_only"], None]["accuracy"] > 0.8
+    assert of[labels["lra_diff_wide"], 1]["accuracy"] > 0.95
+    assert all(0.25 <= r["accuracy"] <= 1 for r in table1)
+    reached = results.read_rows(folder / "table5.csv")
+    assert {r["method"] for r in reached} == {
+        r.label for r in protocol.REACH_ROWS.values()
+    }
+    solved = {r["method"]: r["solved"] for r in reached if r["seq_len"] == 10}
+    assert solved["BPTT"] == 2
+    flow = {r["setting"]: r for r in results.read_rows(folder / "figure2_summary.csv")}
+    assert flow["BPTT"]["w_hh_sum_cosine_init"] == pytest.approx(1)
+    assert flow["lra_diff"]["decades_init"] < flow["lra_released"]["decades_init"]
+    assert (folder / "table5.png").stat().st_size > 10_000
+    configs = sorted((folder / "configs").glob("*.toml"))
+    assert len(configs) > 20
+    # A second time nothing is trained, and the pages are the same.
+    before = (folder / "table1.md").read_text()
+    code, _, _ = command("table1", "--budget", "smoke", "--seeds", "2", *places)
+    assert code == 0
+    assert (folder / "table1.md").read_text() == before
+    runs = results.read_rows(folder / "table1_runs.csv")
+    manifest = tmp_path / "runs/smoke" / runs[0]["run"] / "manifest.json"
+    assert json.loads(manifest.read_text())["finished"]
