@@ -10,7 +10,7 @@ import matplotlib.ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import gradient_flow_figures
+from experiments import gradient_flow_figures, results
 from experiments.figures import COLORS, DASHES, STYLE, save
 from experiments.results import Row
 from experiments.tables import TITLES

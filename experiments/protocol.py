@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from keyword import iskeyword
 from typing import Any
 
 from experiments import config as config_lib
@@ -409,10 +410,19 @@ def table_config(name: str, task: str, budget: Budget, seeds: Sequence[int]) -> 
     )
 
 
+def first_setting(name: str, budget: Budget) -> Setting:
+    """A row of Tables I to III with the first value of each of its axes."""
+    row = ROWS[name]
+    values = {key: axis[0] for key, axis in row.axes(budget).items()}
+    lr = values.pop("lr")
+    options = {key + "_" * iskeyword(key): value for key, value in values.items()}
+    return Setting(name, row.rule, options, lr)
+
+
 def table4_config(budget: Budget, seeds: Sequence[int]) -> Config:
     """The search over c0 and c1 of Table IV, on temporal order."""
     row = ROWS["lra_diff"]
-    searched = {
+    searched: Axes = {
         "gamma": [*budget.table4_gamma],
         "num_refinements": [*budget.table4_num_refinements],
         "c0": [*budget.bounds],

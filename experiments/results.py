@@ -6,7 +6,7 @@ import csv
 import json
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import report
@@ -24,7 +24,7 @@ def is_finished(folder: pathlib.Path, config: Config) -> bool:
     return manifest["finished"] and manifest["config_digest"] == config.digest()
 
 
-def write_rows(path: pathlib.Path, rows: Sequence[Row]) -> None:
+def write_rows(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a CSV, numbers with six digits and None as nothing."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

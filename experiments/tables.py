@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import published, results
-from experiments.protocol import ORDER, ORDER_3BIT, PERMUTATION, Budget
+from experiments.protocol import ORDER, ORDER_3BIT, PERMUTATION, ROWS, Budget
 from experiments.report import percent
 from experiments.results import Cell, Row
 
@@ -182,6 +182,30 @@ def paper_rows(found: Sequence[Line]) -> list[dict[str, Any]]:
         for line in found
         for t, cell in line.cells.items()
     ]
+
+
+def label_swap_table(swaps: Mapping[tuple[str, str], Row]) -> str:
+    """The label swap of each row and task: ∇W_hh / ∇W_xh."""
+    names, tasks = (list(dict.fromkeys(column)) for column in zip(*swaps, strict=True))
+    first = next(iter(swaps.values()))
+
+    def text(row: Row) -> str:
+        if row["w_xh"] is None:
+            return "none"
+        return " / ".join(
+            "none"
+            if row[matrix] is None
+            else f"{row[matrix]:.2f} ± {row[f'{matrix}_interval'] or 0:.2f}"
+            for matrix in ("w_hh", "w_xh")
+        )
+
+    body = [
+        [ROWS[name].label, *(text(swaps[name, task]) for task in tasks)]
+        for name in names
+    ]
+    header = ["row", *(TITLES[task] for task in tasks)]
+    title = f"**Label swap** of ∇W_hh / ∇W_xh, T = {first['seq_len']}"
+    return f"\n{title}\n\n{markdown_table(header, body)}"
 
 
 class Reach(NamedTuple):

@@ -393,10 +393,7 @@ def end_of_race(race, **kwargs):
     hp = hyperparameters([0.5, 0.5, 0.0, 0.0], [10.0] * 4, [1] * 4)
     grid = sweep.make_grid(easy, hp, [0, 1, 0, 1])._replace(race=race)
     start = sweep.init_sweep(grid, devices=ONE, **kwargs)
-    for state in sweep.iterate_sweep(
-        easy, grid, start, limits=Limits(40, 0), devices=ONE
-    ):
-        yield state
+    yield from sweep.iterate_sweep(easy, grid, start, limits=Limits(40, 0), devices=ONE)
 
 
 @pytest.mark.parametrize("max_parallel", [4, 1])
