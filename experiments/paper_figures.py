@@ -10,7 +10,7 @@ import matplotlib.ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import gradient_flow_figures, results
+from experiments import gradient_flow_figures, published, results
 from experiments.figures import COLORS, DASHES, STYLE, save
 from experiments.results import Row
 from experiments.tables import TITLES
@@ -31,7 +31,7 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
         return gradient_flow_figures.draw(
             folder, rows, prefix=name, title="random permutation, T = 10"
         )
-    figures = {"table5": reach, "figure5": strength}
+    figures = {"table5": reach, "figure5": strength, "released": released}
     if name not in figures:
         return []
     with mpl.rc_context(STYLE):
@@ -121,4 +121,41 @@ def strength(rows: Sequence[Row]) -> Figure:
     panels[0][1].legend(frameon=False)
     figure = panels[0][1].figure
     assert isinstance(figure, Figure)
+    return figure
+
+
+def released(rows: Sequence[Row]) -> Figure:
+    """Training curves of `lra_released`, and peak and end of the authors' own run."""
+    panels = list(dict.fromkeys((row["task"], row["seq_len"]) for row in rows))
+    figure = Figure(figsize=(3.4 * len(panels), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for (task, seq_len), ax in zip(panels, axes, strict=True):
+        mine = [r for r in rows if (r["task"], r["seq_len"]) == (task, seq_len)]
+        for index, seed in enumerate(dict.fromkeys(row["seed"] for row in mine)):
+            points = [
+                (r["step"], 100 * r["accuracy"]) for r in mine if r["seed"] == seed
+            ]
+            ax.plot(
+                *zip(*points, strict=True),
+                color=COLORS[0],
+                alpha=0.6,
+                linewidth=1,
+                label="lra_released, a line per seed" if index == 0 else None,
+            )
+        printed = published.RELEASED_CURVES[task, seq_len]
+        last = max(row["step"] for row in mine)
+        marks = [(printed.peak_step, printed.peak), (printed.last_step, printed.last)]
+        marks = [mark for mark in marks if mark[0] <= last]
+        ax.plot(
+            [step for step, _ in marks],
+            [100 * value for _, value in marks],
+            "D",
+            color=COLORS[1],
+            label="authors' code: peak, end",
+        )
+        ax.set_ylim(0, 103)
+        ax.set_title(f"{TITLES[task]}, T = {seq_len}")
+        ax.set_xlabel("updates")
+    axes[0].set_ylabel("validation accuracy, %")
+    axes[0].legend(frameon=False, loc="lower right")
     return figure

@@ -37,6 +37,7 @@ class Budget:
       max_steps: most updates in tables and figures.
       reach_steps: most updates at each length of Table V.
       control_steps: most updates of `readout_only`, which is cheap, in the tables.
+      curve_steps: updates of the curves of `lra_released`.
       lr: α of the paper's grid.
       gamma: γ of the paper's grid.
       released_gamma: the same for `lra_released`.
@@ -68,6 +69,7 @@ class Budget:
     max_steps: int
     reach_steps: int
     control_steps: int
+    curve_steps: int
     lr: tuple[float, ...]
     gamma: tuple[float, ...]
     released_gamma: tuple[float, ...]
@@ -100,6 +102,7 @@ FULL = Budget(
     max_steps=100_000,
     reach_steps=100_000,
     control_steps=100_000,
+    curve_steps=2_200,
     lr=(0.1, 0.01, 0.001),
     gamma=(10, 1, 0.1, 0.01, 0.001),
     released_gamma=(10, 1, 0.1, 0.01, 0.001),
@@ -154,6 +157,7 @@ SMOKE = dataclasses.replace(
     max_steps=300,
     reach_steps=300,
     control_steps=300,
+    curve_steps=300,
     lr=(0.1,),
     gamma=(10,),
     reach_every=100,
@@ -437,6 +441,24 @@ def table4_config(budget: Budget, seeds: Sequence[int]) -> Config:
         row.axes(budget) | searched,
         seeds=[*seeds],
         max_steps=budget.max_steps,
+    )
+
+
+def curve_config(
+    task: str, seq_len: int, budget: Budget, seeds: Sequence[int]
+) -> Config:
+    """The setting in which the authors' code was run for its training curves."""
+    row = ROWS["lra_released"]
+    axes: Axes = {"lr": [0.1], "gamma": [1], "num_refinements": [10], "c": [1]}
+    return _resolve(
+        f"released.{task}.T{seq_len}",
+        row,
+        task,
+        budget,
+        axes | {"seq_len": [seq_len]},
+        seeds=[*seeds],
+        max_steps=budget.curve_steps,
+        patience=0,
     )
 
 

@@ -1,9 +1,10 @@
 """Runs the paper's protocol and compares: `python -m experiments.reproduce table1`.
 
-Artefacts are the paper's Tables I to V and Figures 2 to 5, or `all`. Runs go into
+Artefacts are the paper's Tables I to V and Figures 2 to 5; `released`, training curves
+of the authors' code beside those of `lra_released`; or `all`. Runs go into
 `runs/reproduce/BUDGET/`, are shared between artefacts, and go on where they stand. What
-comes of them goes into `results/BUDGET/`: a page, a CSV and pictures for each
-artefact, the configs, and what the runs were made with. Exit codes are those of
+comes of them goes into `results/BUDGET/`: a page, a CSV and pictures for each artefact,
+the configs, and what the runs were made with. Exit codes are those of
 `experiments.grid`.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import rich.console
 from absl import app, flags
 
@@ -46,6 +48,7 @@ ARTEFACTS = (
     "table2",
     "table3",
     "table4",
+    "released",
 )
 
 _BUDGET = flags.DEFINE_enum(
@@ -116,6 +119,26 @@ class Runner:
                 raise InterruptedError(number)
         self.used[config.name] = path
         return results.read_rows(path / "results.csv")
+
+    def curves(self, config: Config) -> dict[int, list[tuple[int, float]]]:
+        """For each seed of a run of one setting: updates and validation accuracy."""
+        rows = self.rows(config)
+        with np.load(self.used[config.name] / "curves.npz") as columns:
+            member, step, errors = (
+                columns[key] for key in ("member", "step", "num_errors")
+            )
+        accuracy = 1 - errors / config.num_validation
+        return {
+            row["seed"]: [
+                (int(s), float(a))
+                for s, a in zip(
+                    step[member == row["member"]],
+                    accuracy[member == row["member"]],
+                    strict=True,
+                )
+            ]
+            for row in rows
+        }
 
     def flow(
         self,
@@ -240,7 +263,9 @@ class Artefact:
             "table4": self._table4,
             "table5": self._table5,
             "figure5": self._figure5,
-        }.get(self.name, {"table": self._table, "figure": self._flow}[kind])
+            "released": self._released,
+        }.get(self.name, {"table": self._table, "figure": self._flow}.get(kind))
+        assert maker is not None
         page = maker()
         self._write(f"{self.name}.md", page)
         self.write_runs()
@@ -336,6 +361,21 @@ class Artefact:
             f"{self.budget.max_steps:,} updates at most.",
         )
 
+    def _released(self) -> str:
+        """Training curves of `lra_released`, beside what the authors' code did."""
+        found = []
+        for (task, seq_len), printed in published.RELEASED_CURVES.items():
+            if task not in self.budget.tasks or seq_len not in self.budget.seq_len:
+                continue
+            config = protocol.curve_config(task, seq_len, self.budget, self.seeds)
+            curves = self.runner.curves(config)
+            found.append(tables.CurveSet(task, seq_len, printed, curves))
+        self._write_csv(tables.curve_rows(found))
+        return tables.curve_table(found) + self._notes(
+            "α = 0.1, γ = 1, K = 10, c = 1, λ = 0, MSE, the released validation; the "
+            "authors' code was run once, with seed 1234 (tests/golden).",
+        )
+
     def _flow(self) -> str:
         """Figures 2 to 4, recorded in float64: local losses reach 1e-30 and below."""
         settings = protocol.flow_settings(self.name, self.budget)
@@ -363,7 +403,7 @@ class Artefact:
             first += (
                 f" α of the paper's grid: {_list(budget.lr)}; γ: {_list(budget.gamma)} "
                 f"(lra_released: {_list(budget.released_gamma)}). The paper has "
-                "100,000 updates, α of 0.1, 0.01, 0.001 and γ of 10, 1, 0.1, 0.01, 0.001."
+                "100,000 updates, α of 0.1, 0.01, 0.001, γ of 10, 1, 0.1, 0.01, 0.001."
             )
         return "\n" + "".join(f"- {note}\n" for note in (first, *notes))
 

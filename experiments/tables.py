@@ -492,3 +492,56 @@ def flow_table(summary: Sequence[Mapping[str, Any]]) -> str:
         for row in summary
     ]
     return markdown_table(header, body)
+
+
+class CurveSet(NamedTuple):
+    """Training curves of `lra_released` and of the code that it stands for."""
+
+    task: str
+    seq_len: int
+    printed: published.ReleasedCurve
+    curves: Mapping[int, Sequence[tuple[int, float]]]  # by seed: updates, accuracy
+
+
+def curve_rows(found: Sequence[CurveSet]) -> list[dict[str, Any]]:
+    """The curves for CSV: a row for each evaluation."""
+    return [
+        {
+            "name": f"{curves.task} T{curves.seq_len} seed{seed} {step}",
+            "task": curves.task,
+            "seq_len": curves.seq_len,
+            "seed": seed,
+            "step": step,
+            "accuracy": accuracy,
+        }
+        for curves in found
+        for seed, points in curves.curves.items()
+        for step, accuracy in points
+    ]
+
+
+def curve_table(found: Sequence[CurveSet]) -> str:
+    """Peak and end of each curve."""
+    body = []
+    for curves in found:
+        where = [TITLES[curves.task], str(curves.seq_len)]
+        printed = curves.printed
+        body.append(
+            [
+                *where,
+                "authors' code, seed 1234",
+                f"{percent(printed.peak)} at {printed.peak_step:,}",
+                f"{percent(printed.last)} at {printed.last_step:,}",
+            ]
+        )
+        for seed, points in curves.curves.items():
+            peak = max(points, key=lambda point: (point[1], -point[0]))
+            body.append(
+                [
+                    *where,
+                    f"lra_released, seed {seed}",
+                    f"{percent(peak[1])} at {peak[0]:,}",
+                    f"{percent(points[-1][1])} at {points[-1][0]:,}",
+                ]
+            )
+    return markdown_table(["task", "T", "run", "peak, updates", "end, updates"], body)
