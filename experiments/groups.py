@@ -6,12 +6,13 @@ import dataclasses
 from keyword import iskeyword
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 
-from experiments.config import AXES, Config, arguments_of
+from experiments.config import AXES, Config, ConfigError, arguments_of
 from experiments.optimizers import OPTIMIZERS
-from lra_jax import RULES, TASKS, train, types
+from lra_jax import RULES, TASKS, rnn, train, types
 from lra_jax.member import Experiment, Hyperparameters
 from lra_jax.rules.lra_released import evaluate_released
 from lra_jax.sweep import Grid, make_grid
@@ -37,14 +38,44 @@ class Group:
 
 
 def make_groups(config: Config) -> list[Group]:
-    """Splits the members of a config by everything that changes the program."""
+    """Splits the members of a config by everything that changes the program.
+
+    Raises:
+      ConfigError: a rule refuses its sizes, which no argument alone shows.
+    """
     by_statics: dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]] = {}
     for index, member in enumerate(config.members()):
         numbers = _number_names(member)
         statics = {k: v for k, v in member.items() if k not in (*numbers, "seed")}
         key = (*sorted(statics.items()), *numbers)
         by_statics.setdefault(key, []).append((index, member))
-    return [_make_group(config, found) for found in by_statics.values()]
+    groups = [_make_group(config, found) for found in by_statics.values()]
+    problems = [text for group in groups if (text := _refusal(group))]
+    if problems:
+        raise ConfigError(config.name, list(dict.fromkeys(problems)))
+    return groups
+
+
+def _refusal(group: Group) -> str | None:
+    """What the group's rule says against its sizes, or None. Nothing is computed."""
+    experiment = group.experiment
+    task = experiment.task
+
+    def update(hyperparameters: Hyperparameters) -> Any:
+        key = jax.random.key(0)
+        rule, _ = experiment.build(hyperparameters)
+        params = rnn.init_params(
+            key, task.input_size, experiment.hidden_size, task.output_size
+        )
+        batch = task.sample(key, experiment.batch_size, experiment.seq_len)
+        return rule.grads(key, params, rule.init(key, params), batch)
+
+    numbers = {**group.grid.mapped, **group.grid.shared}
+    try:
+        jax.eval_shape(update, {name: x[0] for name, x in numbers.items()})
+    except ValueError as error:
+        return f"rule {group.statics['rule']!r}: {error}"
+    return None
 
 
 def _number_names(member: dict[str, Any]) -> tuple[str, ...]:

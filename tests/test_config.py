@@ -126,6 +126,13 @@ def test_the_released_rule_is_a_row_of_a_grid(write):
     assert set(group.grid.shared) == {"num_refinements"}
 
 
+def test_a_rule_that_refuses_its_sizes_is_a_problem_of_the_config(write):
+    text = GOOD.replace("[grid]", '[grid]\nrule = "lra_released"\nbatch_size = 120')
+    config = config_lib.load(write(text))
+    with pytest.raises(config_lib.ConfigError, match="rule 'lra_released': .*at most H = 100"):
+        groups.make_groups(config)
+
+
 # Config text to the problems that must be reported, as regular expressions.
 BAD = {
     "seq_len = 10": [
@@ -238,6 +245,7 @@ def test_every_argument_of_every_factory_is_readable_by_a_config():
         "gamma": "number", "num_refinements": "number", "lambda": "number",
         "c0": "number", "c1": "number", "local_loss": "choice", "reduction": "choice",
         "normalization": "choice", "refinement": "choice", "update_first_step": "flag",
+        "descend_local_loss": "flag",
     }  # fmt: skip
     assert kinds["readout_only"] == {}
     assert kinds["momentum"]["nesterov"] == "flag"

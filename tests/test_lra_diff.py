@@ -18,6 +18,7 @@ CHOICES = (
     "normalization",
     "refinement",
     "update_first_step",
+    "descend_local_loss",
 )
 HIDDEN = ("w_xh", "w_hh", "b_h")
 
@@ -137,11 +138,13 @@ def test_without_a_target_step_hidden_gradients_are_exactly_zero(choices):
     assert info.target_step_norm[-1] > 0
 
 
-def found_targets(params, batch, gamma, num_refinements, refinement="fixed"):
+def found_targets(
+    params, batch, gamma, num_refinements, refinement="fixed", lambda_=None
+):
     step = targets.TargetStep(
         gamma=jnp.asarray(gamma, jnp.float32),
         num_refinements=num_refinements,
-        lambda_=None,
+        lambda_=lambda_,
         local_loss=losses.mse,
         scale=1 / H,
         normalize=functools.partial(numerics.clip, c=0.0, axis=-1),
@@ -395,6 +398,28 @@ def test_without_the_first_step_only_omega_reaches_the_first_input():
     assert np.all(np.any(rows() != 0, axis=1))
     regularized = rows(update_first_step=False, lambda_=0.1)
     assert np.all(np.any(regularized != 0, axis=1))
+
+
+def test_omega_alone_leaves_the_targets_as_they_are():
+    """Without bounds the two parts of the weights' gradients add up."""
+    params, batch = problem()
+    both, info = run(params, batch, gamma=5.0, lambda_=0.3)
+    omega, alone = run(params, batch, gamma=5.0, lambda_=0.3, descend_local_loss=False)
+    assert_close(info.local_loss, alone.local_loss)
+    assert_close(info.target_step_norm, alone.target_step_norm)
+    found = jax.jit(functools.partial(found_targets, num_refinements=1, lambda_=0.3))
+    u = found(params, batch, 5.0).u
+    assert_close(both.b_h - omega.b_h, jnp.sum(jnp.mean(u, axis=1), axis=0), 1e-4)
+    assert np.any(np.asarray(omega.w_xh) != 0)
+
+
+def test_nothing_at_all_moves_hidden_weights_without_loss_and_omega():
+    params, batch = problem()
+    still, _ = run(params, batch, gamma=5.0, descend_local_loss=False)
+    exact, _ = run(params, batch, gamma=5.0)
+    for name in HIDDEN:
+        np.testing.assert_array_equal(getattr(still, name), 0)
+    assert_close(still.w_hy, exact.w_hy)
 
 
 # Ω.

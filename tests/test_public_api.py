@@ -38,6 +38,7 @@ SIGNATURES = {
             "normalization": "clip",
             "refinement": "fixed",
             "update_first_step": True,
+            "descend_local_loss": True,
             "output_loss": CROSS_ENTROPY,
         },
     ),

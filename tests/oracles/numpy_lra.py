@@ -191,6 +191,7 @@ def lra_diff(
     normalization="clip",
     refinement="fixed",
     update_first_step=True,
+    descend_local_loss=True,
     output_loss=cross_entropy,
 ):
     """Algorithm 1 of the specification (section 4), with Ω of section 5."""
@@ -228,9 +229,10 @@ def lra_diff(
             )
             local_losses[t] += value / batch
             u = slope * (1 - z[t, b] ** 2)
-            w_xh_t += np.outer(x[t, b], u) / batch
-            w_hh_t += np.outer(previous(z, t, b), u) / batch
-            b_h_t += u / batch
+            if descend_local_loss:
+                w_xh_t += np.outer(x[t, b], u) / batch
+                w_hh_t += np.outer(previous(z, t, b), u) / batch
+                b_h_t += u / batch
             if t >= 1 and lambda_ != 0:
                 omega_w_xh, omega_w_hh, omega_b_h = omega_weight_gradients(
                     params, u, x[t - 1, b], h[t - 1, b], previous(z, t - 1, b)

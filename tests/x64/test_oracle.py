@@ -104,6 +104,7 @@ def test_lra_diff_numbers(numbers):
         {"normalization": "force"},
         {"refinement": "overwrite"},
         {"update_first_step": False},
+        {"descend_local_loss": False},
     ],
     ids=str,
 )
@@ -148,6 +149,7 @@ def test_lra_diff_of_random_settings(seed):
         "normalization": choose("clip", "force"),
         "refinement": choose("fixed", "overwrite"),
         "update_first_step": choose(True, False),
+        "descend_local_loss": choose(True, False),
     }
     ranges = ((1, 7), (1, 6), (1, 7), (2, 7), (1, 5))
     sizes = Sizes(*(int(rng.integers(low, high)) for low, high in ranges))
