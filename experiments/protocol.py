@@ -48,6 +48,7 @@ class Budget:
       reach_gamma: γ of the same.
       reach_lambda: λ of the same, regularised.
       reach_rates: learning rates of all other methods in Table V.
+      reach_wide_rates: learning rates that go with `wide_gamma` there.
       reach_norms: bounds of BPTT's gradient in Table V.
       wide_gamma: γ beyond the paper's grid.
       wide_lr: learning rates that go with it.
@@ -80,6 +81,7 @@ class Budget:
     reach_gamma: tuple[float, ...]
     reach_lambda: tuple[float, ...]
     reach_rates: tuple[float, ...]
+    reach_wide_rates: tuple[float, ...]
     reach_norms: tuple[float, ...]
     wide_gamma: tuple[float, ...]
     wide_lr: tuple[float, ...]
@@ -113,6 +115,7 @@ FULL = Budget(
     reach_gamma=(10, 1, 0.1, 0.01, 0.001),
     reach_lambda=(2, 1, 0.1),
     reach_rates=(0.3, 0.1, 0.03, 0.01, 0.003, 0.001),
+    reach_wide_rates=(0.3, 0.1, 0.03, 0.01),
     reach_norms=(0, 1),
     wide_gamma=(50, 200),
     wide_lr=(0.3, 0.1, 0.03),
@@ -142,6 +145,7 @@ STANDARD = dataclasses.replace(
     reach_gamma=(10, 1),
     reach_lambda=(1, 0.1),
     reach_rates=(0.3, 0.1, 0.03, 0.01),
+    reach_wide_rates=(0.3, 0.1),
     reach_norms=(1,),
     table4_gamma=(10, 0.01),
     table4_num_refinements=(10,),
@@ -165,6 +169,7 @@ SMOKE = dataclasses.replace(
     reach_gamma=(10,),
     reach_lambda=(0.1,),
     reach_rates=(0.3,),
+    reach_wide_rates=(0.3,),
     reach_norms=(1,),
     num_refinements=(2,),
     lambda_=(0.1,),
@@ -321,8 +326,8 @@ def _reach_released(budget: Budget) -> Axes:
 
 def _reach_wide(budget: Budget) -> Axes:
     return _reach_lra(budget) | {
-        "lr": [*budget.reach_rates],
-        "gamma": [50],
+        "lr": [*budget.reach_wide_rates],
+        "gamma": [*budget.wide_gamma],
         "num_refinements": [1],
     }
 
@@ -349,9 +354,9 @@ REACH_ROWS: dict[str, Row] = {
         "lra_diff",
         lambda b: _regularised(b, _reach_lra(b)),
     ),
-    "lra_diff_wide": Row("LRA-diff, γ = 50, K = 1", "lra_diff", _reach_wide),
+    "lra_diff_wide": Row("LRA-diff, larger γ, K = 1", "lra_diff", _reach_wide),
     "lra_diff_wide_regularised": Row(
-        "LRA-diff regularised, γ = 50, K = 1",
+        "LRA-diff regularised, larger γ, K = 1",
         "lra_diff",
         lambda b: _reach_wide(b) | {"lambda": [0.1]},
     ),
@@ -501,9 +506,10 @@ def reach_config(
 
 
 def flow_settings(figure: str, budget: Budget) -> list[Setting]:
-    """What Figures 2 to 4 train: the paper prints no hyper-parameters for them.
+    """What Figures 2 to 4 train, and "decay" looks at untrained.
 
-    α, γ, K, c, loss and λ are those of the released script's main; then what works.
+    The paper prints no hyper-parameters for its figures: α, γ, K, c, loss and λ are
+    those of the released script's main; then what works.
     """
     k = budget.num_refinements[0]
     script = {"gamma": 10.0, "num_refinements": k, "local_loss": "log_penalty"}
@@ -513,6 +519,8 @@ def flow_settings(figure: str, budget: Budget) -> list[Setting]:
     released = {**script, "c": 1.0}
     omega = {"lambda_": budget.lambda_[-1]}
     forced = {**bounded, "normalization": "force"}
+    if figure == "decay":
+        return _decay_settings(k)
     return {
         "figure2": [
             Setting("lra_diff", "lra_diff", bounded),
@@ -533,3 +541,45 @@ def flow_settings(figure: str, budget: Budget) -> list[Setting]:
             Setting("lra_released, λ", "lra_released", {**released, **omega}),
         ],
     }[figure]
+
+
+def _decay_settings(k: int) -> list[Setting]:
+    """From the released behaviour to a target that reaches back, change by change.
+
+    Without bounds. γ = 10 of the released code is 0.5 where L is a mean over units
+    alone, and 0.005 where it is a sum: what the mean over the batch does is in γ.
+    """
+
+    def lra(
+        gamma: float, num_refinements: int, refinement: str, reduction: str = "mean"
+    ) -> dict[str, Any]:
+        return {
+            "gamma": gamma,
+            "num_refinements": num_refinements,
+            "refinement": refinement,
+            "reduction": reduction,
+        }
+
+    released = {"num_refinements": k}
+    settings = {
+        "released, γ = 10": {"gamma": 10.0, **released},
+        "released, γ = 200": {"gamma": 200.0, **released},
+    }
+    found = [Setting(n, "lra_released", options) for n, options in settings.items()]
+    for name, options in {
+        f"constant target and history, overwrite, γ = 0.5, K = {k}": lra(
+            0.5, k, "overwrite"
+        ),
+        f"the same, fixed, γ = 0.5, K = {k}": lra(0.5, k, "fixed"),
+        f"overwrite, γ = 10, K = {k}": lra(10.0, k, "overwrite"),
+        f"overwrite, γ = 10, K = {3 * k}": lra(10.0, 3 * k, "overwrite"),
+        f"fixed, γ = 10, K = {k}": lra(10.0, k, "fixed"),
+        f"fixed, γ = 10, K = {3 * k}": lra(10.0, 3 * k, "fixed"),
+        "γ = 1, K = 1": lra(1.0, 1, "fixed"),
+        "γ = 10, K = 1": lra(10.0, 1, "fixed"),
+        "γ = 50, K = 1": lra(50.0, 1, "fixed"),
+        "sum, γ = 0.5, K = 1": lra(0.5, 1, "fixed", "sum"),
+        f"sum, γ = 0.5, K = {k}": lra(0.5, k, "fixed", "sum"),
+    }.items():
+        found.append(Setting(name, "lra_diff", options))
+    return found

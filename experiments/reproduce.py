@@ -1,7 +1,8 @@
 """Runs the paper's protocol and compares: `python -m experiments.reproduce table1`.
 
 Artefacts are the paper's Tables I to V and Figures 2 to 5; `released`, training curves
-of the authors' code beside those of `lra_released`; or `all`. Runs go into
+of the authors' code beside those of `lra_released`; `decay`, how the local loss falls
+over the steps of one untrained pass, change by change; or `all`. Runs go into
 `runs/reproduce/BUDGET/`, are shared between artefacts, and go on where they stand. What
 comes of them goes into `results/BUDGET/`: a page, a CSV and pictures for each artefact,
 the configs, and what the runs were made with. Exit codes are those of
@@ -49,6 +50,7 @@ ARTEFACTS = (
     "table3",
     "table4",
     "released",
+    "decay",
 )
 
 _BUDGET = flags.DEFINE_enum(
@@ -143,19 +145,22 @@ class Runner:
     def flow(
         self,
         name: str,
-        settings: Sequence[gradient_flow.Setting],
         budget: Budget,
         seeds: Sequence[int],
+        num_steps: int,
+        every: int,
     ) -> tuple[list[Row], list[Row]]:
         """The table and the summary of a recording, made now if it is not there yet."""
+        settings = protocol.flow_settings(name, budget)
         path = self._runs / name
-        key = f"{settings} {budget} {list(seeds)}"
+        key = f"{settings} {budget.hidden_size} {list(seeds)} {num_steps} {every}"
         files = [path / "settings.txt", path / "table.csv", path / "summary.csv"]
         if not files[0].is_file() or files[0].read_text() != key:
             path.mkdir(parents=True, exist_ok=True)
             with jax.enable_x64(True):
                 recordings = [
-                    self._record(setting, budget, seeds) for setting in settings
+                    self._record(setting, budget, seeds, num_steps, every)
+                    for setting in settings
                 ]
             results.write_rows(files[1], gradient_flow.table(recordings))
             results.write_rows(files[2], gradient_flow.summary(recordings))
@@ -194,7 +199,12 @@ class Runner:
             raise InterruptedError(self._interruption.signal)
 
     def _record(
-        self, setting: gradient_flow.Setting, budget: Budget, seeds: Sequence[int]
+        self,
+        setting: gradient_flow.Setting,
+        budget: Budget,
+        seeds: Sequence[int],
+        num_steps: int,
+        every: int,
     ) -> gradient_flow.Recording:
         self._stop_if_asked()
         self._console.print(f"recording {setting.name}", highlight=False)
@@ -203,8 +213,8 @@ class Runner:
             task=protocol.PERMUTATION,
             seq_len=10,
             seeds=seeds,
-            num_steps=budget.flow_steps,
-            every=budget.flow_every,
+            num_steps=num_steps,
+            every=every,
             hidden_size=budget.hidden_size,
             num_validation=min(1000, budget.num_validation),
         )
@@ -264,6 +274,7 @@ class Artefact:
             "table5": self._table5,
             "figure5": self._figure5,
             "released": self._released,
+            "decay": self._decay,
         }.get(self.name, {"table": self._table, "figure": self._flow}.get(kind))
         assert maker is not None
         page = maker()
@@ -335,6 +346,7 @@ class Artefact:
                     )
                 )
         self._write_csv(tables.reach_rows(found))
+        self._write(f"{self.name}_summary.md", tables.reach_summary(found))
         return tables.reach_table(found, self.budget) + self._notes(
             "Fresh weights at each T. A seed goes on to the next T when some setting "
             "of the method has solved this one; cells are the seeds that solve T.",
@@ -378,8 +390,10 @@ class Artefact:
 
     def _flow(self) -> str:
         """Figures 2 to 4, recorded in float64: local losses reach 1e-30 and below."""
-        settings = protocol.flow_settings(self.name, self.budget)
-        rows, summary = self.runner.flow(self.name, settings, self.budget, self.seeds)
+        budget = self.budget
+        rows, summary = self.runner.flow(
+            self.name, budget, self.seeds, budget.flow_steps, budget.flow_every
+        )
         results.write_rows(self.folder / f"{self.name}.csv", rows)
         self._write_csv(
             [{"name": row["setting"], **row} for row in summary],
@@ -393,6 +407,16 @@ class Artefact:
             "are not in the fit. Label swap: cosine between the gradients for true and "
             "for swapped labels; +1 knows nothing of the label.",
             f"λ is {self.budget.lambda_[-1]:g} where it is not 0.",
+        )
+
+    def _decay(self) -> str:
+        """Local losses of one untrained pass, from the released code to what works."""
+        rows, summary = self.runner.flow(self.name, self.budget, self.seeds, 1, 1)
+        by_setting = tables.profile_rows(rows, summary)
+        self._write_csv(by_setting)
+        return tables.profile_table(by_setting) + self._notes(
+            "Random permutation, T = 10, before training, float64, MSE, no bounds. "
+            "L is a geometric mean over seeds; decay as in the figures' tables.",
         )
 
     def _notes(self, *notes: str) -> str:

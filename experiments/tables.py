@@ -312,6 +312,22 @@ def reach_table(found: Sequence[Reach], budget: Budget) -> str:
     return "\n".join(parts)
 
 
+def reach_summary(found: Sequence[Reach]) -> str:
+    """Table V for people in a hurry: methods × tasks, paper → ours."""
+    tasks = list(dict.fromkeys(reach.task for reach in found))
+    by_name = {(reach.name, reach.task): reach for reach in found}
+    labels = {reach.name: reach.label for reach in found}
+    body = []
+    for name, label in labels.items():
+        cells = []
+        for task in tasks:
+            reach = by_name[name, task]
+            printed = f"{reach.printed or '–'} → " if reach.is_printed else ""
+            cells.append(f"{printed}{_range(reach)}")
+        body.append([label, *cells])
+    return markdown_table(["method", *(TITLES[task] for task in tasks)], body)
+
+
 def _range(reach: Reach) -> str:
     longest = reach.longest
     most = "≥ " * reach.is_open
@@ -545,3 +561,52 @@ def curve_table(found: Sequence[CurveSet]) -> str:
                 ]
             )
     return markdown_table(["task", "T", "run", "peak, updates", "end, updates"], body)
+
+
+def profile_rows(rows: Sequence[Row], summary: Sequence[Row]) -> list[dict[str, Any]]:
+    """The local loss at each t before training, and its decay: a row per setting."""
+    found = []
+    for overview in summary:
+        setting = overview["setting"]
+        losses = {
+            f"local_loss_{row['t']}": row["local_loss"]
+            for row in rows
+            if (row["setting"], row["step"]) == (setting, 0) and row["t"] is not None
+        }
+        found.append(
+            {
+                "name": setting,
+                "decades": overview["decades_init"],
+                "decades_interval": overview["decades_init_interval"],
+                "vanished": overview["vanished_init"],
+                "w_hh_cosine": overview["w_hh_sum_cosine_init"],
+                "w_hh_cosine_interval": overview["w_hh_sum_cosine_init_interval"],
+                **losses,
+            }
+        )
+    return found
+
+
+def profile_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The local loss from the top step back, for each setting."""
+    top = max(
+        int(key.rsplit("_", 1)[1]) for row in rows for key in row if "loss" in key
+    )
+    shown = range(top, max(top - 5, 0), -1)
+    body = [
+        [
+            row["name"],
+            *(_loss_text(row[f"local_loss_{t}"]) for t in shown),
+            "–"
+            if row["decades"] is None
+            else f"{row['decades']:.2f} ± {row['decades_interval'] or 0:.2f}",
+            f"{row['w_hh_cosine']:.2f} ± {row['w_hh_cosine_interval'] or 0:.2f}",
+        ]
+        for row in rows
+    ]
+    header = ["variant", *(f"L, t = {t}" for t in shown)]
+    return markdown_table([*header, "decades per step", "cos ∇W_hh, BPTT"], body)
+
+
+def _loss_text(value: float | None) -> str:
+    return "0" if not value else f"{value:.1e}"

@@ -129,7 +129,8 @@ def test_the_released_rule_is_a_row_of_a_grid(write):
 def test_a_rule_that_refuses_its_sizes_is_a_problem_of_the_config(write):
     text = GOOD.replace("[grid]", '[grid]\nrule = "lra_released"\nbatch_size = 120')
     config = config_lib.load(write(text))
-    with pytest.raises(config_lib.ConfigError, match="rule 'lra_released': .*at most H = 100"):
+    said = r"rule 'lra_released': .*at most H = 100"
+    with pytest.raises(config_lib.ConfigError, match=said):
         groups.make_groups(config)
 
 
