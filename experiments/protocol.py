@@ -385,6 +385,10 @@ REACH_ROWS: dict[str, Row] = {
 }
 
 
+# Methods of Table V that are also run with weights kept from one T to the next.
+WARM_ROWS = ("bptt", "lra_diff_wide")
+
+
 def _resolve(
     name: str, row: Row, task: str, budget: Budget, axes: Axes, **settings: Any
 ) -> Config:

@@ -2,7 +2,8 @@
 
 Artefacts are the paper's Tables I to V and Figures 2 to 5; `released`, training curves
 of the authors' code beside those of `lra_released`; `decay`, how the local loss falls
-over the steps of one untrained pass, change by change; or `all`. Runs go into
+over the steps of one untrained pass, change by change;
+`warm`, Table V with weights kept from one length to the next; or `all`. Runs go into
 `runs/reproduce/BUDGET/`, are shared between artefacts, and go on where they stand. What
 comes of them goes into `results/BUDGET/`: a page, a CSV and pictures for each artefact,
 the configs, and what the runs were made with. Exit codes are those of
@@ -26,6 +27,7 @@ from absl import app, flags
 
 from experiments import (
     command_line,
+    curriculum,
     gradient_flow,
     machine,
     protocol,
@@ -51,6 +53,7 @@ ARTEFACTS = (
     "table4",
     "released",
     "decay",
+    "warm",
 )
 
 _BUDGET = flags.DEFINE_enum(
@@ -167,6 +170,35 @@ class Runner:
             files[0].write_text(key)
         return results.read_rows(files[1]), results.read_rows(files[2])
 
+    def warm_reach(
+        self, name: str, task: str, budget: Budget, seeds: Sequence[int]
+    ) -> list[Row]:
+        """`curriculum.reach` of a method: a row for each T and member that tried it."""
+        path = self._runs / f"warm.{name}.{task}.csv"
+        first = protocol.reach_config(name, task, 10, budget, seeds)
+        key = f"{first.digest()} {budget.reach_seq_len}"
+        if path.is_file() and (rows := results.read_rows(path))[0]["key"] == key:
+            return rows
+        self._console.print(f"warm start: {name}, {task}", highlight=False)
+
+        def say(text: str) -> None:
+            self._console.print(text, highlight=False)
+            self._stop_if_asked()
+
+        found = curriculum.reach(
+            lambda t: protocol.reach_config(name, task, t, budget, seeds),
+            budget.reach_seq_len,
+            say,
+        )
+        rows = [
+            {"key": key, "seq_len": t, **row}
+            for t, mine in found.items()
+            for row in mine
+        ]
+        self._runs.mkdir(parents=True, exist_ok=True)
+        results.write_rows(path, rows)
+        return rows
+
     def label_swap(
         self, name: str, task: str, budget: Budget, seeds: Sequence[int]
     ) -> Row:
@@ -275,6 +307,7 @@ class Artefact:
             "figure5": self._figure5,
             "released": self._released,
             "decay": self._decay,
+            "warm": self._warm,
         }.get(self.name, {"table": self._table, "figure": self._flow}.get(kind))
         assert maker is not None
         page = maker()
@@ -356,6 +389,30 @@ class Artefact:
             "The paper's columns for TPTT and BPTT are those of the TPTT paper, with "
             "100,000 updates. A verdict compares the printed reach with the range over "
             "our seeds.",
+        )
+
+    def _warm(self) -> str:
+        found = []
+        for task in self.budget.tasks:
+            for name in protocol.WARM_ROWS:
+                rows = self.runner.warm_reach(name, task, self.budget, self.seeds)
+                label = f"{protocol.REACH_ROWS[name].label}, warm start"
+                found.append(
+                    tables.make_warm_reach(
+                        name,
+                        label,
+                        task,
+                        rows,
+                        len(self.seeds),
+                        self.budget.reach_steps,
+                    )
+                )
+        self._write_csv(tables.reach_rows(found))
+        return tables.reach_table(found, self.budget) + self._notes(
+            "**Warm start**: a member that has solved T goes on to the next T with its "
+            "weights, and has the same number of updates again. Not the paper's "
+            "protocol, and not comparable with Table V.",
+            f"At most {self.budget.reach_steps:,} updates at each T.",
         )
 
     def _figure5(self) -> str:

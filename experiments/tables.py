@@ -288,6 +288,37 @@ def make_reach(
     )
 
 
+def make_warm_reach(
+    name: str,
+    label: str,
+    task: str,
+    rows: Sequence[Row],
+    num_seeds: int,
+    max_steps: int,
+) -> Reach:
+    """What came of `curriculum.reach`, which the paper does not have."""
+    lengths = list(dict.fromkeys(row["seq_len"] for row in rows))
+    winners = {
+        t: [row for row in rows if row["seq_len"] == t and row["solved"]]
+        for t in lengths
+    }
+    return Reach(
+        name=f"{name} warm",
+        label=label,
+        task=task,
+        solved={t: tuple(sorted({r["seed"] for r in w})) for t, w in winners.items()},
+        num_seeds=num_seeds,
+        num_settings=1 + max(row["setting"] for row in rows),
+        max_steps=max_steps,
+        updates={
+            t: statistics.fmean(row["updates"] for row in w) if w else None
+            for t, w in winners.items()
+        },
+        printed=None,
+        is_printed=False,
+    )
+
+
 def reach_table(found: Sequence[Reach], budget: Budget) -> str:
     """Table V: methods × T, the seeds that solve it."""
     parts = []

@@ -1,0 +1,105 @@
+"""Growing T with the same weights."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import config as config_lib
+from experiments import curriculum, groups
+from lra_jax import member, sweep
+from lra_jax.member import Limits, Status
+
+LIMITS = Limits(max_steps=10, patience=0)
+
+
+def config(seq_len, **settings):
+    raw = {
+        "name": "test",
+        "task": "temporal_order",
+        "rule": "bptt",
+        "hidden_size": 16,
+        "batch_size": 8,
+        "num_validation": 40,
+        "eval_every": 5,
+        "max_steps": 10,
+        "patience": 0,
+        "seeds": [0, 3],
+        **settings,
+    }
+    grid = {"lr": [0.1, 0.3], "seq_len": [seq_len]}
+    return config_lib.resolve({**raw, "grid": grid}, "test")
+
+
+def group(seq_len, **settings):
+    (found,) = groups.make_groups(config(seq_len, **settings))
+    return found
+
+
+def test_from_fresh_weights_it_is_the_sweep():
+    found = group(10)
+    status, step, params = curriculum.train(found.experiment, found.grid, LIMITS, None)
+    numbers = {**found.grid.mapped, **found.grid.shared}
+    swept = sweep.run_sweep(
+        found.experiment, numbers, found.grid.seeds, limits=LIMITS
+    ).members
+    np.testing.assert_array_equal(status, swept.status)
+    np.testing.assert_array_equal(step, swept.step)
+    for i, seed in enumerate(found.grid.seeds):
+        mine = jax.tree.map(lambda x, i=i: x[i], params)
+        metrics = member.validate(found.experiment, mine, seed)
+        assert metrics.num_errors == swept.num_errors[i]
+
+
+def test_going_on_is_training_longer():
+    """10 updates and then 10 more from these weights; sgd has no state but data do."""
+    found = group(10)
+    _, _, half = curriculum.train(found.experiment, found.grid, LIMITS, None)
+    again = curriculum.train(found.experiment, found.grid, LIMITS, half)
+    still = curriculum.train(
+        found.experiment, found.grid, Limits(max_steps=5, patience=0), half
+    )
+    for before, after, less in zip(half, again[2], still[2], strict=True):
+        assert np.all(np.isfinite(after))
+        assert not np.array_equal(before, after)
+        assert not np.array_equal(less, after)
+
+
+def test_only_solved_members_go_on_with_their_weights(monkeypatch):
+    seen = []
+
+    def train(experiment, grid, limits, params):
+        seen.append((experiment.seq_len, grid.seeds.tolist(), params))
+        n = grid.seeds.size
+        status = np.full(n, Status.EXHAUSTED)
+        status[grid.mapped["lr"] > 0.2] = Status.SOLVED
+        if experiment.seq_len == 30:
+            status[:] = Status.STALLED
+        weights = np.arange(n) + 100.0 * experiment.seq_len
+        return status, np.full(n, 7), weights
+
+    monkeypatch.setattr(curriculum, "train", train)
+    found = curriculum.reach(config, (10, 20, 30, 40))
+    assert [t for t, *_ in seen] == [10, 20, 30]
+    assert [seeds for _, seeds, _ in seen] == [[0, 3, 0, 3], [0, 3], [0, 3]]
+    assert seen[0][2] is None
+    np.testing.assert_array_equal(seen[1][2], [1002, 1003])
+    np.testing.assert_array_equal(seen[2][2], [2000, 2001])
+    assert found[20] == [
+        {"seed": 0, "setting": 1, "updates": 7, "solved": 1},
+        {"seed": 3, "setting": 1, "updates": 7, "solved": 1},
+    ]
+    assert [row["solved"] for row in found[10]] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("seq_len", [10, 12])
+def test_a_network_is_evaluated_before_it_goes_on(seq_len):
+    """The carried weights set the best number of errors, and cannot solve."""
+    found = group(seq_len)
+    params = jax.vmap(lambda s: member.initial(found.experiment, s).params)(
+        jax.numpy.asarray(found.grid.seeds)
+    )
+    initial = curriculum._initial(found.experiment, found.grid.seeds, params)
+    for i, seed in enumerate(found.grid.seeds):
+        mine = jax.tree.map(lambda x, i=i: x[i], params)
+        errors = member.validate(found.experiment, mine, seed).num_errors
+        assert initial.metrics.num_errors[i] == errors
