@@ -41,6 +41,10 @@ class Budget:
       lr: α of the paper's grid.
       gamma: γ of the paper's grid.
       released_gamma: the same for `lra_released`.
+      variant_gamma: the same for `lra_released` in Tables II and III.
+      variant_num_refinements: K of Tables II and III.
+      variant_steps: most updates of `lra_released` in Tables II and III.
+      wide_num_refinements: K that goes with `wide_gamma`.
       num_refinements: K of the paper's grid.
       lambda_: λ of the paper's regularised grid.
       reach_every: updates between two evaluations in Table V.
@@ -74,6 +78,10 @@ class Budget:
     lr: tuple[float, ...]
     gamma: tuple[float, ...]
     released_gamma: tuple[float, ...]
+    variant_gamma: tuple[float, ...]
+    variant_num_refinements: tuple[int, ...]
+    variant_steps: int
+    wide_num_refinements: tuple[int, ...]
     num_refinements: tuple[int, ...]
     lambda_: tuple[float, ...]
     reach_every: int
@@ -108,6 +116,10 @@ FULL = Budget(
     lr=(0.1, 0.01, 0.001),
     gamma=(10, 1, 0.1, 0.01, 0.001),
     released_gamma=(10, 1, 0.1, 0.01, 0.001),
+    variant_gamma=(10, 1, 0.1, 0.01, 0.001),
+    variant_num_refinements=(10, 20, 30),
+    variant_steps=100_000,
+    wide_num_refinements=(1, 10, 20, 30),
     num_refinements=(10, 20, 30),
     lambda_=(2, 1, 0.1),
     reach_every=100,
@@ -137,9 +149,14 @@ STANDARD = dataclasses.replace(
     name="standard",
     max_steps=2_000,
     reach_steps=2_000,
+    control_steps=10_000,
     lr=(0.1,),
     gamma=(10,),
-    released_gamma=(10, 1),
+    released_gamma=(10, 0.01),
+    variant_gamma=(10,),
+    variant_num_refinements=(10,),
+    variant_steps=1_000,
+    wide_num_refinements=(1,),
     reach_every=200,
     reach_lr=(0.1, 0.01),
     reach_gamma=(10, 1),
@@ -147,7 +164,7 @@ STANDARD = dataclasses.replace(
     reach_rates=(0.3, 0.1, 0.03, 0.01),
     reach_wide_rates=(0.3, 0.1),
     reach_norms=(1,),
-    table4_gamma=(10, 0.01),
+    table4_gamma=(10,),
     table4_num_refinements=(10,),
     reach_seq_len=(10, 20, 30, 40, 60, 80, 100, 120, 150, 200, 300, 400),
     flow_steps=1_000,
@@ -230,11 +247,20 @@ def _released(budget: Budget) -> Axes:
     }
 
 
+def _variant(budget: Budget) -> Axes:
+    """The paper's grid as Tables II and III vary it."""
+    return _paper(budget) | {"num_refinements": [*budget.variant_num_refinements]}
+
+
+def _released_variant(budget: Budget) -> Axes:
+    return _released(budget) | {"gamma": [*budget.variant_gamma]}
+
+
 def _wide(budget: Budget) -> Axes:
     return _paper(budget) | {
         "lr": [*budget.wide_lr],
         "gamma": [*budget.wide_gamma],
-        "num_refinements": [1, budget.num_refinements[0]],
+        "num_refinements": [*budget.wide_num_refinements],
     }
 
 
@@ -247,17 +273,21 @@ def _released_settings(budget: Budget) -> dict[str, Any]:
     return {"validation": "released"}
 
 
+def _released_variant_settings(budget: Budget) -> dict[str, Any]:
+    return {"validation": "released", "max_steps": budget.variant_steps}
+
+
 ROWS: dict[str, Row] = {
     "lra_diff": Row("lra_diff, paper's grid", "lra_diff", _paper),
     "lra_diff_log": Row(
         "lra_diff, log-penalty",
         "lra_diff",
-        lambda b: _paper(b) | {"local_loss": ["log_penalty"]},
+        lambda b: _variant(b) | {"local_loss": ["log_penalty"]},
     ),
     "lra_diff_unbounded": Row(
         "lra_diff, no normalisation",
         "lra_diff",
-        lambda b: _paper(b) | {"c0": [0], "c1": [0]},
+        lambda b: _variant(b) | {"c0": [0], "c1": [0]},
     ),
     "lra_diff_wide": Row("lra_diff, larger γ", "lra_diff", _wide),
     "lra_released": Row(
@@ -266,14 +296,14 @@ ROWS: dict[str, Row] = {
     "lra_released_log": Row(
         "lra_released, log-penalty",
         "lra_released",
-        lambda b: _released(b) | {"local_loss": ["log_penalty"]},
-        _released_settings,
+        lambda b: _released_variant(b) | {"local_loss": ["log_penalty"]},
+        _released_variant_settings,
     ),
     "lra_released_unbounded": Row(
         "lra_released, no normalisation",
         "lra_released",
-        lambda b: _released(b) | {"c": [0]},
-        _released_settings,
+        lambda b: _released_variant(b) | {"c": [0]},
+        _released_variant_settings,
     ),
     "readout_only": Row(
         "readout only (control)",
@@ -370,6 +400,12 @@ REACH_ROWS: dict[str, Row] = {
         "released behaviour, regularised",
         "lra_released",
         lambda b: _regularised(b, _reach_released(b)),
+        _released_settings,
+    ),
+    "released_omega_only": Row(
+        "released behaviour, Ω-only updates (control)",
+        "lra_released",
+        lambda b: _regularised(b, _reach_released(b)) | {"descend_local_loss": [False]},
         _released_settings,
     ),
     "omega_only": Row(
@@ -477,6 +513,7 @@ def figure5_config(
     """The search over λ of Figure 5 on a task: `gridsearch.py`'s K, c and loss."""
     row = REACH_ROWS[f"{rule}_regularised"]
     axes = row.axes(budget) | {
+        "gamma": [*budget.variant_gamma],
         "lambda": [0, *budget.lambda_],
         "seq_len": [budget.figure5_seq_len[budget.tasks.index(task)]],
     }

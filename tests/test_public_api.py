@@ -50,6 +50,7 @@ SIGNATURES = {
             "lambda_": 0.0,
             "c": 0.0,
             "local_loss": "mse",
+            "descend_local_loss": True,
             "output_loss": CROSS_ENTROPY,
         },
     ),

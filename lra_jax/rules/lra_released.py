@@ -77,6 +77,7 @@ def lra_released(
     lambda_: ArrayLike = 0.0,
     c: ArrayLike = 0.0,
     local_loss: Literal["mse", "log_penalty"] = "mse",
+    descend_local_loss: bool = True,
     output_loss: types.OutputLoss = losses.cross_entropy,
 ) -> types.LearningRule:
     """The authors' released code as a rule, for the audit: do not train with it.
@@ -96,6 +97,8 @@ def lra_released(
         of the compiled program; a traced 0 gives the same numbers. Ω needs B ≤ H (6).
       c: bound of norms, one for Δh and weights (20); 0 is none.
       local_loss: ℓ(e) = e² or log(1 + e²).
+      descend_local_loss: whether Λₗ moves the weights. Without it Ω alone does, and
+        W_xh only: a control that the program does not have.
       output_loss: E. The program has cross entropy only, and its gradient is NaN as
         soon as a probability is too small for the number type.
 
@@ -129,6 +132,7 @@ def lra_released(
             lambda_=lambda_,
             c=c,
             local_loss=local_loss,
+            descend_local_loss=descend_local_loss,
             output_loss=output_loss,
         )
         info = types.RuleInfo(
@@ -187,6 +191,7 @@ def released_gradients(
     lambda_: ArrayLike,
     c: ArrayLike,
     local_loss: Literal["mse", "log_penalty"],
+    descend_local_loss: bool = True,
     output_loss: types.OutputLoss = losses.cross_entropy,
 ) -> Released:
     """Everything that the released code computes of one batch; see `lra_released`.
@@ -234,7 +239,11 @@ def released_gradients(
         x_w = rnn.project_inputs(params, batch.inputs)
         x = _vectors(params, batch.inputs)
         residuals, step_norm = _propagate(params.w_hh, trace, x_w, top, numbers)
-        hidden = _weight_gradients(params, x, trace.z, residuals, numbers)
+        errors = residuals
+        if not descend_local_loss:
+            nothing = jnp.zeros_like(residuals.a)
+            errors = residuals._replace(a=nothing, b=nothing, g=nothing)
+        hidden = _weight_gradients(params, x, trace.z, errors, numbers)
         local = residuals.loss
 
     def per_step(values: jax.Array) -> jax.Array:

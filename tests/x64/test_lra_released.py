@@ -97,7 +97,9 @@ def m_of(h):
     return 1 - jnp.tanh(jnp.diagonal(h)) ** 2
 
 
-def reference(params, x, labels, output, *, gamma, num_refinements, lambda_, c, loss):
+def reference(
+    params, x, labels, output, *, gamma, num_refinements, lambda_, c, loss, descend=True
+):
     """The program with each derivative taken by `jax.grad`; x is `[T, B, X]`."""
     seq_len = len(x)
     theta = params[:3]
@@ -160,7 +162,7 @@ def reference(params, x, labels, output, *, gamma, num_refinements, lambda_, c, 
     for step in range(seq_len - 1, 0, -1):
         top = step == seq_len - 1
         logged[step] = local(theta, step)
-        parts = list(jax.grad(local)(theta, step))
+        parts = [w if descend else 0 * w for w in jax.grad(local)(theta, step)]
         above = step if top else step + 1
         to_z = jax.grad(phi)(z[above], argument(step))
         u = to_z if top else to_z * (1 - z[above] ** 2)
@@ -218,17 +220,26 @@ PROBLEMS = [
     ("usual", "all", "log_penalty", {}),
     ("usual", "all", "mse", {"tokens": False}),
     ("usual", "all", "mse", {"output": "squared_error"}),
+    ("usual", "all", "log_penalty", {"descend": False}),
 ]
 
 
 @pytest.mark.parametrize(("sizes", "numbers", "loss", "kind"), PROBLEMS)
 def test_closed_forms_are_automatic_differentiation(sizes, numbers, loss, kind):
+    descend = kind.get("descend", True)
+    kind = {key: value for key, value in kind.items() if key != "descend"}
     problem = random_problem(7, SIZES[sizes], **kind)
     params, batch = problem.library
     tokens = kind.get("tokens", True)
     x = jnp.eye(len(params.w_xh))[batch.inputs] if tokens else batch.inputs
     grads, logged, final = reference(
-        params, x, batch.labels, problem.library_loss, **NUMBERS[numbers], loss=loss
+        params,
+        x,
+        batch.labels,
+        problem.library_loss,
+        **NUMBERS[numbers],
+        loss=loss,
+        descend=descend,
     )
 
     @jax.jit
@@ -238,6 +249,7 @@ def test_closed_forms_are_automatic_differentiation(sizes, numbers, loss, kind):
             batch,
             **numbers,
             local_loss=loss,
+            descend_local_loss=descend,
             output_loss=problem.library_loss,
         )
 
