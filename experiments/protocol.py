@@ -2,9 +2,8 @@
 
 A *row* is a rule with a grid to search; a *run* is a row on one task, and gets a run
 folder. Tables share runs: Table I, the right half of Table III and the MSE line of
-Table II are one. Numbers of γ are in the units of the rule: with a batch of 20,
-`lra_released` divides twice by 20 what `lra_diff` does not, so its γ counts a
-twentieth (docs/reproduction.md).
+Table II are one. γ is in the units of the rule: that of `lra_released` counts 1/B of
+that of `lra_diff` where no bound is reached (docs/reproduction.md).
 """
 
 from __future__ import annotations
@@ -41,15 +40,16 @@ class Budget:
       lr: α of the paper's grid.
       gamma: γ of the paper's grid.
       released_gamma: the same for `lra_released`.
-      variant_gamma: the same for `lra_released` in Tables II and III.
-      variant_num_refinements: K of Tables II and III.
-      variant_steps: most updates of `lra_released` in Tables II and III.
+      released_num_refinements: K of the same.
+      variant_num_refinements: K of `lra_diff` where Tables II and III vary it.
+      figure5_gamma: γ of Figure 5.
       wide_num_refinements: K that goes with `wide_gamma`.
       num_refinements: K of the paper's grid.
       lambda_: λ of the paper's regularised grid.
       reach_every: updates between two evaluations in Table V.
       reach_lr: α of LRA in Table V, on the paper's grid.
-      reach_gamma: γ of the same.
+      reach_regularised_lr: the same, regularised.
+      reach_gamma: γ of both.
       reach_lambda: λ of the same, regularised.
       reach_rates: learning rates of all other methods in Table V.
       reach_wide_rates: learning rates that go with `wide_gamma` there.
@@ -59,10 +59,13 @@ class Budget:
       bounds: c0 and c1 of Table IV.
       seq_len: lengths of Tables I to III.
       table4_gamma: γ of Table IV.
+      table4_steps: most updates of Table IV.
       table4_num_refinements: K of Table IV.
       table4_seq_len: length of Table IV.
       figure5_seq_len: lengths of Figure 5, by task.
       reach_seq_len: lengths of Table V in their order.
+      left_out: runs that are not made: "row" or "reach.row.task".
+      released_reach: the longest of them for `lra_released`, whose cost grows as T².
       num_validation: samples of the validation set.
       hidden_size: H.
       flow_steps: updates that Figures 2 to 4 show.
@@ -78,14 +81,15 @@ class Budget:
     lr: tuple[float, ...]
     gamma: tuple[float, ...]
     released_gamma: tuple[float, ...]
-    variant_gamma: tuple[float, ...]
+    released_num_refinements: tuple[int, ...]
     variant_num_refinements: tuple[int, ...]
-    variant_steps: int
+    figure5_gamma: tuple[float, ...]
     wide_num_refinements: tuple[int, ...]
     num_refinements: tuple[int, ...]
     lambda_: tuple[float, ...]
     reach_every: int
     reach_lr: tuple[float, ...]
+    reach_regularised_lr: tuple[float, ...]
     reach_gamma: tuple[float, ...]
     reach_lambda: tuple[float, ...]
     reach_rates: tuple[float, ...]
@@ -96,10 +100,13 @@ class Budget:
     bounds: tuple[float, ...]
     seq_len: tuple[int, ...]
     table4_gamma: tuple[float, ...]
+    table4_steps: int
     table4_num_refinements: tuple[int, ...]
     table4_seq_len: int
     figure5_seq_len: tuple[int, ...]
     reach_seq_len: tuple[int, ...]
+    released_reach: int
+    left_out: frozenset[str]
     num_validation: int
     hidden_size: int
     flow_steps: int
@@ -116,14 +123,15 @@ FULL = Budget(
     lr=(0.1, 0.01, 0.001),
     gamma=(10, 1, 0.1, 0.01, 0.001),
     released_gamma=(10, 1, 0.1, 0.01, 0.001),
-    variant_gamma=(10, 1, 0.1, 0.01, 0.001),
+    released_num_refinements=(10, 20, 30),
     variant_num_refinements=(10, 20, 30),
-    variant_steps=100_000,
+    figure5_gamma=(10, 1, 0.1, 0.01, 0.001),
     wide_num_refinements=(1, 10, 20, 30),
     num_refinements=(10, 20, 30),
     lambda_=(2, 1, 0.1),
     reach_every=100,
     reach_lr=(0.1, 0.01, 0.001),
+    reach_regularised_lr=(0.1, 0.01, 0.001),
     reach_gamma=(10, 1, 0.1, 0.01, 0.001),
     reach_lambda=(2, 1, 0.1),
     reach_rates=(0.3, 0.1, 0.03, 0.01, 0.003, 0.001),
@@ -134,39 +142,68 @@ FULL = Budget(
     bounds=(0, 0.01, 0.1, 1),
     seq_len=(10, 20, 30),
     table4_gamma=(10, 1, 0.1, 0.01, 0.001),
+    table4_steps=100_000,
     table4_num_refinements=(10, 20, 30),
     table4_seq_len=20,
     figure5_seq_len=(20, 10, 20),
     reach_seq_len=tuple(range(10, 401, 10)),
+    released_reach=400,
+    left_out=frozenset(),
     num_validation=10_000,
     hidden_size=100,
     flow_steps=5_000,
     flow_every=100,
 )
 
+# What would not fit into an afternoon on two cores.
+LEFT_OUT = frozenset(
+    {
+        "lra_released_log",
+        "lra_released_unbounded",
+        "figure5.lra_released",
+        *(
+            f"reach.{name}.{ORDER_3BIT}"
+            for name in (
+                "tptt",
+                "printed",
+                "printed_regularised",
+                "lra_diff_wide_regularised",
+                "lra_released",
+                "lra_released_regularised",
+                "released_omega_only",
+                "omega_only",
+            )
+        ),
+    }
+)
+
 STANDARD = dataclasses.replace(
     FULL,
     name="standard",
-    max_steps=2_000,
+    max_steps=1_000,
     reach_steps=2_000,
     control_steps=10_000,
     lr=(0.1,),
     gamma=(10,),
     released_gamma=(10, 0.01),
-    variant_gamma=(10,),
+    released_num_refinements=(10,),
     variant_num_refinements=(10,),
-    variant_steps=1_000,
+    figure5_gamma=(10,),
     wide_num_refinements=(1,),
     reach_every=200,
     reach_lr=(0.1, 0.01),
+    reach_regularised_lr=(0.1,),
     reach_gamma=(10, 1),
     reach_lambda=(1, 0.1),
     reach_rates=(0.3, 0.1, 0.03, 0.01),
     reach_wide_rates=(0.3, 0.1),
     reach_norms=(1,),
-    table4_gamma=(10,),
+    table4_gamma=(10, 0.01),
+    table4_steps=1_000,
     table4_num_refinements=(10,),
     reach_seq_len=(10, 20, 30, 40, 60, 80, 100, 120, 150, 200, 300, 400),
+    released_reach=40,
+    left_out=LEFT_OUT,
     flow_steps=1_000,
     flow_every=50,
 )
@@ -181,24 +218,31 @@ SMOKE = dataclasses.replace(
     curve_steps=300,
     lr=(0.1,),
     gamma=(10,),
-    reach_every=100,
+    num_refinements=(2,),
+    lambda_=(0.1,),
+    released_gamma=(10,),
+    released_num_refinements=(2,),
+    variant_num_refinements=(2,),
+    wide_gamma=(50,),
+    wide_lr=(0.3,),
+    wide_num_refinements=(1,),
+    seq_len=(10,),
+    table4_gamma=(10,),
+    table4_num_refinements=(2,),
+    table4_steps=300,
+    table4_seq_len=10,
+    bounds=(0, 1),
+    figure5_gamma=(10,),
+    figure5_seq_len=(10,),
     reach_lr=(0.1,),
+    reach_regularised_lr=(0.1,),
     reach_gamma=(10,),
     reach_lambda=(0.1,),
     reach_rates=(0.3,),
     reach_wide_rates=(0.3,),
     reach_norms=(1,),
-    num_refinements=(2,),
-    lambda_=(0.1,),
-    wide_gamma=(50,),
-    wide_lr=(0.3,),
-    bounds=(0, 1),
-    seq_len=(10,),
-    table4_gamma=(10,),
-    table4_num_refinements=(2,),
-    table4_seq_len=10,
-    figure5_seq_len=(10,),
     reach_seq_len=(10, 20),
+    released_reach=10,
     num_validation=500,
     hidden_size=32,
     flow_steps=100,
@@ -237,12 +281,12 @@ def _paper(budget: Budget) -> Axes:
 
 
 def _released(budget: Budget) -> Axes:
-    """The paper's grid with the first K alone: K is nearly irrelevant there."""
+    """The paper's grid, in the units of the released code."""
     axes = _paper(budget)
     del axes["c0"], axes["c1"]
     return axes | {
         "gamma": [*budget.released_gamma],
-        "num_refinements": [budget.num_refinements[0]],
+        "num_refinements": [*budget.released_num_refinements],
         "c": [1],
     }
 
@@ -250,10 +294,6 @@ def _released(budget: Budget) -> Axes:
 def _variant(budget: Budget) -> Axes:
     """The paper's grid as Tables II and III vary it."""
     return _paper(budget) | {"num_refinements": [*budget.variant_num_refinements]}
-
-
-def _released_variant(budget: Budget) -> Axes:
-    return _released(budget) | {"gamma": [*budget.variant_gamma]}
 
 
 def _wide(budget: Budget) -> Axes:
@@ -273,10 +313,6 @@ def _released_settings(budget: Budget) -> dict[str, Any]:
     return {"validation": "released"}
 
 
-def _released_variant_settings(budget: Budget) -> dict[str, Any]:
-    return {"validation": "released", "max_steps": budget.variant_steps}
-
-
 ROWS: dict[str, Row] = {
     "lra_diff": Row("lra_diff, paper's grid", "lra_diff", _paper),
     "lra_diff_log": Row(
@@ -289,21 +325,21 @@ ROWS: dict[str, Row] = {
         "lra_diff",
         lambda b: _variant(b) | {"c0": [0], "c1": [0]},
     ),
-    "lra_diff_wide": Row("lra_diff, larger γ", "lra_diff", _wide),
+    "lra_diff_wide": Row("lra_diff, larger γ, more α", "lra_diff", _wide),
     "lra_released": Row(
         "lra_released, paper's grid", "lra_released", _released, _released_settings
     ),
     "lra_released_log": Row(
         "lra_released, log-penalty",
         "lra_released",
-        lambda b: _released_variant(b) | {"local_loss": ["log_penalty"]},
-        _released_variant_settings,
+        lambda b: _released(b) | {"local_loss": ["log_penalty"]},
+        _released_settings,
     ),
     "lra_released_unbounded": Row(
         "lra_released, no normalisation",
         "lra_released",
-        lambda b: _released_variant(b) | {"c": [0]},
-        _released_variant_settings,
+        lambda b: _released(b) | {"c": [0]},
+        _released_settings,
     ),
     "readout_only": Row(
         "readout only (control)",
@@ -331,8 +367,12 @@ ROWS: dict[str, Row] = {
         "lra_diff",
         lambda b: _first(_paper(b), update_first_step=[False]),
     ),
-    "bptt": Row("BPTT", "bptt", lambda b: {"lr": [*b.lr], "max_norm": [0, 1]}),
+    "bptt": Row("BPTT", "bptt", lambda b: {"lr": [*b.wide_lr], "max_norm": [0, 1]}),
 }
+
+
+# Algorithm 1 line by line: lines 24-25, and a loop that ends at t = 1.
+_PRINTED: Axes = {"refinement": ["overwrite"], "update_first_step": [False]}
 
 
 def _reach_lra(budget: Budget) -> Axes:
@@ -340,9 +380,9 @@ def _reach_lra(budget: Budget) -> Axes:
 
 
 def _regularised(budget: Budget, axes: Axes) -> Axes:
-    """λ instead of more than one α, and the log-penalty, as `gridsearch.py` has it."""
+    """The grid over λ, and the log-penalty, as `gridsearch.py` has it."""
     return axes | {
-        "lr": axes["lr"][:1],
+        "lr": [*budget.reach_regularised_lr],
         "local_loss": ["log_penalty"],
         "lambda": [*budget.reach_lambda],
     }
@@ -362,7 +402,8 @@ def _reach_wide(budget: Budget) -> Axes:
     }
 
 
-# Four settings for each method of Table V at `standard`; the paper's grids at `full`.
+# Four settings for each method of Table V at `standard`. At `full`, LRA has the paper's
+# whole grids, and the other methods, of which it prints none, some of ours.
 REACH_ROWS: dict[str, Row] = {
     "tptt": Row(
         "TPTT",
@@ -383,6 +424,16 @@ REACH_ROWS: dict[str, Row] = {
         "LRA-diff regularised, paper's grid",
         "lra_diff",
         lambda b: _regularised(b, _reach_lra(b)),
+    ),
+    "printed": Row(
+        "LRA-diff as printed, paper's grid",
+        "lra_diff",
+        lambda b: _reach_lra(b) | _PRINTED,
+    ),
+    "printed_regularised": Row(
+        "LRA-diff as printed, regularised, paper's grid",
+        "lra_diff",
+        lambda b: _regularised(b, _reach_lra(b)) | _PRINTED,
     ),
     "lra_diff_wide": Row("LRA-diff, larger γ, K = 1", "lra_diff", _reach_wide),
     "lra_diff_wide_regularised": Row(
@@ -485,7 +536,7 @@ def table4_config(budget: Budget, seeds: Sequence[int]) -> Config:
         budget,
         row.axes(budget) | searched,
         seeds=[*seeds],
-        max_steps=budget.max_steps,
+        max_steps=budget.table4_steps,
     )
 
 
@@ -513,7 +564,7 @@ def figure5_config(
     """The search over λ of Figure 5 on a task: `gridsearch.py`'s K, c and loss."""
     row = REACH_ROWS[f"{rule}_regularised"]
     axes = row.axes(budget) | {
-        "gamma": [*budget.variant_gamma],
+        "gamma": [*budget.figure5_gamma],
         "lambda": [0, *budget.lambda_],
         "seq_len": [budget.figure5_seq_len[budget.tasks.index(task)]],
     }
@@ -526,6 +577,13 @@ def figure5_config(
         seeds=[*seeds],
         max_steps=budget.max_steps,
     )
+
+
+def reach_lengths(name: str, budget: Budget) -> tuple[int, ...]:
+    """The lengths of Table V that a method may be tried on."""
+    is_released = REACH_ROWS[name].rule == "lra_released"
+    longest = budget.released_reach if is_released else max(budget.reach_seq_len)
+    return tuple(t for t in budget.reach_seq_len if t <= longest)
 
 
 def reach_config(
@@ -605,6 +663,7 @@ def _decay_settings(k: int) -> list[Setting]:
     settings = {
         "released, γ = 10": {"gamma": 10.0, **released},
         "released, γ = 200": {"gamma": 200.0, **released},
+        "released, γ = 1000, K = 1": {"gamma": 1000.0, "num_refinements": 1},
     }
     found = [Setting(n, "lra_released", options) for n, options in settings.items()]
     for name, options in {

@@ -104,7 +104,7 @@ def best_settings(rows: Sequence[dict[str, Any]]) -> list[tuple[Setting, int]]:
 
 def percent(value: float, interval: float | None = None) -> str:
     """An accuracy for people: `99.84 ± 0.10`, without rounding up to 100."""
-    text = "100" if value == 1 else f"{math.floor(value * 10_000) / 100:.2f}"
+    text = "100" if value == 1 else f"{math.floor(round(value * 10_000, 6)) / 100:.2f}"
     return text if interval is None else f"{text} ± {100 * interval:.2f}"
 
 

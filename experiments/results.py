@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -26,13 +27,15 @@ def is_finished(folder: pathlib.Path, config: Config) -> bool:
 
 def write_rows(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a CSV, numbers with six digits and None as nothing."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    aside = path.with_name(f".{path.name}")
+    with aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow(
                 {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
             )
+    aside.replace(path)
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
@@ -64,7 +67,8 @@ class Cell(NamedTuple):
       solved: seeds that some setting solved.
       num_seeds: all seeds.
       num_settings: that were searched.
-      updates: mean over solved seeds of the fewest updates; None if none is.
+      updates: mean over solved seeds of the fewest updates; None if none is. In a
+        race, settings that had not begun might have needed fewer.
     """
 
     accuracy: float
@@ -103,14 +107,16 @@ def cell(rows: Sequence[Row]) -> Cell:
 def verdict(published: float, cell: Cell) -> str:
     """How a cell compares with what is printed, where 1.0 is ✓.
 
-    "agrees" within the 95 % interval or a point, whichever is larger; a solved cell
-    agrees with ✓ alone.
+    The paper has one seed: it "agrees" within the 95 % interval in which one more of
+    our seeds would be, or a point, whichever is larger. ✓ agrees where all of our
+    seeds are solved, and "partly" where some are.
     """
-    if published == 1 or cell.solved == cell.num_seeds:
-        if cell.solved < cell.num_seeds:
-            return "lower"
-        return "agrees" if published == 1 else "higher"
+    if published == 1:
+        return {0: "lower", cell.num_seeds: "agrees"}.get(cell.solved, "partly")
+    if cell.solved == cell.num_seeds:
+        return "higher"
     difference = cell.accuracy - published
-    if abs(difference) <= max(cell.interval or 0, 0.01):
+    one_more = (cell.interval or 0) * math.sqrt(cell.num_seeds + 1)
+    if abs(difference) <= max(one_more, 0.01):
         return "agrees"
     return "higher" if difference > 0 else "lower"

@@ -5,11 +5,13 @@ Everything here goes from cells to text: Markdown for people, rows for CSV.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import published, results
+from experiments.config import Config
 from experiments.protocol import ORDER, ORDER_3BIT, PERMUTATION, ROWS, Budget
 from experiments.report import percent
 from experiments.results import Cell, Row
@@ -104,6 +106,29 @@ def lines(
     return found
 
 
+_SYMBOLS = {
+    "lr": "α",
+    "gamma": "γ",
+    "num_refinements": "K",
+    "lambda": "λ",
+    "local_loss": "loss",
+}
+
+
+def grid_text(config: Config) -> str:
+    """What a run searches over, and what else its rule is given."""
+    (axes,) = config.grid
+    return "; ".join(
+        f"{_SYMBOLS.get(key, key)} {', '.join(_value(value) for value in values)}"
+        for key, values in axes.items()
+        if key != "seq_len"
+    )
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if type(value) in (int, float) else str(value).lower()
+
+
 def accuracy(value: float) -> str:
     """A published number as the paper prints it."""
     return "✓" if value == 1 else f"{100 * value:.2f}"
@@ -195,7 +220,7 @@ def label_swap_table(swaps: Mapping[tuple[str, str], Row]) -> str:
         return " / ".join(
             "none"
             if row[matrix] is None
-            else f"{row[matrix]:.2f} ± {row[f'{matrix}_interval'] or 0:.2f}"
+            else _mean_text(row[matrix], row[f"{matrix}_interval"])
             for matrix in ("w_hh", "w_xh")
         )
 
@@ -251,13 +276,20 @@ class Reach(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The paper's number against the range over seeds."""
+        """The paper's number against the range over seeds.
+
+        Lengths between the last one solved and the next one tried are not known.
+        """
         if not self.is_printed:
             return "–"
+        printed = self.printed or 0
         least, most = self.longest[0], self.longest[-1]
-        if least <= (self.printed or 0) <= most:
+        failed = min((t for t in self.solved if t > most), default=math.inf)
+        if printed and least <= printed < failed:
             return "agrees"
-        return "higher" if least > (self.printed or 0) else "lower"
+        if not printed and least == 0:
+            return "agrees"
+        return "higher" if least > printed else "lower"
 
 
 def make_reach(
@@ -352,7 +384,10 @@ def reach_summary(found: Sequence[Reach]) -> str:
     for name, label in labels.items():
         cells = []
         for task in tasks:
-            reach = by_name[name, task]
+            reach = by_name.get((name, task))
+            if reach is None:
+                cells.append("not run")
+                continue
             printed = f"{reach.printed or '–'} → " if reach.is_printed else ""
             cells.append(f"{printed}{_range(reach)}")
         body.append([label, *cells])
@@ -361,9 +396,13 @@ def reach_summary(found: Sequence[Reach]) -> str:
 
 def _range(reach: Reach) -> str:
     longest = reach.longest
-    most = "≥ " * reach.is_open
+
+    def text(length: int) -> str:
+        is_last = reach.is_open and length == longest[-1]
+        return "≥ " * is_last + (str(length) if length else "–")
+
     middle = statistics.median_low(longest)
-    return f"{most}{middle or '–'} ({longest[0] or '–'} to {longest[-1] or '–'})"
+    return f"{text(middle)} ({text(longest[0])} to {text(longest[-1])})"
 
 
 def _solved(reach: Reach, t: int) -> str:
@@ -419,6 +458,32 @@ def bounds_table(rows: Sequence[Row]) -> str:
         table = markdown_table([f"K = {k}", *(f"c1 = {c:g}" for c in c1s)], body)
         parts.append(table)
     return "\n".join(parts)
+
+
+def bounds_summary(rows: Sequence[Row]) -> str:
+    """The best bounds of each K, and where the paper's winner stands."""
+    lines = []
+    for k in sorted({row["num_refinements"] for row in rows}):
+        mine = [row for row in rows if row["num_refinements"] == k]
+        cells = {
+            bounds: results.cell([r for r in mine if (r["c0"], r["c1"]) == bounds])
+            for bounds in dict.fromkeys((row["c0"], row["c1"]) for row in mine)
+        }
+        ranked = sorted(
+            cells, key=lambda b: (cells[b].solved, cells[b].accuracy), reverse=True
+        )
+        best = ranked[0]
+        text = f"K = {k}: best is c0 = {best[0]:g}, c1 = {best[1]:g} with "
+        text += cell_text(cells[best])
+        printed = (published.TABLE4_BEST["c0"], published.TABLE4_BEST["c1"])
+        if printed in cells:
+            text += (
+                f"; the paper's c0 = {printed[0]:g}, c1 = {printed[1]:g} has "
+                f"{cell_text(cells[printed])}, rank {1 + ranked.index(printed)} of "
+                f"{len(ranked)}"
+            )
+        lines.append(text + ".")
+    return "\n" + "\n".join(lines) + "\n"
 
 
 def bounds_rows(rows: Sequence[Row], max_steps: int) -> list[dict[str, Any]]:
@@ -628,10 +693,8 @@ def profile_table(rows: Sequence[Mapping[str, Any]]) -> str:
         [
             row["name"],
             *(_loss_text(row[f"local_loss_{t}"]) for t in shown),
-            "–"
-            if row["decades"] is None
-            else f"{row['decades']:.2f} ± {row['decades_interval'] or 0:.2f}",
-            f"{row['w_hh_cosine']:.2f} ± {row['w_hh_cosine_interval'] or 0:.2f}",
+            _mean_text(row["decades"], row["decades_interval"]),
+            _mean_text(row["w_hh_cosine"], row["w_hh_cosine_interval"]),
         ]
         for row in rows
     ]
@@ -640,4 +703,12 @@ def profile_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _loss_text(value: float | None) -> str:
-    return "0" if not value else f"{value:.1e}"
+    if value is None:
+        return "–"
+    return f"{value:.1e}" if value else "0"
+
+
+def _mean_text(mean: float | None, interval: float | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{mean:.2f}" if interval is None else f"{mean:.2f} ± {interval:.2f}"

@@ -353,7 +353,8 @@ def iterate_sweep(
     """Advances a sweep chunk by chunk, and yields its state after each.
 
     A caller may stop after any chunk, keep the state, and go on from it later, on as
-    many devices as there are then: the results are the same.
+    many devices as there are then: the results are the same. In a race, what the
+    others have done when one is solved depends on which were advanced at once.
 
     Where a device's memory does not suffice, tiles are halved until it does.
 

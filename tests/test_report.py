@@ -87,3 +87,9 @@ def test_figures_are_drawn_whatever_the_results(tmp_path, rows):
     for name in names:
         assert (tmp_path / name).stat().st_size > 5000
         assert (tmp_path / name).with_suffix(".svg").exists()
+
+
+def test_percent_shows_every_accuracy_of_ten_thousand_samples():
+    for right in range(10_000):
+        expected = f"{right // 100}.{right % 100:02d}"
+        assert report.percent(1 - (10_000 - right) / 10_000) == expected
