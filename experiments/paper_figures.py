@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 import matplotlib.ticker
@@ -31,12 +32,17 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
         return gradient_flow_figures.draw(
             folder, rows, prefix=name, title="random permutation, T = 10"
         )
-    figures = {"table5": reach, "figure5": strength, "released": released}
-    if name not in figures:
-        return []
+    figures: dict[str, dict[str, Callable[[Sequence[Row]], Figure]]] = {
+        "table5": {"table5": reach},
+        "warm": {"warm": reach},
+        "figure5": {"figure5": slopes, "figure5_accuracy": strength},
+        "released": {"released": released},
+    }
+    mine = figures.get(name, {})
     with mpl.rc_context(STYLE):
-        save(figures[name](rows), folder / f"{name}.png")
-    return [f"{name}.png"]
+        for picture, make in mine.items():
+            save(make(rows), folder / f"{picture}.png")
+    return [f"{picture}.png" for picture in mine]
 
 
 def _panels(rows: Sequence[Row], height: float) -> list[tuple[str, Axes, list[Row]]]:
@@ -95,7 +101,7 @@ def reach(rows: Sequence[Row]) -> Figure:
 
 
 def strength(rows: Sequence[Row]) -> Figure:
-    """Figure 5: accuracy against λ, the best γ of each seed."""
+    """Accuracy against λ, the best γ of each seed; `slopes` is the paper's Figure 5."""
     best = [row for row in rows if row["gamma"] is None]
     panels = _panels(best, 3.2)
     rules = list(dict.fromkeys(row["rule"] for row in best))
@@ -118,6 +124,42 @@ def strength(rows: Sequence[Row]) -> Figure:
         ax.set_title(f"{TITLES[task]}, T = {mine[0]['seq_len']}")
         ax.set_xlabel("λ")
     panels[0][1].set_ylabel("best accuracy, %")
+    panels[0][1].legend(frameon=False)
+    figure = panels[0][1].figure
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def slopes(rows: Sequence[Row]) -> Figure:
+    """Figure 5 in the paper's layout: ΔAccuracy/Δλ from each λ to the next."""
+    best = [row for row in rows if row["gamma"] is None]
+    panels = _panels(best, 3.2)
+    rules = list(dict.fromkeys(row["rule"] for row in best))
+    for task, ax, mine in panels:
+        for index, rule in enumerate(rules):
+            points = [row for row in mine if row["rule"] == rule]
+            pairs = list(itertools.pairwise(points))
+            heights = [
+                100
+                * (right["accuracy"] - left["accuracy"])
+                / (right["lambda"] - left["lambda"])
+                for left, right in pairs
+            ]
+            width = 0.8 / len(rules)
+            ax.bar(
+                [place + index * width for place in range(len(pairs))],
+                heights,
+                width,
+                align="edge",
+                color=COLORS[index],
+                label=rule,
+            )
+            names = [f"{a['lambda']:g} → {b['lambda']:g}" for a, b in pairs]
+            ax.set_xticks([place + 0.4 for place in range(len(pairs))], names)
+        ax.axhline(0, color="0.5", linewidth=0.8)
+        ax.set_title(f"{TITLES[task]}, T = {mine[0]['seq_len']}")
+        ax.set_xlabel("λ")
+    panels[0][1].set_ylabel("ΔAccuracy / Δλ, points")
     panels[0][1].legend(frameon=False)
     figure = panels[0][1].figure
     assert isinstance(figure, Figure)

@@ -88,6 +88,7 @@ class Runner:
 
     Attributes:
       used: run folders by name of the run, in the order they were asked for.
+      recorded: what recordings were made with.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Runner:
         interruption: run.Interruption,
     ):
         self.used: dict[str, pathlib.Path] = {}
+        self.recorded: list[Row] = []
         self._console = console
         self._runs = runs
         self._interruption = interruption
@@ -168,7 +170,9 @@ class Runner:
                 ]
             results.write_rows(files[1], gradient_flow.table(recordings))
             results.write_rows(files[2], gradient_flow.summary(recordings))
+            results.write_rows(path / "made_with.csv", [_made_with(name, "float64")])
             files[0].write_text(key)
+        self.recorded += results.read_rows(path / "made_with.csv")
         return results.read_rows(files[1]), results.read_rows(files[2])
 
     def warm_reach(
@@ -198,6 +202,7 @@ class Runner:
         ]
         self._runs.mkdir(parents=True, exist_ok=True)
         results.write_rows(path, rows)
+        self.recorded.append(_made_with(f"warm.{name}.{task}", "float32"))
         return results.read_rows(path)
 
     def label_swap(
@@ -408,8 +413,8 @@ class Artefact:
             "100,000 updates. A verdict compares the printed reach with the range over "
             "our seeds, up to the next length that was tried.",
             "TPTT trains with Nesterov momentum of 0.9, as in its authors' code; all "
-            "others with plain gradient descent, as the paper says. The axes of methods "
-            "that are not on the paper's grid were chosen after first looks at T ≤ 30.",
+            "others with plain gradient descent, as the paper says. Axes that are not "
+            "the paper's were chosen after first looks at T ≤ 30.",
             "Of the released behaviour nothing longer than "
             f"T = {self.budget.released_reach} is tried: its cost grows as T².",
         )
@@ -525,18 +530,22 @@ class Artefact:
             lines.append(
                 {
                     "run": name,
-                    "members": manifest["num_members"],
-                    "updates": manifest["member_steps"],
-                    "seconds": manifest["seconds"],
                     "code": manifest["code"],
                     "jax": manifest["versions"]["jax"],
                     "device": manifest["device"]["kind"],
                     "cores": manifest["device"]["cores"],
                     "dtype": manifest["dtype"],
+                    "members": manifest["num_members"],
+                    "updates": manifest["member_steps"],
+                    "seconds": manifest["seconds"],
                 }
             )
-            config = (path / "config.resolved.toml").read_text()
-            (self.folder / "configs" / f"{name}.toml").write_text(config)
+            # Of Table V the first length is enough: others differ in T and seeds alone.
+            if not name.startswith("reach.") or name.endswith(".T10"):
+                config = (path / "config.resolved.toml").read_text()
+                (self.folder / "configs" / f"{name}.toml").write_text(config)
+        blank = {"members": None, "updates": None, "seconds": None}
+        lines += [row | blank for row in self.runner.recorded]
         if lines:
             results.write_rows(self.folder / f"{self.name}_runs.csv", lines)
 
@@ -555,6 +564,19 @@ class Artefact:
         }
         text = json.dumps(by_name, indent=0, ensure_ascii=False)
         path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def _made_with(name: str, dtype: str) -> Row:
+    """What a recording depends on besides its settings."""
+    device = machine.describe()
+    return {
+        "run": name,
+        "code": store.code_version(),
+        "jax": machine.versions("jax")["jax"],
+        "device": device["kind"],
+        "cores": device["cores"],
+        "dtype": dtype,
+    }
 
 
 def _list(values: Iterable[float]) -> str:

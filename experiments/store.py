@@ -462,7 +462,7 @@ def describe_environment(config: Config, command: Sequence[str]) -> dict[str, An
         "versions": machine.versions(
             "lra_jax", "jax", "jaxlib", "numpy", "optax", "flax"
         ),
-        "code": _code_version(),
+        "code": code_version(),
         "device": machine.describe(),
         "dtype": config.dtype,
         "matmul_precision": config.matmul_precision,
@@ -470,7 +470,7 @@ def describe_environment(config: Config, command: Sequence[str]) -> dict[str, An
     }
 
 
-def _code_version() -> str | None:
+def code_version() -> str | None:
     """The commit of the checkout, with `+` if it was changed; None outside of one."""
     here = pathlib.Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
