@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint wheel-test clean
+.PHONY: demo test slow lint wheel-test clean
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.grid --config configs/demo.toml --out runs/demo --resume
@@ -10,6 +10,10 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
 	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2
+
+# What is too long for every change: the smallest budget of the whole reproduction.
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .
