@@ -225,7 +225,13 @@ def label_swap_table(swaps: Mapping[tuple[str, str], Row]) -> str:
         )
 
     body = [
-        [ROWS[name].label, *(text(swaps[name, task]) for task in tasks)]
+        [
+            ROWS[name].label,
+            *(
+                text(swaps[name, task]) if (name, task) in swaps else "not run"
+                for task in tasks
+            ),
+        ]
         for name in names
     ]
     header = ["row", *(TITLES[task] for task in tasks)]
