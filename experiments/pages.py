@@ -60,7 +60,7 @@ _LINE_START = re.compile(r"\s*(?:(?:[-*+>]|\d+[.)])\s+)*")
 
 _STEP = r"[^][.:/]+"
 _KEY = re.compile(
-    rf"(?P<file>[^:]+):(?P<path>{_STEP}(?:\.{_STEP}|\[[^]]*\])*)"
+    rf"(?P<file>[^:]+):(?P<path>(?:{_STEP}|\[[^]]*\])(?:\.{_STEP}|\[[^]]*\])*)"
     r"(?:/(?P<unit>[^:/]+))?(?::(?P<format>.+))?"
 )
 

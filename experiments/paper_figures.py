@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.ticker
@@ -95,8 +96,13 @@ def reach(rows: Sequence[Row]) -> Figure:
     first.set_ylabel("fraction of seeds that solve T")
     figure = first.figure
     assert isinstance(figure, Figure)
-    handles, labels = first.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    found: dict[str, Any] = {}
+    for _, ax, _ in panels:
+        handles, labels = ax.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        found.values(), found.keys(), loc="outside lower center", ncols=3, frameon=False
+    )
     return figure
 
 

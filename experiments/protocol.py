@@ -163,6 +163,7 @@ LEFT_OUT = frozenset(
     {
         "lra_released_log",
         "lra_released_unbounded",
+        f"lra_released.{ORDER_3BIT}",
         f"omega_only.{ORDER_3BIT}",
         "figure5.lra_released",
         f"reach.omega_only.{ORDER}",
