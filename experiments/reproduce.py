@@ -63,7 +63,7 @@ _SEEDS = flags.DEFINE_integer(
     "seeds", 5, "Seeds of each setting.", lower_bound=1, upper_bound=1000
 )
 _RUNS = flags.DEFINE_string("runs", "runs/reproduce", "Where run folders go.")
-_OUT = flags.DEFINE_string("out", "results", "Where tables and figures go.")
+_RESULTS = flags.DEFINE_string("results", "results", "Where tables and figures go.")
 
 
 class StoppedError(Exception):
@@ -589,7 +589,7 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
     command = ["python", "-m", "experiments.reproduce", *sys.argv[1:]]
     interruption = run.Interruption(console, command)
     runs = pathlib.Path(_RUNS.value) / f"{budget.name}_{_SEEDS.value}_seeds"
-    folder = pathlib.Path(_OUT.value) / budget.name
+    folder = pathlib.Path(_RESULTS.value) / budget.name
     for name in names:
         runner = Runner(console, runs, interruption)
         artefact = Artefact(name, budget, range(_SEEDS.value), runner, folder)

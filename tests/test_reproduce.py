@@ -257,7 +257,7 @@ def test_a_wrong_name_is_one_message():
 
 @pytest.mark.slow
 def test_the_smoke_budget_of_everything_makes_sense(tmp_path):
-    places = ("--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "results"))
+    places = ("--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"))
     code, output, message = command("all", "--budget", "smoke", "--seeds", "2", *places)
     assert code == 0, message
     folder = tmp_path / "results" / "smoke"
@@ -292,5 +292,5 @@ def test_the_smoke_budget_of_everything_makes_sense(tmp_path):
     assert code == 0
     assert (folder / "table1.md").read_text() == before
     runs = results.read_rows(folder / "table1_runs.csv")
-    manifest = tmp_path / "runs/smoke" / runs[0]["run"] / "manifest.json"
+    manifest = tmp_path / "runs/smoke_2_seeds" / runs[0]["run"] / "manifest.json"
     assert json.loads(manifest.read_text())["finished"]

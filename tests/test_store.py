@@ -106,7 +106,7 @@ def advance(folder, groups, states, chunks):
 
 
 def manifest(folder):
-    return store.describe_environment(folder.config)
+    return store.describe_environment(folder.config, ["grid"])
 
 
 @pytest.fixture
