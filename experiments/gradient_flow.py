@@ -221,8 +221,12 @@ def decay(local_loss: np.ndarray, num_steps: int = DECAY_STEPS) -> np.ndarray:
 
 
 def vanished(local_loss: np.ndarray) -> np.ndarray:
-    """`[..., T]` to `[...]`, number of steps t ≥ 1 whose local loss is exactly 0."""
-    return np.sum(local_loss[..., 1:] == 0, axis=-1)
+    """`[..., T]` to `[...]`, number of steps t ≥ 1 whose local loss is exactly 0.
+
+    NaN where a local loss is not finite.
+    """
+    count = np.sum(local_loss[..., 1:] == 0, axis=-1)
+    return np.where(np.isfinite(local_loss).all(axis=-1), count, np.nan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -546,6 +550,9 @@ def interval_name(name: str) -> str:
 
 def summary(recordings: Sequence[Recording]) -> list[Row]:
     """A row per setting: its first and last observation, mean and 95 % interval.
+
+    `diverged` counts the seeds whose loss is not finite at the end. Their accuracy is
+    0, and the other means at the end are over the seeds that are left.
 
     `decades` is the decay per step, `vanished` the mean number of steps t ≥ 1 whose
     local loss is exactly 0, `span_...` the decades of a norm between t = T-1 and t = 1

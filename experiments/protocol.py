@@ -16,235 +16,237 @@ from typing import Any
 from experiments import config as config_lib
 from experiments.config import Config
 from experiments.gradient_flow import Setting
-
-ORDER, ORDER_3BIT, PERMUTATION = TASKS = (
-    "temporal_order",
-    "temporal_order_3bit",
-    "random_permutation",
-)
+from experiments.published import ORDER, ORDER_3BIT, PERMUTATION, TASKS
 
 Axes = dict[str, list[Any]]
+
+# λ where it is not searched over: the least of the paper's.
+LAMBDA = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """α, γ and K that are searched over; by default the paper's."""
+
+    lr: tuple[float, ...] = (0.1, 0.01, 0.001)
+    gamma: tuple[float, ...] = (10, 1, 0.1, 0.01, 0.001)
+    num_refinements: tuple[int, ...] = (10, 20, 30)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """Tables I to III.
+
+    Attributes:
+      seq_len: lengths.
+      label_swap_seq_len: length of their label swap.
+      max_steps: most updates.
+      control_steps: the same of `readout_only`, which is cheap.
+      paper: the paper's grid.
+      variant: the same where Tables II and III vary the rule.
+      released: the same for `lra_released`.
+      wide: γ beyond the paper's grid, and α that goes with it.
+    """
+
+    seq_len: tuple[int, ...] = (10, 20, 30)
+    label_swap_seq_len: int = 20
+    max_steps: int = 100_000
+    control_steps: int = 100_000
+    paper: Grid = Grid()
+    variant: Grid = Grid()
+    released: Grid = Grid()
+    wide: Grid = Grid((0.3, 0.1, 0.03), (50, 200), (1, 10, 20, 30))
+
+
+@dataclasses.dataclass(frozen=True)
+class Table4:
+    """Table IV.
+
+    Attributes:
+      seq_len: length.
+      max_steps: most updates.
+      grid: the paper's.
+      bounds: c0 and c1.
+    """
+
+    seq_len: int = 20
+    max_steps: int = 100_000
+    grid: Grid = Grid()
+    bounds: tuple[float, ...] = (0, 0.01, 0.1, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """Table V.
+
+    Attributes:
+      tasks: names of `lra_jax.TASKS`.
+      seq_len: lengths in their order.
+      released_seq_len: the longest for `lra_released`, whose cost grows as T².
+      max_steps: most updates at each length.
+      eval_every: updates between two evaluations.
+      paper: the paper's grid, for LRA.
+      regularised: the same with λ.
+      lambda_: λ of the same.
+      wide: γ beyond the paper's grid, and α that goes with it.
+      rates: α of all other methods.
+      max_norm: bounds of BPTT's gradient.
+    """
+
+    tasks: tuple[str, ...] = TASKS
+    seq_len: tuple[int, ...] = tuple(range(10, 401, 10))
+    released_seq_len: int = 400
+    max_steps: int = 100_000
+    eval_every: int = 100
+    paper: Grid = Grid(num_refinements=(10,))
+    regularised: Grid = Grid(num_refinements=(10,))
+    lambda_: tuple[float, ...] = (2, 1, 0.1)
+    wide: Grid = Grid((0.3, 0.1, 0.03, 0.01), (50, 200), (1,))
+    rates: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+    max_norm: tuple[float, ...] = (0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure5:
+    """Figure 5.
+
+    Attributes:
+      seq_len: a length for each task.
+      max_steps: most updates.
+      grid: the paper's.
+      lambda_: λ, besides 0.
+    """
+
+    seq_len: tuple[int, ...] = (20, 10, 20)
+    max_steps: int = 100_000
+    grid: Grid = Grid(num_refinements=(10,))
+    lambda_: tuple[float, ...] = (2, 1, 0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """Figures 2 to 4, and "decay".
+
+    Attributes:
+      num_steps: updates that are shown.
+      every: updates between two points.
+      num_refinements: K.
+    """
+
+    num_steps: int = 5_000
+    every: int = 100
+    num_refinements: int = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How much is trained.
+    """How much is trained; by default all that the paper trains.
 
     Attributes:
       name: of the budget.
       tasks: names of `lra_jax.TASKS`.
-      max_steps: most updates in tables and figures.
-      reach_steps: most updates at each length of Table V.
-      control_steps: most updates of `readout_only`, which is cheap, in the tables.
-      curve_steps: updates of the curves of `lra_released`.
-      lr: α of the paper's grid.
-      gamma: γ of the paper's grid.
-      released_gamma: the same for `lra_released`.
-      released_num_refinements: K of the same.
-      variant_num_refinements: K of `lra_diff` where Tables II and III vary it.
-      figure5_gamma: γ of Figure 5.
-      wide_num_refinements: K that goes with `wide_gamma`.
-      num_refinements: K of the paper's grid.
-      lambda_: λ of the paper's regularised grid.
-      reach_every: updates between two evaluations in Table V.
-      reach_lr: α of LRA in Table V, on the paper's grid.
-      reach_regularised_lr: the same, regularised.
-      reach_gamma: γ of both.
-      reach_lambda: λ of the same, regularised.
-      reach_rates: learning rates of all other methods in Table V.
-      reach_wide_rates: learning rates that go with `wide_gamma` there.
-      reach_norms: bounds of BPTT's gradient in Table V.
-      wide_gamma: γ beyond the paper's grid.
-      wide_lr: learning rates that go with it.
-      bounds: c0 and c1 of Table IV.
-      seq_len: lengths of Tables I to III.
-      table4_gamma: γ of Table IV.
-      table4_steps: most updates of Table IV.
-      table4_num_refinements: K of Table IV.
-      table4_seq_len: length of Table IV.
-      figure5_seq_len: lengths of Figure 5, by task.
-      reach_seq_len: lengths of Table V in their order.
-      reach_tasks: tasks of Table V.
-      left_out: runs that are not made: "row", "row.task", or "reach.row.task".
-      released_reach: the longest of them for `lra_released`, whose cost grows as T².
-      num_validation: samples of the validation set.
       hidden_size: H.
-      flow_steps: updates that Figures 2 to 4 show.
-      flow_every: updates between two of their points.
+      num_validation: samples of the validation set.
+      curve_steps: updates of the curves of `lra_released`.
+      left_out: runs that are not made: "row", "row.task", or "reach.row.task".
     """
 
     name: str
-    tasks: tuple[str, ...]
-    max_steps: int
-    reach_steps: int
-    control_steps: int
-    curve_steps: int
-    lr: tuple[float, ...]
-    gamma: tuple[float, ...]
-    released_gamma: tuple[float, ...]
-    released_num_refinements: tuple[int, ...]
-    variant_num_refinements: tuple[int, ...]
-    figure5_gamma: tuple[float, ...]
-    wide_num_refinements: tuple[int, ...]
-    num_refinements: tuple[int, ...]
-    lambda_: tuple[float, ...]
-    reach_every: int
-    reach_lr: tuple[float, ...]
-    reach_regularised_lr: tuple[float, ...]
-    reach_gamma: tuple[float, ...]
-    reach_lambda: tuple[float, ...]
-    reach_rates: tuple[float, ...]
-    reach_wide_rates: tuple[float, ...]
-    reach_norms: tuple[float, ...]
-    wide_gamma: tuple[float, ...]
-    wide_lr: tuple[float, ...]
-    bounds: tuple[float, ...]
-    seq_len: tuple[int, ...]
-    table4_gamma: tuple[float, ...]
-    table4_steps: int
-    table4_num_refinements: tuple[int, ...]
-    table4_seq_len: int
-    figure5_seq_len: tuple[int, ...]
-    reach_seq_len: tuple[int, ...]
-    released_reach: int
-    reach_tasks: tuple[str, ...]
-    left_out: frozenset[str]
-    num_validation: int
-    hidden_size: int
-    flow_steps: int
-    flow_every: int
+    tasks: tuple[str, ...] = TASKS
+    hidden_size: int = 100
+    num_validation: int = 10_000
+    curve_steps: int = 2_200
+    left_out: frozenset[str] = frozenset()
+    tables: Tables = Tables()
+    table4: Table4 = Table4()
+    reach: Reach = Reach()
+    figure5: Figure5 = Figure5()
+    flow: Flow = Flow()
 
 
-FULL = Budget(
-    name="full",
-    tasks=TASKS,
-    max_steps=100_000,
-    reach_steps=100_000,
-    control_steps=100_000,
-    curve_steps=2_200,
-    lr=(0.1, 0.01, 0.001),
-    gamma=(10, 1, 0.1, 0.01, 0.001),
-    released_gamma=(10, 1, 0.1, 0.01, 0.001),
-    released_num_refinements=(10, 20, 30),
-    variant_num_refinements=(10, 20, 30),
-    figure5_gamma=(10, 1, 0.1, 0.01, 0.001),
-    wide_num_refinements=(1, 10, 20, 30),
-    num_refinements=(10, 20, 30),
-    lambda_=(2, 1, 0.1),
-    reach_every=100,
-    reach_lr=(0.1, 0.01, 0.001),
-    reach_regularised_lr=(0.1, 0.01, 0.001),
-    reach_gamma=(10, 1, 0.1, 0.01, 0.001),
-    reach_lambda=(2, 1, 0.1),
-    reach_rates=(0.3, 0.1, 0.03, 0.01, 0.003, 0.001),
-    reach_wide_rates=(0.3, 0.1, 0.03, 0.01),
-    reach_norms=(0, 1),
-    wide_gamma=(50, 200),
-    wide_lr=(0.3, 0.1, 0.03),
-    bounds=(0, 0.01, 0.1, 1),
-    seq_len=(10, 20, 30),
-    table4_gamma=(10, 1, 0.1, 0.01, 0.001),
-    table4_steps=100_000,
-    table4_num_refinements=(10, 20, 30),
-    table4_seq_len=20,
-    figure5_seq_len=(20, 10, 20),
-    reach_seq_len=tuple(range(10, 401, 10)),
-    released_reach=400,
-    reach_tasks=TASKS,
-    left_out=frozenset(),
-    num_validation=10_000,
-    hidden_size=100,
-    flow_steps=5_000,
-    flow_every=100,
+FULL = Budget("full")
+
+STANDARD = Budget(
+    "standard",
+    tables=Tables(
+        max_steps=1_000,
+        control_steps=10_000,
+        paper=Grid(lr=(0.1,), gamma=(10,)),
+        variant=Grid(lr=(0.1,), gamma=(10,), num_refinements=(10,)),
+        released=Grid(lr=(0.1,), gamma=(10, 0.01), num_refinements=(10,)),
+        wide=Grid(lr=(0.3, 0.1, 0.03), gamma=(50, 200), num_refinements=(1,)),
+    ),
+    table4=Table4(
+        max_steps=1_000,
+        grid=Grid(lr=(0.1,), gamma=(10, 0.01), num_refinements=(10,)),
+    ),
+    reach=Reach(
+        tasks=(ORDER, PERMUTATION),
+        seq_len=(10, 20, 30, 40, 60, 80, 100, 120, 150, 200, 300, 400),
+        released_seq_len=40,
+        max_steps=2_000,
+        eval_every=200,
+        paper=Grid(lr=(0.1, 0.01), gamma=(10, 1), num_refinements=(10,)),
+        regularised=Grid(lr=(0.1,), gamma=(10, 1), num_refinements=(10,)),
+        lambda_=(1, 0.1),
+        wide=Grid(lr=(0.3, 0.1), gamma=(50, 200), num_refinements=(1,)),
+        rates=(0.3, 0.1, 0.03, 0.01),
+        max_norm=(1,),
+    ),
+    figure5=Figure5(
+        max_steps=1_000,
+        grid=Grid(lr=(0.1,), gamma=(10,), num_refinements=(10,)),
+    ),
+    flow=Flow(num_steps=1_000, every=50),
+    # What did not fit into an afternoon on two cores.
+    left_out=frozenset(
+        {
+            "lra_released_log",
+            "lra_released_unbounded",
+            f"lra_released.{ORDER_3BIT}",
+            f"omega_only.{ORDER_3BIT}",
+            "figure5.lra_released",
+            f"reach.omega_only.{ORDER}",
+            f"reach.released_omega_only.{ORDER}",
+            f"reach.lra_diff_wide_regularised.{ORDER}",
+            f"reach.lra_diff_wide_regularised.{PERMUTATION}",
+        }
+    ),
 )
 
-# What did not fit into an afternoon on two cores.
-LEFT_OUT = frozenset(
-    {
-        "lra_released_log",
-        "lra_released_unbounded",
-        f"lra_released.{ORDER_3BIT}",
-        f"omega_only.{ORDER_3BIT}",
-        "figure5.lra_released",
-        f"reach.omega_only.{ORDER}",
-        f"reach.released_omega_only.{ORDER}",
-        f"reach.lra_diff_wide_regularised.{ORDER}",
-        f"reach.lra_diff_wide_regularised.{PERMUTATION}",
-    }
-)
-
-STANDARD = dataclasses.replace(
-    FULL,
-    name="standard",
-    max_steps=1_000,
-    reach_steps=2_000,
-    control_steps=10_000,
-    lr=(0.1,),
-    gamma=(10,),
-    released_gamma=(10, 0.01),
-    released_num_refinements=(10,),
-    variant_num_refinements=(10,),
-    figure5_gamma=(10,),
-    wide_num_refinements=(1,),
-    reach_every=200,
-    reach_lr=(0.1, 0.01),
-    reach_regularised_lr=(0.1,),
-    reach_gamma=(10, 1),
-    reach_lambda=(1, 0.1),
-    reach_rates=(0.3, 0.1, 0.03, 0.01),
-    reach_wide_rates=(0.3, 0.1),
-    reach_norms=(1,),
-    table4_gamma=(10, 0.01),
-    table4_steps=1_000,
-    table4_num_refinements=(10,),
-    reach_seq_len=(10, 20, 30, 40, 60, 80, 100, 120, 150, 200, 300, 400),
-    released_reach=40,
-    left_out=LEFT_OUT,
-    reach_tasks=(ORDER, PERMUTATION),
-    flow_steps=1_000,
-    flow_every=50,
-)
-
-SMOKE = dataclasses.replace(
-    FULL,
-    name="smoke",
+_TINY = Grid(lr=(0.1,), gamma=(10,), num_refinements=(2,))
+_TINY_WIDE = Grid(lr=(0.3,), gamma=(50,), num_refinements=(1,))
+SMOKE = Budget(
+    "smoke",
     tasks=(ORDER,),
-    max_steps=300,
-    reach_steps=300,
-    control_steps=300,
-    curve_steps=300,
-    lr=(0.1,),
-    gamma=(10,),
-    num_refinements=(2,),
-    lambda_=(0.1,),
-    released_gamma=(10,),
-    released_num_refinements=(2,),
-    variant_num_refinements=(2,),
-    wide_gamma=(50,),
-    wide_lr=(0.3,),
-    wide_num_refinements=(1,),
-    seq_len=(10,),
-    table4_gamma=(10,),
-    table4_num_refinements=(2,),
-    table4_steps=300,
-    table4_seq_len=10,
-    bounds=(0, 1),
-    figure5_gamma=(10,),
-    figure5_seq_len=(10,),
-    reach_lr=(0.1,),
-    reach_regularised_lr=(0.1,),
-    reach_gamma=(10,),
-    reach_lambda=(0.1,),
-    reach_rates=(0.3,),
-    reach_wide_rates=(0.3,),
-    reach_norms=(1,),
-    reach_seq_len=(10, 20),
-    released_reach=10,
-    reach_tasks=(ORDER,),
-    num_validation=500,
     hidden_size=32,
-    flow_steps=100,
-    flow_every=50,
+    num_validation=500,
+    curve_steps=300,
+    tables=Tables(
+        seq_len=(10,),
+        label_swap_seq_len=10,
+        max_steps=300,
+        control_steps=300,
+        paper=_TINY,
+        variant=_TINY,
+        released=_TINY,
+        wide=_TINY_WIDE,
+    ),
+    table4=Table4(seq_len=10, max_steps=300, grid=_TINY, bounds=(0, 1)),
+    reach=Reach(
+        tasks=(ORDER,),
+        seq_len=(10, 20),
+        released_seq_len=10,
+        max_steps=300,
+        paper=_TINY,
+        regularised=_TINY,
+        lambda_=(0.1,),
+        wide=_TINY_WIDE,
+        rates=(0.3,),
+        max_norm=(1,),
+    ),
+    figure5=Figure5(seq_len=(10,), max_steps=300, grid=_TINY, lambda_=(0.1,)),
+    flow=Flow(num_steps=100, every=50, num_refinements=2),
 )
 
 BUDGETS = {budget.name: budget for budget in (SMOKE, STANDARD, FULL)}
@@ -267,39 +269,18 @@ class Row:
     settings: Callable[[Budget], dict[str, Any]] = lambda budget: {}
 
 
-def _paper(budget: Budget) -> Axes:
-    """The paper's grid: α × γ for each K, all norms bounded by 1."""
-    return {
-        "lr": [*budget.lr],
-        "gamma": [*budget.gamma],
-        "num_refinements": [*budget.num_refinements],
-        "c0": [1],
-        "c1": [1],
-    }
+def _values(grid: Grid) -> Axes:
+    return {key: [*values] for key, values in dataclasses.asdict(grid).items()}
 
 
-def _released(budget: Budget) -> Axes:
-    """The paper's grid, in the units of the released code."""
-    axes = _paper(budget)
-    del axes["c0"], axes["c1"]
-    return axes | {
-        "gamma": [*budget.released_gamma],
-        "num_refinements": [*budget.released_num_refinements],
-        "c": [1],
-    }
+def _lra(grid: Grid) -> Axes:
+    """A grid of `lra_diff`, all norms bounded by 1."""
+    return _values(grid) | {"c0": [1], "c1": [1]}
 
 
-def _variant(budget: Budget) -> Axes:
-    """The paper's grid as Tables II and III vary it."""
-    return _paper(budget) | {"num_refinements": [*budget.variant_num_refinements]}
-
-
-def _wide(budget: Budget) -> Axes:
-    return _paper(budget) | {
-        "lr": [*budget.wide_lr],
-        "gamma": [*budget.wide_gamma],
-        "num_refinements": [*budget.wide_num_refinements],
-    }
+def _released(grid: Grid) -> Axes:
+    """A grid of `lra_released`, whose one bound is 1."""
+    return _values(grid) | {"c": [1]}
 
 
 def _first(axes: Axes, **more: list[Any]) -> Axes:
@@ -312,60 +293,69 @@ def _released_settings(budget: Budget) -> dict[str, Any]:
 
 
 ROWS: dict[str, Row] = {
-    "lra_diff": Row("lra_diff, paper's grid", "lra_diff", _paper),
+    "lra_diff": Row(
+        "lra_diff, paper's grid", "lra_diff", lambda b: _lra(b.tables.paper)
+    ),
     "lra_diff_log": Row(
         "lra_diff, log-penalty",
         "lra_diff",
-        lambda b: _variant(b) | {"local_loss": ["log_penalty"]},
+        lambda b: _lra(b.tables.variant) | {"local_loss": ["log_penalty"]},
     ),
     "lra_diff_unbounded": Row(
         "lra_diff, no normalisation",
         "lra_diff",
-        lambda b: _variant(b) | {"c0": [0], "c1": [0]},
+        lambda b: _lra(b.tables.variant) | {"c0": [0], "c1": [0]},
     ),
-    "lra_diff_wide": Row("lra_diff, larger γ, more α", "lra_diff", _wide),
+    "lra_diff_wide": Row(
+        "lra_diff, larger γ, more α", "lra_diff", lambda b: _lra(b.tables.wide)
+    ),
     "lra_released": Row(
-        "lra_released, paper's grid", "lra_released", _released, _released_settings
+        "lra_released, paper's grid",
+        "lra_released",
+        lambda b: _released(b.tables.released),
+        _released_settings,
     ),
     "lra_released_log": Row(
         "lra_released, log-penalty",
         "lra_released",
-        lambda b: _released(b) | {"local_loss": ["log_penalty"]},
+        lambda b: _released(b.tables.released) | {"local_loss": ["log_penalty"]},
         _released_settings,
     ),
     "lra_released_unbounded": Row(
         "lra_released, no normalisation",
         "lra_released",
-        lambda b: _released(b) | {"c": [0]},
+        lambda b: _released(b.tables.released) | {"c": [0]},
         _released_settings,
     ),
     "readout_only": Row(
         "readout only (control)",
         "readout_only",
-        lambda b: {"lr": [*b.lr]},
-        lambda b: {"max_steps": b.control_steps},
+        lambda b: {"lr": [*b.tables.paper.lr]},
+        lambda b: {"max_steps": b.tables.control_steps},
     ),
     "omega_only": Row(
         "Ω-only updates (control)",
         "lra_diff",
         lambda b: _first(
-            _paper(b),
-            gamma=[b.gamma[0]],
+            _lra(b.tables.paper),
+            gamma=[b.tables.paper.gamma[0]],
             descend_local_loss=[False],
-            **{"lambda": [b.lambda_[-1]]},
+            **{"lambda": [LAMBDA]},
         ),
     ),
     "overwrite": Row(
         'refinement="overwrite" (as printed)',
         "lra_diff",
-        lambda b: _first(_paper(b), refinement=["overwrite"]),
+        lambda b: _first(_lra(b.tables.paper), refinement=["overwrite"]),
     ),
     "late_start": Row(
         "update_first_step=False (as printed)",
         "lra_diff",
-        lambda b: _first(_paper(b), update_first_step=[False]),
+        lambda b: _first(_lra(b.tables.paper), update_first_step=[False]),
     ),
-    "bptt": Row("BPTT", "bptt", lambda b: {"lr": [*b.wide_lr], "max_norm": [0, 1]}),
+    "bptt": Row(
+        "BPTT", "bptt", lambda b: {"lr": [*b.tables.wide.lr], "max_norm": [0, 1]}
+    ),
 }
 
 
@@ -373,30 +363,11 @@ ROWS: dict[str, Row] = {
 _PRINTED: Axes = {"refinement": ["overwrite"], "update_first_step": [False]}
 
 
-def _reach_lra(budget: Budget) -> Axes:
-    return _first(_paper(budget), lr=[*budget.reach_lr], gamma=[*budget.reach_gamma])
-
-
-def _regularised(budget: Budget, axes: Axes) -> Axes:
-    """The grid over λ, and the log-penalty, as `gridsearch.py` has it."""
+def _regularised(axes: Axes, budget: Budget) -> Axes:
+    """The axes with λ, and the log-penalty, as `gridsearch.py` has it."""
     return axes | {
-        "lr": [*budget.reach_regularised_lr],
         "local_loss": ["log_penalty"],
-        "lambda": [*budget.reach_lambda],
-    }
-
-
-def _reach_released(budget: Budget) -> Axes:
-    axes = _reach_lra(budget)
-    del axes["c0"], axes["c1"]
-    return axes | {"c": [1]}
-
-
-def _reach_wide(budget: Budget) -> Axes:
-    return _reach_lra(budget) | {
-        "lr": [*budget.reach_wide_rates],
-        "gamma": [*budget.wide_gamma],
-        "num_refinements": [1],
+        "lambda": [*budget.reach.lambda_],
     }
 
 
@@ -415,57 +386,68 @@ REACH_ROWS: dict[str, Row] = {
         },
     ),
     "bptt": Row(
-        "BPTT", "bptt", lambda b: {"lr": [*b.reach_rates], "max_norm": [*b.reach_norms]}
+        "BPTT",
+        "bptt",
+        lambda b: {"lr": [*b.reach.rates], "max_norm": [*b.reach.max_norm]},
     ),
-    "lra_diff": Row("LRA-diff, paper's grid", "lra_diff", _reach_lra),
+    "lra_diff": Row(
+        "LRA-diff, paper's grid", "lra_diff", lambda b: _lra(b.reach.paper)
+    ),
     "lra_diff_regularised": Row(
         "LRA-diff regularised, paper's grid",
         "lra_diff",
-        lambda b: _regularised(b, _reach_lra(b)),
+        lambda b: _regularised(_lra(b.reach.regularised), b),
     ),
     "printed": Row(
         "LRA-diff as printed, paper's grid",
         "lra_diff",
-        lambda b: _reach_lra(b) | _PRINTED,
+        lambda b: _lra(b.reach.paper) | _PRINTED,
     ),
     "printed_regularised": Row(
         "LRA-diff as printed, regularised, paper's grid",
         "lra_diff",
-        lambda b: _regularised(b, _reach_lra(b)) | _PRINTED,
+        lambda b: _regularised(_lra(b.reach.regularised), b) | _PRINTED,
     ),
-    "lra_diff_wide": Row("LRA-diff, larger γ, K = 1", "lra_diff", _reach_wide),
+    "lra_diff_wide": Row(
+        "LRA-diff, larger γ, K = 1", "lra_diff", lambda b: _lra(b.reach.wide)
+    ),
     "lra_diff_wide_regularised": Row(
         "LRA-diff regularised, larger γ, K = 1",
         "lra_diff",
-        lambda b: _reach_wide(b) | {"lambda": [0.1]},
+        lambda b: _lra(b.reach.wide) | {"lambda": [LAMBDA]},
     ),
     "lra_released": Row(
         "released behaviour, paper's grid",
         "lra_released",
-        _reach_released,
+        lambda b: _released(b.reach.paper),
         _released_settings,
     ),
     "lra_released_regularised": Row(
         "released behaviour, regularised",
         "lra_released",
-        lambda b: _regularised(b, _reach_released(b)),
+        lambda b: _regularised(_released(b.reach.regularised), b),
         _released_settings,
     ),
     "released_omega_only": Row(
         "released behaviour, Ω-only updates (control)",
         "lra_released",
-        lambda b: _regularised(b, _reach_released(b)) | {"descend_local_loss": [False]},
+        lambda b: (
+            _regularised(_released(b.reach.regularised), b)
+            | {"descend_local_loss": [False]}
+        ),
         _released_settings,
     ),
     "omega_only": Row(
         "Ω-only updates (control)",
         "lra_diff",
-        lambda b: _regularised(b, _reach_lra(b)) | {"descend_local_loss": [False]},
+        lambda b: (
+            _regularised(_lra(b.reach.regularised), b) | {"descend_local_loss": [False]}
+        ),
     ),
     "readout_only": Row(
         "readout only (control)",
         "readout_only",
-        lambda b: {"lr": [*b.reach_rates]},
+        lambda b: {"lr": [*b.reach.rates]},
     ),
 }
 
@@ -501,9 +483,9 @@ def table_config(name: str, task: str, budget: Budget, seeds: Sequence[int]) -> 
         row,
         task,
         budget,
-        row.axes(budget) | {"seq_len": [*budget.seq_len]},
+        row.axes(budget) | {"seq_len": [*budget.tables.seq_len]},
         seeds=[*seeds],
-        max_steps=budget.max_steps,
+        max_steps=budget.tables.max_steps,
         race=True,
     )
 
@@ -519,22 +501,20 @@ def first_setting(name: str, budget: Budget) -> Setting:
 
 def table4_config(budget: Budget, seeds: Sequence[int]) -> Config:
     """The search over c0 and c1 of Table IV, on temporal order."""
-    row = ROWS["lra_diff"]
-    searched: Axes = {
-        "gamma": [*budget.table4_gamma],
-        "num_refinements": [*budget.table4_num_refinements],
-        "c0": [*budget.bounds],
-        "c1": [*budget.bounds],
-        "seq_len": [budget.table4_seq_len],
+    table4 = budget.table4
+    axes = _values(table4.grid) | {
+        "c0": [*table4.bounds],
+        "c1": [*table4.bounds],
+        "seq_len": [table4.seq_len],
     }
     return _resolve(
         "table4",
-        row,
+        ROWS["lra_diff"],
         ORDER,
         budget,
-        row.axes(budget) | searched,
+        axes,
         seeds=[*seeds],
-        max_steps=budget.table4_steps,
+        max_steps=table4.max_steps,
     )
 
 
@@ -561,10 +541,10 @@ def figure5_config(
 ) -> Config:
     """The search over λ of Figure 5 on a task: `gridsearch.py`'s K, c and loss."""
     row = REACH_ROWS[f"{rule}_regularised"]
-    axes = row.axes(budget) | {
-        "gamma": [*budget.figure5_gamma],
-        "lambda": [0, *budget.lambda_],
-        "seq_len": [budget.figure5_seq_len[budget.tasks.index(task)]],
+    axes = row.axes(budget) | _values(budget.figure5.grid)
+    axes |= {
+        "lambda": [0, *budget.figure5.lambda_],
+        "seq_len": [budget.figure5.seq_len[budget.tasks.index(task)]],
     }
     return _resolve(
         f"figure5.{rule}.{task}",
@@ -573,15 +553,16 @@ def figure5_config(
         budget,
         axes,
         seeds=[*seeds],
-        max_steps=budget.max_steps,
+        max_steps=budget.figure5.max_steps,
     )
 
 
 def reach_lengths(name: str, budget: Budget) -> tuple[int, ...]:
     """The lengths of Table V that a method may be tried on."""
     is_released = REACH_ROWS[name].rule == "lra_released"
-    longest = budget.released_reach if is_released else max(budget.reach_seq_len)
-    return tuple(t for t in budget.reach_seq_len if t <= longest)
+    lengths = budget.reach.seq_len
+    longest = budget.reach.released_seq_len if is_released else max(lengths)
+    return tuple(t for t in lengths if t <= longest)
 
 
 def reach_config(
@@ -596,8 +577,8 @@ def reach_config(
         budget,
         row.axes(budget) | {"seq_len": [seq_len]},
         seeds=[*seeds],
-        max_steps=budget.reach_steps,
-        eval_every=budget.reach_every,
+        max_steps=budget.reach.max_steps,
+        eval_every=budget.reach.eval_every,
         race=True,
     )
 
@@ -608,13 +589,13 @@ def flow_settings(figure: str, budget: Budget) -> list[Setting]:
     The paper prints no hyper-parameters for its figures: α, γ, K, c, loss and λ are
     those of the released script's main; then what works.
     """
-    k = budget.num_refinements[0]
+    k = budget.flow.num_refinements
     script = {"gamma": 10.0, "num_refinements": k, "local_loss": "log_penalty"}
     bounded = {**script, "c0": 1.0, "c1": 1.0}
     printed = {**bounded, "refinement": "overwrite"}
     large = {**bounded, "gamma": 50.0, "num_refinements": 1}
     released = {**script, "c": 1.0}
-    omega = {"lambda_": budget.lambda_[-1]}
+    omega = {"lambda_": LAMBDA}
     forced = {**bounded, "normalization": "force"}
     if figure == "decay":
         return _decay_settings(k)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from experiments.protocol import ORDER, ORDER_3BIT, PERMUTATION
-
+# Names of `lra_jax.TASKS`.
+ORDER, ORDER_3BIT, PERMUTATION = TASKS = (
+    "temporal_order",
+    "temporal_order_3bit",
+    "random_permutation",
+)
 SEQ_LEN = (10, 20, 30)
 NUM_REFINEMENTS = (10, 20, 30)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import statistics
@@ -26,7 +27,8 @@ _OUTCOMES = {
     "final_num_errors", "final_accuracy", "best_num_errors", "best_accuracy",
 }  # fmt: skip
 
-_UNKNOWN = ("pending", "running", "outrun")  # what it would have reached, that is
+_NOT_ENDED = ("pending", "running")
+_UNKNOWN = (*_NOT_ENDED, "outrun")  # what it would have reached, that is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +37,15 @@ class Setting:
 
     Attributes:
       values: its settings and hyper-parameters.
-      rows: of its members that have ended, one per seed.
+      rows: of its members that have ended and were not outrun, one per seed.
       num_seeds: all its seeds, whether ended or not.
+      num_outrun: those of which another setting was solved first.
     """
 
     values: dict[str, Any]
     rows: list[dict[str, Any]]
     num_seeds: int
+    num_outrun: int
 
     @property
     def num_solved(self) -> int:
@@ -54,7 +58,7 @@ class Setting:
         return self.num_solved == self.num_seeds
 
     def mean(self, column: str) -> float:
-        """Mean over the seeds that have ended."""
+        """Mean over the seeds that have ended and were not outrun."""
         return statistics.fmean(row[column] for row in self.rows)
 
     def interval(self, column: str) -> float | None:
@@ -62,7 +66,11 @@ class Setting:
         return mean_interval([row[column] for row in self.rows])[1]
 
     def rank(self) -> tuple[float, ...]:
-        """Better is larger: solved fraction, best accuracy, fewer updates."""
+        """Better is larger: solved fraction, best accuracy, fewer updates.
+
+        Seeds that were outrun count as not solved, and nowhere else: in a race, the
+        best setting is the one that wins most often.
+        """
         return (
             self.num_solved / self.num_seeds,
             self.mean("best_accuracy"),
@@ -79,27 +87,38 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def _values(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The settings and hyper-parameters of a row of results."""
+    return tuple((key, value) for key, value in row.items() if key not in _OUTCOMES)
+
+
 def settings(rows: Sequence[dict[str, Any]]) -> list[Setting]:
-    """Rows of results grouped over seeds, where at least one has ended."""
+    """Rows of results grouped over seeds, where one has ended and was not outrun."""
     by_values: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        values = tuple((k, v) for k, v in row.items() if k not in _OUTCOMES)
-        by_values.setdefault(values, []).append(row)
+        by_values.setdefault(_values(row), []).append(row)
     found = []
     for values, members in by_values.items():
         ended = [row for row in members if row["status"] not in _UNKNOWN]
+        outrun = sum(row["status"] == "outrun" for row in members)
         if ended:
-            found.append(Setting(dict(values), ended, len(members)))
+            found.append(Setting(dict(values), ended, len(members), outrun))
     return found
 
 
 def best_settings(rows: Sequence[dict[str, Any]]) -> list[tuple[Setting, int]]:
     """The best setting of each line, and how many settings it was chosen from."""
+
+    def line(values: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(values.get(key) for key in LINE_KEYS)
+
     lines: dict[tuple[Any, ...], list[Setting]] = {}
     for setting in settings(rows):
-        line = tuple(setting.values.get(key) for key in LINE_KEYS)
-        lines.setdefault(line, []).append(setting)
-    return [(max(found, key=Setting.rank), len(found)) for found in lines.values()]
+        lines.setdefault(line(setting.values), []).append(setting)
+    # Settings that were only outrun have no rank, but were in the race.
+    tried = {_values(row) for row in rows if row["status"] not in _NOT_ENDED}
+    counts = collections.Counter(line(dict(values)) for values in tried)
+    return [(max(found, key=Setting.rank), counts[key]) for key, found in lines.items()]
 
 
 def percent(value: float, interval: float | None = None) -> str:
@@ -140,7 +159,8 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
             + [
                 ", ".join(chosen),
                 str(count),
-                f"{setting.num_solved}/{setting.num_seeds}",
+                f"{setting.num_solved}/{setting.num_seeds}"
+                + f" ({setting.num_outrun} outrun)" * (setting.num_outrun > 0),
                 percent(
                     setting.mean("best_accuracy"), setting.interval("best_accuracy")
                 ),
@@ -174,6 +194,15 @@ def markdown(
     page += [f"{len(rows)} members: {counts}. Chance: {chances}.", ""]
     if lines:
         page += [_row(header), _row(["---"] * len(header)), *map(_row, lines), ""]
+    if "outrun" in statuses:
+        page += [
+            "**A race**: a member that was solved has ended the others of its seed and "
+            "K (`outrun`), which might have been solved as well. So `solved` counts "
+            "races won, and a setting that won fewer is not known to be worse; all "
+            "other results are of members that were not outrun, and a line without "
+            "any is left out.",
+            "",
+        ]
     page += [
         "Each line is the best of its settings by solved fraction, then mean best "
         "accuracy, then fewest updates: the choice and the accuracies are on the same "

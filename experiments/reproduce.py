@@ -181,7 +181,7 @@ class Runner:
         """`curriculum.reach` of a method: a row for each T and member that tried it."""
         path = self._runs / f"warm.{name}.{task}.csv"
         first = protocol.reach_config(name, task, 10, budget, seeds)
-        key = f"{first.digest()} {budget.reach_seq_len}"
+        key = f"{first.digest()} {budget.reach.seq_len}"
         if path.is_file() and (rows := results.read_rows(path))[0]["key"] == key:
             return rows
         self._console.print(f"warm start: {name}, {task}", highlight=False)
@@ -192,7 +192,7 @@ class Runner:
 
         found = curriculum.reach(
             lambda t: protocol.reach_config(name, task, t, budget, seeds),
-            budget.reach_seq_len,
+            budget.reach.seq_len,
             say,
         )
         rows = [
@@ -210,7 +210,7 @@ class Runner:
     ) -> Row:
         """Cosines of a row's untrained gradients for true and swapped labels."""
         setting = protocol.first_setting(name, budget)
-        seq_len = budget.table4_seq_len
+        seq_len = budget.tables.label_swap_seq_len
         path = self._runs / f"label_swap.{name}.{task}.csv"
         key = f"{setting} {seq_len} {budget.hidden_size} {list(seeds)}"
         if path.is_file() and (row := results.read_rows(path)[0])["key"] == key:
@@ -248,7 +248,7 @@ class Runner:
         self._console.print(f"recording {setting.name}", highlight=False)
         return gradient_flow.record(
             setting,
-            task=protocol.PERMUTATION,
+            task=published.PERMUTATION,
             seq_len=10,
             seeds=seeds,
             num_steps=num_steps,
@@ -377,13 +377,13 @@ class Artefact:
         return page + self._notes(
             f"The paper's winner for every K is {best} with "
             f"{100 * published.TABLE4_ACCURACY:.2f} %.",
-            f"Temporal order, T = {self.budget.table4_seq_len}, "
+            f"Temporal order, T = {self.budget.table4.seq_len}, "
             f"{config.max_steps:,} updates at most; {tables.grid_text(config)}.",
         )
 
     def _table5(self) -> str:
         found = []
-        for task in self.budget.reach_tasks:
+        for task in self.budget.reach.tasks:
             for name, row in protocol.REACH_ROWS.items():
                 if f"reach.{name}.{task}" in self.budget.left_out:
                     continue
@@ -397,7 +397,7 @@ class Artefact:
                         task,
                         rows,
                         len(self.seeds),
-                        self.budget.reach_steps,
+                        self.budget.reach.max_steps,
                     )
                 )
         self._write_csv(tables.reach_rows(found))
@@ -405,9 +405,9 @@ class Artefact:
         return tables.reach_table(found, self.budget) + self._notes(
             "Fresh weights at each T. A seed goes on to the next T when some setting "
             "of the method has solved this one; cells are the seeds that solve T.",
-            f"At most {self.budget.reach_steps:,} updates at each T, an evaluation "
-            f"every {self.budget.reach_every}; lengths tried: "
-            f"{_list(self.budget.reach_seq_len)}.",
+            f"At most {self.budget.reach.max_steps:,} updates at each T, an evaluation "
+            f"every {self.budget.reach.eval_every}; lengths tried: "
+            f"{_list(self.budget.reach.seq_len)}.",
             "The paper's columns for TPTT and BPTT are those of the TPTT paper, with "
             "100,000 updates. A verdict compares the printed reach with the range over "
             "our seeds, up to the next length that was tried.",
@@ -415,12 +415,12 @@ class Artefact:
             "others with plain gradient descent, as the paper says. Axes that are not "
             "the paper's were chosen after first looks at T ≤ 30.",
             "Of the released behaviour nothing longer than "
-            f"T = {self.budget.released_reach} is tried: its cost grows as T².",
+            f"T = {self.budget.reach.released_seq_len} is tried: its cost grows as T².",
         )
 
     def _warm(self) -> str:
         found = []
-        for task in self.budget.reach_tasks:
+        for task in self.budget.reach.tasks:
             for name in protocol.WARM_ROWS:
                 rows = self.runner.warm_reach(name, task, self.budget, self.seeds)
                 label = f"{protocol.REACH_ROWS[name].label}, warm start"
@@ -433,7 +433,7 @@ class Artefact:
                         task,
                         rows,
                         len(self.seeds),
-                        self.budget.reach_steps,
+                        self.budget.reach.max_steps,
                     )
                 )
         self._write_csv(tables.reach_rows(found))
@@ -441,7 +441,7 @@ class Artefact:
             "**Warm start**: a member that has solved T goes on to the next T with its "
             "weights, and has the same number of updates again. Not the paper's "
             "protocol, and not comparable with Table V.",
-            f"At most {self.budget.reach_steps:,} updates at each T.",
+            f"At most {self.budget.reach.max_steps:,} updates at each T.",
         )
 
     def _figure5(self) -> str:
@@ -459,14 +459,15 @@ class Artefact:
             "The paper prints ΔAccuracy/Δλ as bars without numbers, and finds small λ "
             "best. Here the best of γ for each seed and λ, K and loss as in the "
             "released grid search.",
-            f"{self.budget.max_steps:,} updates at most.",
+            f"{self.budget.figure5.max_steps:,} updates at most.",
         )
 
     def _released(self) -> str:
         """Training curves of `lra_released`, beside what the authors' code did."""
         found = []
         for (task, seq_len), printed in published.RELEASED_CURVES.items():
-            if task not in self.budget.tasks or seq_len not in self.budget.seq_len:
+            lengths = self.budget.tables.seq_len
+            if task not in self.budget.tasks or seq_len not in lengths:
                 continue
             config = protocol.curve_config(task, seq_len, self.budget, self.seeds)
             curves = self.runner.curves(config)
@@ -479,23 +480,30 @@ class Artefact:
 
     def _flow(self) -> str:
         """Figures 2 to 4, recorded in float64: local losses reach 1e-30 and below."""
-        budget = self.budget
+        flow = self.budget.flow
         rows, summary = self.runner.flow(
-            self.name, budget, self.seeds, budget.flow_steps, budget.flow_every
+            self.name, self.budget, self.seeds, flow.num_steps, flow.every
         )
         results.write_rows(self.folder / f"{self.name}.csv", rows)
         self._write_csv(
             [{"name": row["setting"], **row} for row in summary],
             f"{self.name}_summary",
         )
+        diverged = []
+        if tables.num_diverged(summary):
+            diverged = [
+                "Diverged: seeds whose loss is not finite at the end. Their accuracy "
+                "is 0; the other means at the end are over the seeds that are left."
+            ]
         return tables.flow_table(summary) + self._notes(
-            f"Random permutation, T = 10, {self.budget.flow_steps:,} updates, float64; "
+            f"Random permutation, T = 10, {flow.num_steps:,} updates, float64; "
             "before training → at the end. ± is the 95 % interval over seeds.",
             "Decay: decades that the local loss falls per step back from the top, over "
             "the last five steps; steps whose loss is exactly 0 are counted apart and "
             "are not in the fit. Label swap: cosine between the gradients for true and "
             "for swapped labels; +1 knows nothing of the label.",
-            f"λ is {self.budget.lambda_[-1]:g} where it is not 0.",
+            f"λ is {protocol.LAMBDA:g} where it is not 0.",
+            *diverged,
         )
 
     def _decay(self) -> str:

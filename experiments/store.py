@@ -90,7 +90,7 @@ class RunFolder:
         try:
             if not self._is_new() and not self._is_run():
                 raise RunFolderError(
-                    f"{self.path} exists and is not a run folder; choose another --out"
+                    f"{self.path} exists and is not a run folder; choose another folder"
                 )
             (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
             self._take_lock()
@@ -115,12 +115,12 @@ class RunFolder:
             if version != SCHEMA_VERSION:
                 raise RunFolderError(
                     f"{self.path} has schema version {version}, this is version "
-                    f"{SCHEMA_VERSION}; choose another --out"
+                    f"{SCHEMA_VERSION}; choose another folder"
                 )
             if manifest["config_digest"] != self._digest:
                 raise RunFolderError(
                     f"{self.path} holds the run of another config; choose another "
-                    f"--out. Differences:\n  {self._differences()}"
+                    f"folder. Differences:\n  {self._differences()}"
                 )
         if not resume:
             raise RunFolderError(
@@ -177,7 +177,7 @@ class RunFolder:
         except BlockingIOError:
             raise RunFolderError(
                 f"{self.path} is in use by {self._lock.read() or 'another process'}; "
-                "wait for it to end, or choose another --out"
+                "wait for it to end, or choose another folder"
             ) from None
         except OSError as error:
             _warn(

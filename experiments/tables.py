@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from experiments import published, results
 from experiments.config import Config
-from experiments.protocol import ORDER, ORDER_3BIT, PERMUTATION, ROWS, Budget
+from experiments.protocol import ROWS, Budget
+from experiments.published import ORDER, ORDER_3BIT, PERMUTATION
 from experiments.report import percent
 from experiments.results import Cell, Row
 
@@ -373,7 +374,7 @@ def reach_table(found: Sequence[Reach], budget: Budget) -> str:
     for task in dict.fromkeys(reach.task for reach in found):
         mine = [reach for reach in found if reach.task == task]
         tried = {t for reach in mine for t in reach.solved}
-        lengths = [t for t in budget.reach_seq_len if t in tried]
+        lengths = [t for t in budget.reach.seq_len if t in tried]
         header = ["method", "paper", "ours: median (range)", "verdict", "settings"]
         header += [f"T = {t}" for t in lengths]
         body = [
@@ -584,7 +585,10 @@ def strength_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def flow_table(summary: Sequence[Mapping[str, Any]]) -> str:
-    """Figures 2 to 4 in numbers: a row per setting, before training → at the end."""
+    """Figures 2 to 4 in numbers: a row per setting, before training → at the end.
+
+    Has a column of diverged seeds where there are any.
+    """
 
     def both(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
         found = []
@@ -619,7 +623,16 @@ def flow_table(summary: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in summary
     ]
+    if num_diverged(summary):
+        header.append("diverged")
+        for cells, row in zip(body, summary, strict=True):
+            cells.append(f"{num_diverged([row])}/{row['seeds']}")
     return markdown_table(header, body)
+
+
+def num_diverged(summary: Sequence[Mapping[str, Any]]) -> int:
+    """Seeds of all settings that diverged; older summaries do not count them."""
+    return sum(row.get("diverged") or 0 for row in summary)
 
 
 class CurveSet(NamedTuple):

@@ -1,5 +1,6 @@
 """How errors flow: numbers where the right answer is known, and figures of them."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import gradient_flow, gradient_flow_figures, results
+from experiments import gradient_flow, gradient_flow_figures, results, tables
 from experiments.gradient_flow import Setting
 from lra_jax import RULES, TASKS, bptt, forward, gradients, init_params, member
 from lra_jax.rules.bptt import backward
@@ -74,6 +75,8 @@ def test_a_geometric_decay_is_its_exponent():
     assert gradient_flow.vanished(bent) == 7
     bent[8] = 0
     assert np.isnan(gradient_flow.decay(bent))
+    bent[3] = np.nan
+    assert np.isnan(gradient_flow.vanished(bent))
 
 
 def test_a_cosine_has_no_scale_and_zero_has_no_direction():
@@ -235,6 +238,48 @@ def test_tables_are_read_as_they_are_written(tmp_path):
     )
     assert exact["decades_init"] is None
     assert exact["w_hh_sum_cosine_end"] == pytest.approx(1)
+
+
+def diverge(recording):
+    """The recording, had its first seed diverged before the last observation."""
+
+    def lost(values):
+        values = values.copy()
+        values[0, -1] = np.nan
+        return values
+
+    seen = jax.tree.map(lost, recording.seen)
+    accuracy = recording.seen.accuracy.copy()
+    accuracy[0, -1] = 0  # NaN is always an error
+    return dataclasses.replace(recording, seen=seen._replace(accuracy=accuracy))
+
+
+def test_a_table_says_how_many_seeds_diverged():
+    whole, lost = record("forced"), diverge(record("forced"))
+    assert lost.diverged.tolist() == [True, False]
+    summary = gradient_flow.summary([lost, record("bptt")])
+    assert summary[0]["diverged"] == 1
+    # Means at the end are those of the other seed, but for the accuracy.
+    assert summary[0]["decades_end"] == pytest.approx(whole.values("decay")[1, -1])
+    assert summary[0]["vanished_end"] == 0
+    for name in gradient_flow.SUMS:
+        expected = pytest.approx(whole.values(name)[1, -1], rel=1e-6)
+        assert summary[0][f"{name}_end"] == expected
+        assert summary[0][f"{name}_end_interval"] is None
+    assert summary[0]["accuracy_end"] == whole.seen.accuracy[1, -1] / 2
+    header, _, first, second = tables.flow_table(summary).splitlines()
+    assert header.endswith("| accuracy % | diverged |")
+    assert first.endswith("| 1/2 |")
+    assert second.endswith("| 0/2 |")
+
+
+def test_a_table_without_diverged_seeds_has_no_column_for_them():
+    summary = gradient_flow.summary([record("forced"), record("bptt")])
+    text = tables.flow_table(summary)
+    assert "diverged" not in text
+    # Summaries that were recorded before there was such a column.
+    old = [{k: v for k, v in row.items() if k != "diverged"} for row in summary]
+    assert tables.flow_table(old) == text
 
 
 def test_figures_are_drawn_of_rules_with_and_without_local_losses(

@@ -62,10 +62,51 @@ def test_members_that_run_are_left_out():
     assert (len(setting.rows), setting.num_seeds) == (1, 3)
 
 
+# A race for each of three seeds: γ = 1 wins two, γ = 10 one, γ = 50 none.
+RACE = [
+    row(0, 0, 1, "solved", 60, 1.0),
+    row(1, 1, 1, "solved", 80, 1.0),
+    row(2, 2, 1, "outrun", 10, 0.30),
+    row(3, 0, 10, "outrun", 50, 0.99),
+    row(4, 1, 10, "exhausted", 100, 0.90),
+    row(5, 2, 10, "solved", 20, 1.0),
+    row(6, 0, 50, "outrun", 60, 0.99),
+    row(7, 1, 50, "outrun", 0, None),
+    row(8, 2, 50, "outrun", 20, 0.98),
+]
+
+
+def test_in_a_race_the_best_setting_wins_most_and_outrun_members_have_no_accuracy():
+    first, second = report.settings(RACE)
+    assert (first.num_outrun, second.num_outrun) == (1, 1)
+    assert first.mean("best_accuracy") == 1
+    assert second.mean("best_accuracy") == pytest.approx(0.95)
+    _, ((*_, count, solved, accuracy, final, updates),) = report.table(RACE)
+    assert count == "3"  # γ = 50 was in the race
+    assert (solved, accuracy, final) == ("2/3 (1 outrun)", "100 ± 0.00", "100")
+    assert updates == "70"
+    # Of as many races won, the one that is better where it was not outrun.
+    even = [r for r in RACE if r["seed"] != 1] + [
+        row(1, 1, 1, "exhausted", 100, 0.5),
+        row(4, 1, 10, "exhausted", 100, 0.9),
+    ]
+    ((best, _),) = report.best_settings(even)
+    assert best.values["gamma"] == 10
+
+
+def test_the_report_says_what_a_race_hides():
+    page = report.markdown("name", "command", RACE, [])
+    assert "9 members: 1 exhausted, 5 outrun, 3 solved." in page
+    (line,) = [line for line in page.splitlines() if "**A race**" in line]
+    assert "`solved` counts races won" in line
+    assert "race" not in report.markdown("name", "command", ROWS, [])
+
+
 @pytest.mark.parametrize(
     "rows",
     [
         ROWS,
+        RACE[:6],
         ROWS[3:5],  # one setting, all solved
         [ROWS[3]],  # one member
         [
@@ -75,7 +116,7 @@ def test_members_that_run_are_left_out():
         ],
         [row(8, 0, None, "exhausted", 50, 0.5, rule="bptt")],
     ],
-    ids=["mixed", "one setting", "one member", "diverged at once", "no gamma"],
+    ids=["mixed", "race", "one setting", "one member", "diverged at once", "no gamma"],
 )
 def test_figures_are_drawn_whatever_the_results(tmp_path, rows):
     members = np.array([r["member"] for r in rows]).repeat(2)

@@ -33,7 +33,7 @@ def row(seed, accuracy, status="exhausted", step=100, **values):
 def test_the_published_tables_are_whole_and_agree_where_the_paper_repeats_itself():
     cells = {
         (task, k, t)
-        for task in protocol.TASKS
+        for task in published.TASKS
         for k in published.NUM_REFINEMENTS
         for t in published.SEQ_LEN
     }
@@ -41,10 +41,10 @@ def test_the_published_tables_are_whole_and_agree_where_the_paper_repeats_itself
     for table in every:
         assert set(table) == cells
         assert all(0.5 < value <= 1 for value in table.values())
-    assert published.TABLE1[protocol.ORDER, 10, 30] == 0.8402
-    assert published.TABLE2["log_penalty"][protocol.ORDER, 20, 30] == 0.7966
-    assert published.TABLE3["none"][protocol.ORDER_3BIT, 30, 30] == 0.6688
-    assert published.TABLE5[protocol.PERMUTATION]["lra_diff"] is None
+    assert published.TABLE1[published.ORDER, 10, 30] == 0.8402
+    assert published.TABLE2["log_penalty"][published.ORDER, 20, 30] == 0.7966
+    assert published.TABLE3["none"][published.ORDER_3BIT, 30, 30] == 0.6688
+    assert published.TABLE5[published.PERMUTATION]["lra_diff"] is None
 
 
 # The protocol.
@@ -57,7 +57,7 @@ def test_every_row_is_a_valid_config(budget):
             config = protocol.table_config(name, task, budget, [0, 1])
             assert config.race
             assert {member["seq_len"] for member in config.members()} == set(
-                budget.seq_len
+                budget.tables.seq_len
             )
         for name in protocol.REACH_ROWS:
             config = protocol.reach_config(name, task, 20, budget, [3])
@@ -65,7 +65,7 @@ def test_every_row_is_a_valid_config(budget):
         for rule in ("lra_diff", "lra_released"):
             config = protocol.figure5_config(rule, task, budget, [0])
             strengths = {member["lambda"] for member in config.members()}
-            assert strengths == {0, *budget.lambda_}
+            assert strengths == {0, *budget.figure5.lambda_}
     assert not protocol.table4_config(budget, [0]).race
 
 
@@ -73,22 +73,22 @@ def test_the_full_budget_is_the_papers_protocol():
     """Sizes of section V: 15 settings for each cell of Tables I to III, 720 of IV."""
     full, seed = protocol.FULL, [0]
     members = list(
-        protocol.table_config("lra_diff", protocol.ORDER, full, seed).members()
+        protocol.table_config("lra_diff", published.ORDER, full, seed).members()
     )
     assert len(members) == 15 * 3 * 3
     assert {m["lr"] for m in members} == {0.1, 0.01, 0.001}
     assert {m["gamma"] for m in members} == {10, 1, 0.1, 0.01, 0.001}
     assert len(list(protocol.table4_config(full, seed).members())) == 720
     config = protocol.reach_config(
-        "lra_diff_regularised", protocol.ORDER, 10, full, seed
+        "lra_diff_regularised", published.ORDER, 10, full, seed
     )
     assert config.max_steps == 100_000
-    assert full.reach_seq_len[:3] == (10, 20, 30)
+    assert full.reach.seq_len[:3] == (10, 20, 30)
 
 
 def test_the_smoke_budget_is_small():
     for name in protocol.ROWS:
-        config = protocol.table_config(name, protocol.ORDER, protocol.SMOKE, [0])
+        config = protocol.table_config(name, published.ORDER, protocol.SMOKE, [0])
         assert config.max_steps <= 300
         assert len(list(config.members())) <= 2
     assert protocol.table4_config(protocol.SMOKE, [0]).max_steps <= 300
@@ -99,7 +99,7 @@ def test_methods_of_table_5_have_equal_tuning_budgets_at_standard():
         name: len(
             list(
                 protocol.reach_config(
-                    name, protocol.ORDER, 10, protocol.STANDARD, [0]
+                    name, published.ORDER, 10, protocol.STANDARD, [0]
                 ).members()
             )
         )
@@ -164,7 +164,7 @@ def test_a_line_is_compared_with_the_same_k_and_length():
         for t, accuracy in ((20, 0.99), (30, 0.7))
         for k in (1, 20)
     ]
-    one, twenty = tables.lines("r", "x", protocol.ORDER, rows, 50, published.TABLE1)
+    one, twenty = tables.lines("r", "x", published.ORDER, rows, 50, published.TABLE1)
     assert (one.num_refinements, one.printed[30]) == (1, 0.8402)  # K = 10's
     assert (twenty.num_refinements, twenty.printed[30]) == (20, 0.8401)
     text = tables.paper_table([one, twenty])
@@ -195,14 +195,14 @@ class Scripted:
 def test_reach_goes_on_until_no_seed_solves():
     runner = Scripted([30, 10, 20])
     budget = protocol.STANDARD
-    found = reproduce.reach(runner, "bptt", protocol.ORDER, budget, [0, 1, 2])
+    found = reproduce.reach(runner, "bptt", published.ORDER, budget, [0, 1, 2])
     assert runner.asked == [
         (10, (0, 1, 2)),
         (20, (0, 1, 2)),
         (30, (0, 2)),
         (40, (0,)),
     ]
-    reach = tables.make_reach("bptt", "BPTT", protocol.ORDER, found, 3, 100)
+    reach = tables.make_reach("bptt", "BPTT", published.ORDER, found, 3, 100)
     assert reach.longest == [10, 20, 30]
     assert (reach.printed, reach.verdict) == (120, "lower")
     gap = reach._replace(solved={10: (0,), 60: (0,), 80: ()}, num_seeds=1, printed=70)
@@ -217,9 +217,9 @@ def test_reach_goes_on_until_no_seed_solves():
 
 def test_a_reach_of_nothing_agrees_with_a_dash():
     found = reproduce.reach(
-        Scripted([0, 0]), "lra_diff", protocol.PERMUTATION, protocol.STANDARD, [0, 1]
+        Scripted([0, 0]), "lra_diff", published.PERMUTATION, protocol.STANDARD, [0, 1]
     )
-    reach = tables.make_reach("lra_diff", "x", protocol.PERMUTATION, found, 2, 100)
+    reach = tables.make_reach("lra_diff", "x", published.PERMUTATION, found, 2, 100)
     assert reach.longest == [0, 0]
     assert reach.verdict == "agrees"
     assert "| x | – | – (– to –) | agrees |" in tables.reach_table(
