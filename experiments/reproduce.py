@@ -21,7 +21,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import rich.console
 from absl import app, flags
 
@@ -37,9 +36,10 @@ from experiments import (
     store,
     tables,
 )
-from experiments.config import Config, ConfigError
+from experiments.config import ConfigError
 from experiments.protocol import Budget
 from experiments.results import Row
+from experiments.runner import Runner, StoppedError
 
 ARTEFACTS = (
     "table5",
@@ -66,86 +66,26 @@ _RUNS = flags.DEFINE_string("runs", "runs/reproduce", "Where run folders go.")
 _RESULTS = flags.DEFINE_string("results", "results", "Where tables and figures go.")
 
 
-class StoppedError(Exception):
-    """A signal stopped a run; what was finished is saved.
-
-    Args:
-      number: of the signal.
-    """
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
-
-
-class Runner:
-    """Trains configs, each in a run folder of its own, and knows what came of them.
+class PaperRunner(Runner):
+    """What the paper's artefacts need besides: recordings, warm starts, label swaps.
 
     Args:
       console: where to say what happens.
-      runs: where the run folders are.
+      folder: where the run folders are.
       interruption: stops a run after a chunk.
 
     Attributes:
-      used: run folders by name of the run, in the order they were asked for.
       recorded: what recordings were made with.
     """
 
     def __init__(
         self,
         console: rich.console.Console,
-        runs: pathlib.Path,
+        folder: pathlib.Path,
         interruption: run.Interruption,
     ):
-        self.used: dict[str, pathlib.Path] = {}
+        super().__init__(console, folder, interruption)
         self.recorded: list[Row] = []
-        self._console = console
-        self._runs = runs
-        self._interruption = interruption
-
-    def rows(self, config: Config) -> list[Row]:
-        """The rows of a run's results, trained now where they are not there yet.
-
-        Raises:
-          StoppedError: a signal came first.
-          store.RunFolderError: the run folder cannot be used or written.
-        """
-        path = self._runs / config.name
-        if not results.is_finished(path, config):
-            toml = path / "config.resolved.toml"
-            number = run.train(
-                self._console,
-                config,
-                path,
-                resume=True,
-                command=["python", "-m", "experiments.grid", "--config", str(toml)],
-                interruption=self._interruption,
-                with_report=False,
-            )
-            if number:
-                raise StoppedError(number)
-        self.used[config.name] = path
-        return results.read_rows(path / "results.csv")
-
-    def curves(self, config: Config) -> dict[int, list[tuple[int, float]]]:
-        """For each seed of a run of one setting: updates and validation accuracy."""
-        rows = self.rows(config)
-        with np.load(self.used[config.name] / "curves.npz") as columns:
-            member, step, errors = (
-                columns[key] for key in ("member", "step", "num_errors")
-            )
-        accuracy = 1 - errors / config.num_validation
-        return {
-            row["seed"]: [
-                (int(s), float(a))
-                for s, a in zip(
-                    step[member == row["member"]],
-                    accuracy[member == row["member"]],
-                    strict=True,
-                )
-            ]
-            for row in rows
-        }
 
     def flow(
         self,
@@ -157,7 +97,7 @@ class Runner:
     ) -> tuple[list[Row], list[Row]]:
         """The table and the summary of a recording, made now if it is not there yet."""
         settings = protocol.flow_settings(name, budget)
-        path = self._runs / name
+        path = self.folder / name
         key = f"{settings} {budget.hidden_size} {list(seeds)} {num_steps} {every}"
         files = [path / "settings.txt", path / "table.csv", path / "summary.csv"]
         if not files[0].is_file() or files[0].read_text() != key:
@@ -179,16 +119,16 @@ class Runner:
         self, name: str, task: str, budget: Budget, seeds: Sequence[int]
     ) -> list[Row]:
         """`curriculum.reach` of a method: a row for each T and member that tried it."""
-        path = self._runs / f"warm.{name}.{task}.csv"
+        path = self.folder / f"warm.{name}.{task}.csv"
         first = protocol.reach_config(name, task, 10, budget, seeds)
         key = f"{first.digest()} {budget.reach.seq_len}"
         if path.is_file() and (rows := results.read_rows(path))[0]["key"] == key:
             return rows
-        self._console.print(f"warm start: {name}, {task}", highlight=False)
+        self.console.print(f"warm start: {name}, {task}", highlight=False)
 
         def say(text: str) -> None:
-            self._console.print(text, highlight=False)
-            self._stop_if_asked()
+            self.console.print(text, highlight=False)
+            self.stop_if_asked()
 
         found = curriculum.reach(
             lambda t: protocol.reach_config(name, task, t, budget, seeds),
@@ -200,7 +140,7 @@ class Runner:
             for t, mine in found.items()
             for row in mine
         ]
-        self._runs.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         results.write_rows(path, rows)
         self.recorded.append(_made_with(f"warm.{name}.{task}", "float32"))
         return results.read_rows(path)
@@ -211,11 +151,11 @@ class Runner:
         """Cosines of a row's untrained gradients for true and swapped labels."""
         setting = protocol.first_setting(name, budget)
         seq_len = budget.tables.label_swap_seq_len
-        path = self._runs / f"label_swap.{name}.{task}.csv"
+        path = self.folder / f"label_swap.{name}.{task}.csv"
         key = f"{setting} {seq_len} {budget.hidden_size} {list(seeds)}"
         if path.is_file() and (row := results.read_rows(path)[0])["key"] == key:
             return row
-        self._stop_if_asked()
+        self.stop_if_asked()
         with jax.enable_x64(True):
             found = gradient_flow.label_swap(
                 setting,
@@ -228,13 +168,9 @@ class Runner:
         row = {"key": key, "name": f"{name} {task}", "task": task, "seq_len": seq_len}
         row |= {"w_hh": w_hh[0], "w_hh_interval": w_hh[1]}
         row |= {"w_xh": w_xh[0], "w_xh_interval": w_xh[1]}
-        self._runs.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         results.write_rows(path, [row])
         return results.read_rows(path)[0]
-
-    def _stop_if_asked(self) -> None:
-        if self._interruption.signal:
-            raise StoppedError(self._interruption.signal)
 
     def _record(
         self,
@@ -244,8 +180,8 @@ class Runner:
         num_steps: int,
         every: int,
     ) -> gradient_flow.Recording:
-        self._stop_if_asked()
-        self._console.print(f"recording {setting.name}", highlight=False)
+        self.stop_if_asked()
+        self.console.print(f"recording {setting.name}", highlight=False)
         return gradient_flow.record(
             setting,
             task=published.PERMUTATION,
@@ -259,7 +195,7 @@ class Runner:
 
 
 def reach(
-    runner: Runner, name: str, task: str, budget: Budget, seeds: Sequence[int]
+    runner: PaperRunner, name: str, task: str, budget: Budget, seeds: Sequence[int]
 ) -> dict[int, list[Row]]:
     """Longer and longer sequences, until no member of the grid solves one.
 
@@ -294,7 +230,7 @@ class Artefact:
         name: str,
         budget: Budget,
         seeds: Sequence[int],
-        runner: Runner,
+        runner: PaperRunner,
         folder: pathlib.Path,
     ):
         self.name = name
@@ -599,7 +535,7 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
     runs = pathlib.Path(_RUNS.value) / f"{budget.name}_{_SEEDS.value}_seeds"
     folder = pathlib.Path(_RESULTS.value) / budget.name
     for name in names:
-        runner = Runner(console, runs, interruption)
+        runner = PaperRunner(console, runs, interruption)
         artefact = Artefact(name, budget, range(_SEEDS.value), runner, folder)
         try:
             page = artefact.make()

@@ -1,0 +1,97 @@
+"""Trains configs, each in a run folder of its own, and goes on where they stand."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import rich.console
+
+from experiments import results, run
+from experiments.config import Config
+from experiments.results import Row
+
+
+class StoppedError(Exception):
+    """A signal stopped a run; what was finished is saved.
+
+    Args:
+      number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+class Runner:
+    """Trains configs, each in a run folder of its own, and knows what came of them.
+
+    Args:
+      console: where to say what happens.
+      folder: where the run folders are.
+      interruption: stops a run after a chunk.
+
+    Attributes:
+      used: run folders by name of the run, in the order they were asked for.
+    """
+
+    def __init__(
+        self,
+        console: rich.console.Console,
+        folder: pathlib.Path,
+        interruption: run.Interruption,
+    ):
+        self.used: dict[str, pathlib.Path] = {}
+        self.console = console
+        self.folder = folder
+        self._interruption = interruption
+
+    def rows(self, config: Config) -> list[Row]:
+        """The rows of a run's results, trained now where they are not there yet.
+
+        Raises:
+          StoppedError: a signal came first.
+          store.RunFolderError: the run folder cannot be used or written.
+        """
+        path = self.folder / config.name
+        if not results.is_finished(path, config):
+            toml = path / "config.resolved.toml"
+            number = run.train(
+                self.console,
+                config,
+                path,
+                resume=True,
+                command=["python", "-m", "experiments.grid", "--config", str(toml)],
+                interruption=self._interruption,
+                with_report=False,
+            )
+            if number:
+                raise StoppedError(number)
+        self.used[config.name] = path
+        return results.read_rows(path / "results.csv")
+
+    def curves(self, config: Config) -> dict[int, list[tuple[int, float]]]:
+        """For each seed of a run of one setting: updates and validation accuracy."""
+        rows = self.rows(config)
+        with np.load(self.used[config.name] / "curves.npz") as columns:
+            member, step, errors = (
+                columns[key] for key in ("member", "step", "num_errors")
+            )
+        accuracy = 1 - errors / config.num_validation
+        return {
+            row["seed"]: [
+                (int(s), float(a))
+                for s, a in zip(
+                    step[member == row["member"]],
+                    accuracy[member == row["member"]],
+                    strict=True,
+                )
+            ]
+            for row in rows
+        }
+
+    def stop_if_asked(self) -> None:
+        """Raises StoppedError if a signal came."""
+        if self._interruption.signal:
+            raise StoppedError(self._interruption.signal)
