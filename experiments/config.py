@@ -191,6 +191,15 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
       ConfigError: with all problems at once.
     """
+    return resolve(read(path), str(path), overrides)
+
+
+def read(path: str | pathlib.Path) -> dict[str, Any]:
+    """What a config file says, with the file's name where it says none; unchecked.
+
+    Raises:
+      ConfigError: it cannot be read, or is not TOML.
+    """
     source = str(path)
     try:
         with pathlib.Path(path).open("rb") as file:
@@ -208,7 +217,7 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
     except ValueError as error:
         raise ConfigError(source, [f"is not valid TOML: {error}"]) from None
     raw.setdefault("name", pathlib.Path(path).stem)
-    return resolve(raw, source, overrides)
+    return raw
 
 
 def resolve(raw: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:

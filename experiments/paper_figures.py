@@ -35,6 +35,7 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
         )
     figures: dict[str, dict[str, Callable[[Sequence[Row]], Figure]]] = {
         "table5": {"table5": reach},
+        "reach": {"reach": reach},
         "warm": {"warm": reach},
         "figure5": {"figure5": slopes, "figure5_accuracy": strength},
         "released": {"released": released},

@@ -1,0 +1,401 @@
+"""The longest T that rules solve: `python -m experiments.reach --config FILE`.
+
+FILE is one of configs/reach. For each method and task, from the shortest T on: all
+settings of the method are tried with seeds of their own (`tuning_seeds`); the one that
+solves most of them, in the fewest updates, is trained with other seeds (`seeds`), and
+these are counted. The next T is tried where at least `required` of them are solved. All
+methods have as many settings, and as many updates. One with a single setting needs no
+tuning.
+
+Runs go into `runs/reach/NAME/` and go on where they stand; tables and the figure go
+into `results/reach/NAME/`. Exit codes are those of `experiments.grid`.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import difflib
+import importlib.util
+import pathlib
+import statistics
+import sys
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import rich.console
+from absl import app, flags
+
+from experiments import command_line, costs, machine, results, run, store
+from experiments import config as config_lib
+from experiments.config import Config, ConfigError
+from experiments.published import TABLE5
+from experiments.results import Row
+from experiments.runner import Runner, StoppedError
+from experiments.tables import TITLES, markdown_table
+
+_CONFIG = flags.DEFINE_string(  # experiments.grid has a flag of this name
+    "config", None, "TOML file that describes the bench.", allow_override=True
+)
+
+# How an error reaches a step, and through which of the forward weights.
+ERRORS = {
+    "bptt": ("gradient of E, unrolled", "W_hhᵀ, W_hyᵀ"),
+    "dfa": ("from the output", "none"),
+    "fa": ("step by step", "W_hyᵀ"),
+    "lra_diff": ("step by step", "W_hhᵀ, W_hyᵀ"),
+    "lra_e": ("step by step", "none"),
+    "lra_fdbk": ("step by step", "W_hyᵀ"),
+    "readout_only": ("not at all", "none"),
+    "rec_lra": ("step by step, and from the output", "none"),
+    "tpri": ("step by step", "W_hh⁻¹, W_hyᵀ"),
+    "tptt": ("step by step", "W_hyᵀ"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What a file in configs/reach says.
+
+    Attributes:
+      name: of the bench, and of its folders.
+      tasks: names of `lra_jax.TASKS`.
+      seq_len: lengths, in increasing order.
+      methods: name to a table of `label` and `grid`, the latter as in a config of
+        `experiments.grid`.
+      seeds: that are counted.
+      tuning_seeds: that choose a setting.
+      required: how many of `seeds` have to be solved to go on to the next T.
+      num_trials: settings of each method, the same for all.
+      max_steps: most updates of each run.
+      eval_every: updates between two evaluations.
+      num_validation: samples of the validation set.
+      hidden_size: H.
+    """
+
+    name: str
+    tasks: list[str]
+    seq_len: list[int]
+    methods: dict[str, dict[str, Any]]
+    seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1, 2, 3, 4])
+    tuning_seeds: list[int] = dataclasses.field(default_factory=lambda: [100, 101])
+    required: int = 4
+    num_trials: int = 8
+    max_steps: int = 10_000
+    eval_every: int = 500
+    num_validation: int = 10_000
+    hidden_size: int = 100
+
+    def config(
+        self, method: str, task: str, seq_len: int, grid: Any, seeds: Sequence[int]
+    ) -> Config:
+        """The run of some settings of a method.
+
+        Raises:
+          ConfigError: the grid is wrong.
+        """
+        settings = {
+            "name": f"{method}.{task}.T{seq_len}",
+            "task": task,
+            "seq_len": seq_len,
+            "hidden_size": self.hidden_size,
+            "max_steps": self.max_steps,
+            "eval_every": self.eval_every,
+            "num_validation": self.num_validation,
+            "patience": 0,
+            "seeds": [*seeds],
+        }
+        return config_lib.resolve({**settings, "grid": grid}, self.name)
+
+    def tuning(self, method: str, task: str, seq_len: int) -> Config:
+        """The run in which all settings of a method race."""
+        grid = self.methods[method]["grid"]
+        config = self.config(method, task, seq_len, grid, self.tuning_seeds)
+        return dataclasses.replace(config, name=f"{config.name}.tuning", race=True)
+
+
+def load(path: str) -> Bench:
+    """Reads and checks a bench.
+
+    Raises:
+      ConfigError: with all problems of one kind at once.
+    """
+    raw = config_lib.read(path)
+    problems = [*_misfits(raw)]
+    if problems:
+        raise ConfigError(path, problems)
+    bench = Bench(**raw)
+    problems = [*_contradictions(bench)]
+    if problems:
+        raise ConfigError(path, problems)
+    return bench
+
+
+def _misfits(raw: dict[str, Any]) -> Iterator[str]:
+    """Unknown keys, values of another type, and keys that are missing."""
+    fields = {field.name: field for field in dataclasses.fields(Bench)}
+    hints = typing.get_type_hints(Bench)
+    for key, value in raw.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield f"{key}: unknown; expected one of {', '.join(fields)}{hint}"
+            continue
+        kind = typing.get_origin(hints[key]) or hints[key]
+        items = typing.get_args(hints[key])
+        fits = type(value) is kind
+        if fits and kind is list:
+            fits = bool(value) and all(type(item) is items[0] for item in value)
+        if not fits:
+            of = f" of {items[0].__name__}" if kind is list else ""
+            yield f"{key} = {str(value)[:60]}: expected a {kind.__name__}{of}"
+    for key, field in fields.items():
+        is_required = field.default is field.default_factory is dataclasses.MISSING
+        if is_required and key not in raw:
+            yield f"{key}: missing"
+
+
+def _contradictions(bench: Bench) -> Iterator[str]:
+    """What is wrong with values of the right types."""
+    if bench.seq_len != sorted(set(bench.seq_len)):
+        yield f"seq_len = {bench.seq_len}: expected increasing lengths"
+    if not 1 <= bench.required <= len(bench.seeds):
+        yield f"required = {bench.required}: expected 1 to {len(bench.seeds)} seeds"
+    if shared := sorted(set(bench.seeds) & set(bench.tuning_seeds)):
+        yield f"tuning_seeds: {shared} are among seeds, which have to be new"
+    for name, method in bench.methods.items():
+        where = f"methods.{name}"
+        if not isinstance(method, dict) or {*method} != {"label", "grid"}:
+            yield f"{where}: expected a table with label and grid"
+            continue
+        for task in bench.tasks:
+            try:
+                config = bench.tuning(name, task, bench.seq_len[0])
+            except ConfigError as error:
+                yield from (f"{where}: {problem}" for problem in error.problems)
+                break
+        else:
+            count = sum(1 for _ in config.members()) // len(config.seeds)
+            if count != bench.num_trials:
+                yield f"{where}: {count} settings; num_trials is {bench.num_trials}"
+
+
+class Trial(NamedTuple):
+    """A method at one length of a task.
+
+    Attributes:
+      setting: what was chosen; None where no setting solved a tuning seed.
+      rows: of the counted seeds; none without a setting.
+    """
+
+    setting: dict[str, Any] | None
+    rows: list[Row]
+
+    @property
+    def solved(self) -> list[Row]:
+        """Rows of the seeds that were solved."""
+        return [row for row in self.rows if row["status"] == "solved"]
+
+
+def try_length(
+    runner: Runner, bench: Bench, method: str, task: str, seq_len: int
+) -> Trial:
+    """Tunes on the tuning seeds, and trains the chosen setting with the others."""
+    tuning = bench.tuning(method, task, seq_len)
+    members = [*tuning.members()]
+    if bench.num_trials == 1:
+        chosen = members[0]
+    else:
+        steps = collections.defaultdict(list)
+        for row in runner.rows(tuning):
+            if row["status"] == "solved":
+                # Seeds vary fastest.
+                steps[row["member"] // len(tuning.seeds)].append(row["step"])
+        if not steps:
+            return Trial(None, [])
+        best = min(steps, key=lambda i: (-len(steps[i]), statistics.fmean(steps[i])))
+        chosen = members[best * len(tuning.seeds)]
+    setting = {k: v for k, v in chosen.items() if k not in ("seed", "task", "seq_len")}
+    grid = {key: [value] for key, value in setting.items()}
+    config = bench.config(method, task, seq_len, grid, bench.seeds)
+    return Trial(setting, runner.rows(config))
+
+
+def reach(runner: Runner, bench: Bench, method: str, task: str) -> dict[int, Trial]:
+    """A method at longer and longer T, until too few seeds are solved."""
+    found = {}
+    for seq_len in bench.seq_len:
+        found[seq_len] = try_length(runner, bench, method, task, seq_len)
+        if len(found[seq_len].solved) < bench.required:
+            break
+    return found
+
+
+def longest(bench: Bench, found: dict[int, Trial]) -> int:
+    """The longest T that the required seeds solve; 0 if there is none."""
+    good = [t for t, trial in found.items() if len(trial.solved) >= bench.required]
+    return max(good, default=0)
+
+
+def rows_of(
+    bench: Bench, method: str, task: str, found: dict[int, Trial]
+) -> Iterator[Row]:
+    """What came of a method on a task, a row for each T."""
+    for seq_len, trial in found.items():
+        steps = [row["step"] for row in trial.solved]
+        accuracies = [row["best_accuracy"] for row in trial.rows]
+        yield {
+            "name": f"{method} {task} T{seq_len}",
+            "task": task,
+            "method": bench.methods[method]["label"],
+            "published_reach": TABLE5[task].get(method) if task in TABLE5 else None,
+            "seq_len": seq_len,
+            "solved": len(steps),
+            "seeds": len(bench.seeds),
+            "updates_to_solve": statistics.median(steps) if steps else None,
+            "accuracy": statistics.fmean(accuracies) if accuracies else None,
+            "longest": longest(bench, found),
+            "setting": _text(trial.setting),
+        }
+
+
+def _text(setting: dict[str, Any] | None) -> str:
+    if setting is None:
+        return "no setting solved a tuning seed"
+    left_out = ("rule", "hidden_size", "batch_size")
+    return ", ".join(f"{k} {v}" for k, v in setting.items() if k not in left_out)
+
+
+def page(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> str:
+    """The tables of a bench."""
+    labels = {m: method["label"] for m, method in bench.methods.items()}
+    header = ["method", "errors arrive", "weights transported", "kB per step"]
+    header += ["ms per update"]
+    for task in bench.tasks:
+        header += [f"{TITLES.get(task, task)}: published", "ours"]
+    body = []
+    for method, label in labels.items():
+        config = bench.tuning(method, bench.tasks[0], bench.seq_len[0])
+        rule = next(iter(config.members()))["rule"]
+        cost = spent[method]
+        line = [label, *ERRORS[rule], f"{cost.bytes_per_step / 1000:,.0f}"]
+        line.append(f"{1000 * cost.seconds:,.1f}")
+        for task in bench.tasks:
+            mine = [r for r in rows if r["task"] == task and r["method"] == label]
+            is_open = mine[-1]["longest"] == bench.seq_len[-1]
+            line.append(str(mine[0]["published_reach"] or ""))
+            line.append("≥ " * is_open + str(mine[0]["longest"] or "–"))
+        body.append(line)
+    parts = [markdown_table(header, body)]
+    for task in bench.tasks:
+        mine = [row for row in rows if row["task"] == task]
+        lengths = [t for t in bench.seq_len if any(r["seq_len"] == t for r in mine)]
+        cells = {(r["method"], r["seq_len"]): r for r in mine}
+        lines = [
+            [label, *(_cell(cells.get((label, t))) for t in lengths)]
+            for label in labels.values()
+        ]
+        table = markdown_table(["method", *(f"T = {t}" for t in lengths)], lines)
+        parts.append(f"**{TITLES.get(task, task)}**\n\n{table}")
+    return "\n".join(parts) + _notes(bench)
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if row["accuracy"] is None:
+        return "not tuned"
+    updates = row["updates_to_solve"]
+    after = f" in {updates:,.0f}" if updates else f" ({100 * row['accuracy']:.1f} %)"
+    return f"{row['solved']}/{row['seeds']}{after}"
+
+
+def _notes(bench: Bench) -> str:
+    tuned = (
+        f"{bench.num_trials} settings of each method race on {len(bench.tuning_seeds)} "
+        "tuning seeds at each T; the best is trained with others, which are counted."
+        if bench.num_trials > 1
+        else "One setting of each method, the same for all tasks and T."
+    )
+    lines = (
+        tuned,
+        f"Fresh weights at each T, at most {bench.max_steps:,} updates, solved is no "
+        f"error of {bench.num_validation:,} samples. A cell has the seeds solved, and "
+        "the median of the updates they took or the mean best accuracy; the next T is "
+        f"tried after {bench.required} of {len(bench.seeds)}. `not tuned`: no setting "
+        "solved a tuning seed.",
+        "kB per step: how the memory of an update grows with T, between "
+        f"T = {costs.SEQ_LEN[0]} and {costs.SEQ_LEN[1]:,}. ms per update: of one "
+        f"member at T = {costs.SEQ_LEN[0]}, alone on the machine.",
+    )
+    return "\n" + "".join(f"- {line}\n" for line in lines)
+
+
+def costs_of(bench: Bench) -> dict[str, costs.Cost]:
+    """What an update of each method costs, on the first task."""
+    return {
+        method: costs.measure(
+            *(bench.tuning(method, bench.tasks[0], t) for t in costs.SEQ_LEN)
+        )
+        for method in bench.methods
+    }
+
+
+def _run(console: rich.console.Console) -> int:
+    bench = load(str(_CONFIG.value))
+    machine.prepare()
+    jax.config.update("jax_enable_x64", False)
+    interruption = run.Interruption(
+        console, ["python", "-m", "experiments.reach", "--config", str(_CONFIG.value)]
+    )
+    runner = Runner(console, pathlib.Path("runs/reach") / bench.name, interruption)
+    folder = pathlib.Path("results/reach") / bench.name
+    rows: list[Row] = []
+    try:
+        for task in bench.tasks:
+            for method in bench.methods:
+                found = reach(runner, bench, method, task)
+                rows += rows_of(bench, method, task, found)
+    except StoppedError as stop:
+        interruption.say("Interrupted; what was finished is saved. To go on:")
+        return 128 + stop.number
+    folder.mkdir(parents=True, exist_ok=True)
+    text = page(bench, rows, costs_of(bench))
+    results.write_rows(folder / "reach.csv", rows)
+    (folder / "reach.md").write_text(text, encoding="utf-8")
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    if importlib.util.find_spec("matplotlib") is None:
+        console.print(
+            "No figure: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
+        )
+        return 0
+    from experiments import paper_figures
+
+    for name in paper_figures.draw("reach", folder):
+        console.print(f"  {folder / name}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _check_flags() -> None:
+    if _CONFIG.value is None:
+        raise flags.Error("--config is missing, such as configs/reach/three_tasks.toml")
+
+
+parse = command_line.parser("experiments.reach", _check_flags)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    del argv
+    console = command_line.console()
+    try:
+        return _run(console)
+    except (ConfigError, machine.MachineError, store.RunFolderError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

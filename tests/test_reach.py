@@ -1,0 +1,131 @@
+"""The bench of reach: who is tried, what is chosen, and what is counted."""
+
+import copy
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments import reach
+from experiments.config import ConfigError
+
+BENCH = reach.Bench(
+    name="b",
+    tasks=["temporal_order"],
+    seq_len=[10, 20, 30],
+    methods={
+        "bptt": {"label": "BPTT", "grid": {"rule": "bptt", "lr": [0.3, 0.1]}},
+    },
+    seeds=[0, 1, 2],
+    required=2,
+    num_trials=2,
+)
+
+
+class Trained:
+    """A runner that knows what every run would give."""
+
+    def __init__(self, outcomes):
+        self.outcomes = outcomes  # by name of the run: (status, step) of each member
+        self.configs = {}
+
+    def rows(self, config):
+        self.configs[config.name] = config
+        return [
+            {"member": i, "status": status, "step": step, "best_accuracy": 0.9}
+            for i, (status, step) in enumerate(self.outcomes[config.name])
+        ]
+
+
+def test_most_tuning_seeds_count_before_few_updates():
+    lost, name = ("exhausted", 9), "bptt.temporal_order.T10"
+    tuning = [("solved", 1), lost, ("solved", 5), ("solved", 7)]
+    runner = Trained({f"{name}.tuning": tuning, name: [lost] * 3})
+    trial = reach.try_length(runner, BENCH, "bptt", "temporal_order", 10)
+    assert trial.setting["lr"] == 0.1
+    (grid,) = runner.configs[name].grid
+    assert grid["lr"] == (0.1,)
+    assert runner.configs[name].seeds == (0, 1, 2)
+    assert runner.configs[f"{name}.tuning"].seeds == (100, 101)
+    assert runner.configs[f"{name}.tuning"].race
+
+
+def test_a_method_goes_on_while_enough_new_seeds_are_solved():
+    won, lost, name = ("solved", 5), ("outrun", 5), "bptt.temporal_order.T"
+    runner = Trained(
+        {
+            f"{name}10.tuning": [won, lost, lost, lost],
+            f"{name}10": [won, won, lost],
+            f"{name}20.tuning": [lost, lost, won, lost],
+            f"{name}20": [won, lost, lost],
+        }
+    )
+    found = reach.reach(runner, BENCH, "bptt", "temporal_order")
+    assert reach.longest(BENCH, found) == 10
+    rows = [*reach.rows_of(BENCH, "bptt", "temporal_order", found)]
+    assert [(row["seq_len"], row["solved"]) for row in rows] == [(10, 2), (20, 1)]
+    assert [row["published_reach"] for row in rows] == [120, 120]
+    assert "lr 0.3" in rows[0]["setting"]
+    assert "lr 0.1" in rows[1]["setting"]
+
+
+def test_where_no_setting_solves_a_tuning_seed_nothing_is_counted():
+    runner = Trained({"bptt.temporal_order.T10.tuning": [("exhausted", 9)] * 4})
+    found = reach.reach(runner, BENCH, "bptt", "temporal_order")
+    assert found == {10: reach.Trial(None, [])}
+    assert reach.longest(BENCH, found) == 0
+
+
+GOOD = {
+    "name": "b",
+    "tasks": ["temporal_order"],
+    "seq_len": [10, 20],
+    "num_trials": 2,
+    "methods": BENCH.methods,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seeds": 5}, "seeds = 5: expected a list of int"),
+        ({"seqlen": [10]}, "did you mean 'seq_len'?"),
+        ({"tasks": None}, "tasks: missing"),
+        ({"seq_len": [20, 10]}, "expected increasing lengths"),
+        ({"required": 6}, "expected 1 to 5 seeds"),
+        ({"tuning_seeds": [4, 100]}, "[4] are among seeds"),
+        ({"num_trials": 3}, "methods.bptt: 2 settings; num_trials is 3"),
+        ({"methods": {"x": {"grid": {}}}}, "expected a table with label and grid"),
+        (
+            {"methods": {"x": {"label": "x", "grid": {"rule": "bppt", "lr": 1}}}},
+            "did you mean 'bptt'?",
+        ),
+        ({"tasks": ["temporal"]}, "temporal_order"),
+        ({"seq_len": [5]}, "needs at least 10"),
+    ],
+)
+def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):
+    raw = {k: v for k, v in (copy.deepcopy(GOOD) | change).items() if v is not None}
+    monkeypatch.setattr(reach.config_lib, "read", lambda path: raw)
+    with pytest.raises(ConfigError) as refusal:
+        reach.load("b.toml")
+    assert says in str(refusal.value).replace("\n      ", " ")
+
+
+def test_every_bench_in_configs_is_good():
+    benches = sorted(pathlib.Path("configs/reach").glob("*.toml"))
+    assert benches
+    for path in benches:
+        assert reach.load(str(path)).name == path.stem
+
+
+def test_a_bad_command_is_one_message_and_exit_code_2():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.reach", "--config", "no.toml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "no.toml: 1 problem\n  cannot be read: No such file or directory"
+    )
