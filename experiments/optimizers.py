@@ -1,37 +1,95 @@
-"""The optimizers that a config can name; any optax optimizer works from Python."""
+"""The optimizers that a config can name; any optax optimizer works from Python.
+
+All take two numbers more than optax has: `decay_steps`, with which update n has the
+learning rate lr / √(1 + n / decay_steps), 0 for none; and `w_hh_rate`, by which updates
+of W_hh are multiplied.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from lra_jax.types import Params
 
-def sgd(*, lr: ArrayLike) -> optax.GradientTransformation:
+
+def sgd(
+    *, lr: ArrayLike, decay_steps: ArrayLike = 0.0, w_hh_rate: ArrayLike = 1.0
+) -> optax.GradientTransformation:
     """Plain gradient descent, the paper's optimizer."""
-    return optax.sgd(lr)
+    return _with_rate(optax.sgd(_decayed(lr, decay_steps)), w_hh_rate)
 
 
 def momentum(
-    *, lr: ArrayLike, momentum: ArrayLike = 0.9, nesterov: bool = False
+    *,
+    lr: ArrayLike,
+    momentum: ArrayLike = 0.9,
+    nesterov: bool = False,
+    decay_steps: ArrayLike = 0.0,
+    w_hh_rate: ArrayLike = 1.0,
 ) -> optax.GradientTransformation:
     """Gradient descent with momentum."""
-    return optax.sgd(lr, momentum=momentum, nesterov=nesterov)
+    rate = _decayed(lr, decay_steps)
+    return _with_rate(optax.sgd(rate, momentum=momentum, nesterov=nesterov), w_hh_rate)
 
 
 def adam(
-    *, lr: ArrayLike, b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike = 1e-8
+    *,
+    lr: ArrayLike,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    decay_steps: ArrayLike = 0.0,
+    w_hh_rate: ArrayLike = 1.0,
 ) -> optax.GradientTransformation:
     """Adam."""
-    return optax.adam(lr, b1=b1, b2=b2, eps=eps)
+    rate = _decayed(lr, decay_steps)
+    return _with_rate(optax.adam(rate, b1=b1, b2=b2, eps=eps), w_hh_rate)
 
 
 def rmsprop(
-    *, lr: ArrayLike, decay: ArrayLike = 0.9, eps: ArrayLike = 1e-8
+    *,
+    lr: ArrayLike,
+    decay: ArrayLike = 0.9,
+    eps: ArrayLike = 1e-8,
+    decay_steps: ArrayLike = 0.0,
+    w_hh_rate: ArrayLike = 1.0,
 ) -> optax.GradientTransformation:
     """RMSProp."""
-    return optax.rmsprop(lr, decay=decay, eps=eps)
+    rate = _decayed(lr, decay_steps)
+    return _with_rate(optax.rmsprop(rate, decay=decay, eps=eps), w_hh_rate)
+
+
+def _decayed(lr: ArrayLike, decay_steps: ArrayLike) -> optax.ScalarOrSchedule:
+    """lr, or update number n to lr / √(1 + n / decay_steps)."""
+    if isinstance(decay_steps, int | float) and decay_steps == 0:
+        return lr
+
+    def rate(count: jax.Array) -> jax.Array:
+        steps = jnp.asarray(decay_steps)
+        decays = steps > 0
+        slower = jnp.sqrt(1 + count / jnp.where(decays, steps, 1))
+        return jnp.asarray(lr) / jnp.where(decays, slower, 1)
+
+    return rate
+
+
+def _with_rate(
+    optimizer: optax.GradientTransformation, w_hh_rate: ArrayLike
+) -> optax.GradientTransformation:
+    """The optimizer, and its updates of W_hh times `w_hh_rate`."""
+    if isinstance(w_hh_rate, int | float) and w_hh_rate == 1:
+        return optimizer
+
+    def only_w_hh(tree: Params) -> Any:
+        return jax.tree.map(lambda _: False, tree)._replace(w_hh=True)
+
+    return optax.chain(optimizer, optax.masked(optax.scale(w_hh_rate), only_w_hh))
 
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
