@@ -128,6 +128,8 @@ def strength(rows: Sequence[Row]) -> Figure:
                 label=rule,
             )
             ax.set_xticks(places, [f"{row['lambda']:g}" for row in points])
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, min(high, 100 + 0.05 * (100 - low)))
         ax.set_title(f"{TITLES[task]}, T = {mine[0]['seq_len']}")
         ax.set_xlabel("λ")
     panels[0][1].set_ylabel("best accuracy, %")
