@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.ticker
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -36,6 +37,7 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
     figures: dict[str, dict[str, Callable[[Sequence[Row]], Figure]]] = {
         "table5": {"table5": reach},
         "reach": {"reach": reach},
+        "refinements": {"refinements": refinements},
         "warm": {"warm": reach},
         "figure5": {"figure5": slopes, "figure5_accuracy": strength},
         "released": {"released": released},
@@ -104,6 +106,44 @@ def reach(rows: Sequence[Row]) -> Figure:
     figure.legend(
         found.values(), found.keys(), loc="outside lower center", ncols=3, frameon=False
     )
+    return figure
+
+
+def refinements(rows: Sequence[Row]) -> Figure:
+    """γ × K for each refinement: colour is the accuracy, and the text what it took."""
+    names = list(dict.fromkeys(row["refinement"] for row in rows))
+    gammas = sorted({row["gamma"] for row in rows})
+    counts = sorted({row["num_refinements"] for row in rows})
+    figure = Figure(figsize=(3.6 * len(names), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    norm = mpl.colors.Normalize(25, 100)
+    for name, ax in zip(names, panels, strict=True):
+        values = np.full((len(gammas), len(counts)), np.nan)
+        for row in rows:
+            # K = 1 has no second refinement: one row stands in all panels.
+            if row["refinement"] != name and row["num_refinements"] > 1:
+                continue
+            place = gammas.index(row["gamma"]), counts.index(row["num_refinements"])
+            values[place] = 100 * row["accuracy"]
+            text = f"{100 * row['accuracy']:.1f}"
+            if row["solved"]:
+                text = f"{row['solved']}/{row['seeds']}\n{row['cost_to_solve']:,.0f}"
+            ax.text(
+                *place[::-1],
+                text,
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if values[place] < 70 else "black",
+            )
+        ax.imshow(values, "cividis", norm, aspect="auto", origin="lower")
+        ax.set_xticks(range(len(counts)), counts)
+        ax.set_yticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
+        ax.set_xlabel("K")
+        ax.set_title(f'refinement = "{name}"')
+    panels[0].set_ylabel("γ")
+    image = mpl.cm.ScalarMappable(norm, "cividis")
+    figure.colorbar(image, ax=panels, label="best accuracy, %")
     return figure
 
 
