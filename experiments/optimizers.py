@@ -1,14 +1,13 @@
 """The optimizers that a config can name; any optax optimizer works from Python.
 
-All take two numbers more than optax has: `decay_steps`, with which update n has the
-learning rate lr / √(1 + n / decay_steps), 0 for none; and `w_hh_rate`, by which updates
-of W_hh are multiplied.
+All take three numbers more than optax has: `decay_steps`, with which update n has the
+learning rate lr / √(1 + n / decay_steps), 0 for none; `w_hh_rate`, by which updates of
+W_hh are multiplied; and `readout_rate`, the same for W_hy and b_y.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +18,14 @@ from lra_jax.types import Params
 
 
 def sgd(
-    *, lr: ArrayLike, decay_steps: ArrayLike = 0.0, w_hh_rate: ArrayLike = 1.0
+    *,
+    lr: ArrayLike,
+    decay_steps: ArrayLike = 0.0,
+    w_hh_rate: ArrayLike = 1.0,
+    readout_rate: ArrayLike = 1.0,
 ) -> optax.GradientTransformation:
     """Plain gradient descent, the paper's optimizer."""
-    return _with_rate(optax.sgd(_decayed(lr, decay_steps)), w_hh_rate)
+    return _with_rates(optax.sgd(_decayed(lr, decay_steps)), w_hh_rate, readout_rate)
 
 
 def momentum(
@@ -32,10 +35,13 @@ def momentum(
     nesterov: bool = False,
     decay_steps: ArrayLike = 0.0,
     w_hh_rate: ArrayLike = 1.0,
+    readout_rate: ArrayLike = 1.0,
 ) -> optax.GradientTransformation:
     """Gradient descent with momentum."""
     rate = _decayed(lr, decay_steps)
-    return _with_rate(optax.sgd(rate, momentum=momentum, nesterov=nesterov), w_hh_rate)
+    return _with_rates(
+        optax.sgd(rate, momentum=momentum, nesterov=nesterov), w_hh_rate, readout_rate
+    )
 
 
 def adam(
@@ -46,10 +52,11 @@ def adam(
     eps: ArrayLike = 1e-8,
     decay_steps: ArrayLike = 0.0,
     w_hh_rate: ArrayLike = 1.0,
+    readout_rate: ArrayLike = 1.0,
 ) -> optax.GradientTransformation:
     """Adam."""
     rate = _decayed(lr, decay_steps)
-    return _with_rate(optax.adam(rate, b1=b1, b2=b2, eps=eps), w_hh_rate)
+    return _with_rates(optax.adam(rate, b1=b1, b2=b2, eps=eps), w_hh_rate, readout_rate)
 
 
 def rmsprop(
@@ -59,10 +66,13 @@ def rmsprop(
     eps: ArrayLike = 1e-8,
     decay_steps: ArrayLike = 0.0,
     w_hh_rate: ArrayLike = 1.0,
+    readout_rate: ArrayLike = 1.0,
 ) -> optax.GradientTransformation:
     """RMSProp."""
     rate = _decayed(lr, decay_steps)
-    return _with_rate(optax.rmsprop(rate, decay=decay, eps=eps), w_hh_rate)
+    return _with_rates(
+        optax.rmsprop(rate, decay=decay, eps=eps), w_hh_rate, readout_rate
+    )
 
 
 def _decayed(lr: ArrayLike, decay_steps: ArrayLike) -> optax.ScalarOrSchedule:
@@ -79,17 +89,22 @@ def _decayed(lr: ArrayLike, decay_steps: ArrayLike) -> optax.ScalarOrSchedule:
     return rate
 
 
-def _with_rate(
-    optimizer: optax.GradientTransformation, w_hh_rate: ArrayLike
+def _with_rates(
+    optimizer: optax.GradientTransformation,
+    w_hh_rate: ArrayLike,
+    readout_rate: ArrayLike,
 ) -> optax.GradientTransformation:
-    """The optimizer, and its updates of W_hh times `w_hh_rate`."""
-    if isinstance(w_hh_rate, int | float) and w_hh_rate == 1:
+    """The optimizer, and its updates times a rate of their own."""
+    rates = {"w_hh": w_hh_rate, "w_hy": readout_rate, "b_y": readout_rate}
+    if all(isinstance(rate, int | float) and rate == 1 for rate in rates.values()):
         return optimizer
 
-    def only_w_hh(tree: Params) -> Any:
-        return jax.tree.map(lambda _: False, tree)._replace(w_hh=True)
+    def scale(updates: Params, params: Params | None) -> Params:
+        del params
+        slower = {name: rate * getattr(updates, name) for name, rate in rates.items()}
+        return updates._replace(**slower)
 
-    return optax.chain(optimizer, optax.masked(optax.scale(w_hh_rate), only_w_hh))
+    return optax.chain(optimizer, optax.stateless(scale))
 
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {

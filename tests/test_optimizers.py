@@ -30,6 +30,14 @@ def test_w_hh_alone_has_a_rate_of_its_own(factory):
 
 
 @all_optimizers
+def test_the_readout_has_a_rate_of_its_own(factory):
+    plain = update(factory, 2, lr=0.1)
+    fast = update(factory, 2, lr=0.1, readout_rate=10)
+    expected = plain._replace(w_hy=10 * plain.w_hy, b_y=10 * plain.b_y)
+    np.testing.assert_allclose(fast, expected, rtol=1e-5)
+
+
+@all_optimizers
 @pytest.mark.parametrize(("number", "factor"), [(0, 1), (3, 2**-0.5), (9, 0.5)])
 def test_the_learning_rate_falls_with_the_root_of_the_updates(factory, number, factor):
     plain = update(factory, number, lr=0.1)
@@ -39,8 +47,11 @@ def test_the_learning_rate_falls_with_the_root_of_the_updates(factory, number, f
 
 @all_optimizers
 def test_traced_defaults_are_the_defaults(factory):
-    traced = jax.jit(lambda d, w: update_w_xh(factory, decay_steps=d, w_hh_rate=w))
-    np.testing.assert_allclose(traced(0.0, 1.0), update_w_xh(factory), rtol=1e-6)
+    names = ("decay_steps", "w_hh_rate", "readout_rate")
+    traced = jax.jit(
+        lambda *x: update_w_xh(factory, **dict(zip(names, x, strict=True)))
+    )
+    np.testing.assert_allclose(traced(0.0, 1.0, 1.0), update_w_xh(factory), rtol=1e-6)
 
 
 def update_w_xh(factory, **arguments):
