@@ -120,9 +120,11 @@ class PaperRunner(Runner):
     ) -> list[Row]:
         """`curriculum.reach` of a method: a row for each T and member that tried it."""
         path = self.folder / f"warm.{name}.{task}.csv"
+        made_with = path.with_suffix(".made_with.csv")
         first = protocol.reach_config(name, task, 10, budget, seeds)
         key = f"{first.digest()} {budget.reach.seq_len}"
         if path.is_file() and (rows := results.read_rows(path))[0]["key"] == key:
+            self.recorded += results.read_rows(made_with)
             return rows
         self.console.print(f"warm start: {name}, {task}", highlight=False)
 
@@ -141,8 +143,9 @@ class PaperRunner(Runner):
             for row in mine
         ]
         self.folder.mkdir(parents=True, exist_ok=True)
-        results.write_rows(path, rows)
-        self.recorded.append(_made_with(f"warm.{name}.{task}", "float32"))
+        results.write_rows(made_with, [_made_with(f"warm.{name}.{task}", "float32")])
+        results.write_rows(path, rows)  # last: it vouches for the other
+        self.recorded += results.read_rows(made_with)
         return results.read_rows(path)
 
     def label_swap(
@@ -358,6 +361,8 @@ class Artefact:
         found = []
         for task in self.budget.reach.tasks:
             for name in protocol.WARM_ROWS:
+                if f"warm.{task}" in self.budget.left_out:
+                    continue
                 rows = self.runner.warm_reach(name, task, self.budget, self.seeds)
                 label = f"{protocol.REACH_ROWS[name].label}, warm start"
                 first = protocol.reach_config(name, task, 10, self.budget, self.seeds)
