@@ -103,7 +103,7 @@ def error_synapses(
     ) -> jax.Array:
         h, z, is_skipped = below
         received = matmul(e, synapses.a)
-        if skips is not None:
+        if skips is not None and is_skipped is not None:
             received = jnp.where(is_skipped, skips[1], received)
         return error(received, h, z)
 

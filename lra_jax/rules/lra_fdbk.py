@@ -66,15 +66,13 @@ def lra_fdbk(
             d = jnp.asarray(gamma, z.dtype) * step
             return tanh_difference(z, jnp.tanh(h - d), d)
 
-        # The chain carries eₜ with its (2/H) σ'ₜ, which is qₜ.
-        q = error_signals.chain(
-            lambda q, below: error(matmul(q, rule_state.a), *below[:2]) * below[2],
-            error(error_signals.top(now.params, now.trace, now.pi), h[-1], z[-1])
-            * dz[-1],
-            (h, z, dz),
+        # At t-1 stands the factor of qₜ, by which eₜ gets there.
+        e = error_signals.chain(
+            lambda e, below: error(matmul(e * below[2], rule_state.a), *below[:2]),
+            error(error_signals.top(now.params, now.trace, now.pi), h[-1], z[-1]),
+            (h, z, jnp.roll(dz, -1, axis=0)),
         )
-        e = q / jnp.where(dz == 0, 1, dz)
-        return error_signals.with_targets(q, e), rule_state
+        return error_signals.with_targets(e * dz, e), rule_state
 
     return error_signals.make_rule(
         init, signals, max_norm=max_norm, output_loss=output_loss

@@ -14,15 +14,18 @@ from lra_jax.rules import arguments
 MIN_DISTANCE = 1e-3
 
 
-@jax.custom_batching.sequential_vmap
 def regularised_inverse(w_hh: jax.Array, ridge: jax.Array) -> jax.Array:
     """W_hhᵀ (W_hh W_hhᵀ + r I)⁻¹, `[H, H]`: W_hh⁻¹ where r = 0.
 
     Under vmap one after the other, for the reason that `rnn.orthogonal` gives.
     """
-    eye = jnp.eye(w_hh.shape[0], dtype=w_hh.dtype)
-    gram = matmul(w_hh, w_hh.T) + ridge * eye
-    return jax.scipy.linalg.solve(gram, w_hh, assume_a="pos").T
+
+    def solve(w_hh: jax.Array, ridge: jax.Array) -> jax.Array:
+        eye = jnp.eye(w_hh.shape[0], dtype=w_hh.dtype)
+        gram = matmul(w_hh, w_hh.T) + ridge * eye
+        return jax.scipy.linalg.solve(gram, w_hh, assume_a="pos").T
+
+    return jax.custom_batching.sequential_vmap(solve)(w_hh, ridge)
 
 
 def tpri(
@@ -37,6 +40,8 @@ def tpri(
         e_{T-1} = target_lr π W_hyᵀ,   eₜ = zₜ - ẑₜ
         eₜ₋₁ = (eₜ ⊘ σ'ₜ) W_hhᵀ (W_hh W_hhᵀ + r I)⁻¹
         qₜ = eₜ ⊙ σ'ₜ
+
+    Where σ' divides, |zₜ| counts as 1 - 10⁻³ at most.
 
     Args:
       target_lr: size of the top target's step. The defaults are its authors' for
