@@ -2,7 +2,20 @@
 
 from lra_jax.losses import LOCAL_LOSSES, cross_entropy, squared_error
 from lra_jax.rnn import forward, init_params
-from lra_jax.rules import RULES, bptt, lra_diff, lra_released, readout_only, tptt
+from lra_jax.rules import (
+    RULES,
+    bptt,
+    dfa,
+    fa,
+    lra_diff,
+    lra_e,
+    lra_fdbk,
+    lra_released,
+    readout_only,
+    rec_lra,
+    tpri,
+    tptt,
+)
 from lra_jax.tasks import TASKS, Task
 from lra_jax.train import evaluate, init_train_state, train_step
 from lra_jax.types import (
@@ -35,14 +48,20 @@ __all__ = [
     "TrainState",
     "bptt",
     "cross_entropy",
+    "dfa",
     "evaluate",
+    "fa",
     "forward",
     "init_params",
     "init_train_state",
     "lra_diff",
+    "lra_e",
+    "lra_fdbk",
     "lra_released",
     "readout_only",
+    "rec_lra",
     "squared_error",
+    "tpri",
     "tptt",
     "train_step",
 ]

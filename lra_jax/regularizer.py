@@ -11,10 +11,13 @@ depend; the pair is (t-1, t) here, where v is what line 21 of Algorithm 1 comput
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from lra_jax.numerics import norm
 
 # Below this max|u| a sample has no error left whose direction could be preserved.
 MIN_ERROR = 1e-30
@@ -29,6 +32,7 @@ class NormPreservation(NamedTuple):
     """
 
     value: jax.Array  # [B] Ω
+    rho: jax.Array  # [B, 1] ρ, 1 where u vanishes
     a: jax.Array  # [B, H]
     left: jax.Array  # [B, H] = M ω ⊙ σ'(hₜ₋₁), M = max|u| per sample
     right: jax.Array  # [B, H] = u / M
@@ -66,7 +70,47 @@ def norm_preservation(
     slope = jnp.where(flows, 2 * (rho - 1) / (jnp.where(flows, norm_v, 1) * safe_u), 0)
     return NormPreservation(
         value=jnp.where(alive, (rho - 1) ** 2, 0)[:, 0],
+        rho=jnp.where(alive, rho, 1),
         a=-2 * slope * (v * v * z_prev),
         left=slope * v * dz,
         right=u,
     )
+
+
+# λ of a pair (t-1, t), `[B, 1]`, from λ, Ω of the pair, ‖uₜ‖ and ‖uₜ₊₁‖ `[B, 1]` (the
+# former twice at the top). The paper leaves it open: "driven by the magnitude of the
+# gradient of the neighbouring downstream layer".
+Schedule = Callable[[jax.Array, NormPreservation, jax.Array, jax.Array], jax.Array]
+
+# The largest factor by which "error_ratio" raises λ.
+MAX_RATIO = 10.0
+
+
+def _matched(
+    lambda_: jax.Array, omega: NormPreservation, size: jax.Array, size_next: jax.Array
+) -> jax.Array:
+    del size_next
+    size_a = norm(omega.a, axis=-1)
+    return lambda_ * jnp.where(size_a == 0, 0, size / jnp.where(size_a == 0, 1, size_a))
+
+
+def _error_ratio(
+    lambda_: jax.Array, omega: NormPreservation, size: jax.Array, size_next: jax.Array
+) -> jax.Array:
+    del omega
+    ratio = size_next / jnp.where(size == 0, 1, size)
+    return lambda_ * jnp.where(size == 0, 0, jnp.minimum(ratio, MAX_RATIO))
+
+
+SCHEDULES: dict[str, Schedule] = {
+    # λₜ = λ
+    "constant": lambda lambda_, omega, size, size_next: jnp.full_like(size, lambda_),
+    # λₜ = λ ‖uₜ‖ / ‖∂Ωₜ/∂hₜ₋₁‖: Ω moves hₜ₋₁ by as much as its neighbour's error is
+    "matched": _matched,
+    # λₜ = λ max(0, 1 - ρₜ): only where the norm shrinks
+    "shrinkage": lambda lambda_, omega, size, size_next: (
+        lambda_ * jnp.maximum(0, 1 - omega.rho)
+    ),
+    # λₜ = λ min(‖uₜ₊₁‖ / ‖uₜ‖, 10): more where the error has shrunk on its way
+    "error_ratio": _error_ratio,
+}

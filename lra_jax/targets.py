@@ -15,7 +15,7 @@ from jax import lax
 
 from lra_jax import regularizer, rnn, types
 from lra_jax.losses import LocalLoss
-from lra_jax.numerics import Normalized, matmul, tanh_difference
+from lra_jax.numerics import Normalized, matmul, norm, tanh_difference
 
 REFINEMENTS = ("fixed", "overwrite")
 
@@ -26,6 +26,7 @@ class TargetStep(NamedTuple):
     gamma: jax.Array  # [] γ
     num_refinements: jax.Array  # [] int32 K
     lambda_: jax.Array | None  # [] λ; None leaves Ω out of the program
+    schedule: regularizer.Schedule  # λ of each step and sample
     local_loss: LocalLoss
     scale: float  # s of L = s Σᵢ ℓ(zᵢ - ẑᵢ)
     normalize: Callable[[jax.Array], Normalized]  # of Δh, per sample, with c1
@@ -40,8 +41,9 @@ class Targets(NamedTuple):
       u: `[T, B, H]`, ∂L_b/∂hₜ with the target constant.
       local_loss: `[T, B]`, L_b(zₜ, ẑₜ).
       step_norm: `[T, B]`, ‖Δhₜ‖ of the last refinement.
-      omega: Ω of the pairs (t-1, t) for t = 0 .. T-1, arrays `[T, ...]`; the pair of
-        t = 0 does not exist and is 0. None without Ω.
+      omega: Ω of the pairs (t-1, t) for t = 0 .. T-1, arrays `[T, ...]`, of which `a`
+        and `right` are times λₜ; the pair of t = 0 does not exist and is 0. None
+        without Ω.
     """
 
     d: jax.Array
@@ -136,13 +138,20 @@ class _Level(NamedTuple):
 
 
 def _target_below(
-    w_hh: jax.Array, d: jax.Array, level: _Level, step: TargetStep
-) -> tuple[jax.Array, jax.Array, regularizer.NormPreservation | None]:
+    w_hh: jax.Array,
+    d: jax.Array,
+    size_next: jax.Array,
+    level: _Level,
+    step: TargetStep,
+) -> tuple[jax.Array, jax.Array, jax.Array, regularizer.NormPreservation | None]:
     """The target of hₜ₋₁, which brings zₜ nearer to ẑₜ (lines 19-27).
 
         p = tanh(h̄) W_hh + xₜ W_xh + b_h,   ẑ' = tanh(p)
         u = s ℓ'(ẑ' - τ) ⊙ (1 - ẑ'²)
         Δ = Normalize( (u W_hhᵀ) ⊙ (1 - tanh²(h̄)) + λ ∂Ω/∂h̄, c1 )
+
+    λ follows the step's schedule, for which `size_next` is ‖uₜ₊₁‖ `[B, 1]`; the third
+    result is ‖uₜ‖, for the next call.
 
     τ is ẑₜ, the target, with refinement="fixed". Lines 24-25 as printed overwrite it:
     with "overwrite" τ is zₜ from the second iteration on.
@@ -162,7 +171,9 @@ def _target_below(
         if step.lambda_ is None:
             return v, None
         omega = regularizer.norm_preservation(u, u_back, z_bar)
-        return v + step.lambda_ * omega.a, omega
+        weight = step.schedule(step.lambda_, omega, norm(u, axis=-1), size_next)
+        omega = omega._replace(a=weight * omega.a, right=weight * omega.right)
+        return v + omega.a, omega
 
     def direction(d_bar: jax.Array) -> jax.Array:
         z_bar = jnp.tanh(level.h_prev - d_bar)
@@ -176,8 +187,8 @@ def _target_below(
     # At k = 1, ẑ' is zₜ, and u the error that the weights of step t descend.
     _, u = local_error(d, level.h, level.z, step)
     first, omega = descent(u, level.z_prev)
-    d_prev, norm = refine(first, direction, step)
-    return d_prev, norm, omega
+    d_prev, step_norm = refine(first, direction, step)
+    return d_prev, step_norm, norm(u, axis=-1), omega
 
 
 def propagate(
@@ -193,21 +204,26 @@ def propagate(
     network's history, and ẑₜ and zₜ₋₁ are constants of step t.
     """
 
-    def backward_step(d: jax.Array, level: _Level) -> tuple[jax.Array, tuple[Any, ...]]:
-        d_prev, norm, omega = _target_below(params.w_hh, d, level, step)
-        return d_prev, (d_prev, norm, omega)
+    def backward_step(
+        carry: tuple[jax.Array, jax.Array], level: _Level
+    ) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, ...]]:
+        d, step_norm, size, omega = _target_below(params.w_hh, *carry, level, step)
+        return (d, size), (d, step_norm, omega)
 
     h, z = trace.h, trace.z
     d_top, norm_top = top_target(params, trace, labels, output_loss, step)
+    _, u_top = local_error(d_top, h[-1], z[-1], step)
     levels = _Level(h=h[1:], z=z[1:], h_prev=h[:-1], z_prev=z[:-1])
-    _, (d, norm, omega) = lax.scan(backward_step, d_top, levels, reverse=True)
+    _, (d, step_norm, omega) = lax.scan(
+        backward_step, (d_top, norm(u_top, axis=-1)), levels, reverse=True
+    )
     d = jnp.concatenate([d, d_top[None]])
     value, u = local_error(d, h, z, step)
     return Targets(
         d=d,
         u=u,
         local_loss=value,
-        step_norm=jnp.concatenate([norm, norm_top[None]]),
+        step_norm=jnp.concatenate([step_norm, norm_top[None]]),
         omega=jax.tree.map(
             lambda x: jnp.pad(x, [(1, 0)] + [(0, 0)] * (x.ndim - 1)), omega
         ),

@@ -26,7 +26,7 @@ LAYERS = [
     {"types"},
     {"numerics"},
     {"losses", "rnn"},
-    {"gradients", "regularizer", "targets"},
+    {"gradients", "regularizer", "targets", "error_signals"},
     {"rules"},
 ]
 LIBRARY = {

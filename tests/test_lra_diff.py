@@ -19,8 +19,10 @@ CHOICES = (
     "refinement",
     "update_first_step",
     "descend_local_loss",
+    "schedule",
 )
 HIDDEN = ("w_xh", "w_hh", "b_h")
+SCHEDULES = tuple(regularizer.SCHEDULES)
 
 
 def lra_diff(params, batch, **arguments):
@@ -100,6 +102,9 @@ SETTINGS = {
     "clip": {"gamma": 20.0, "num_refinements": 2, "c0": 0.02, "c1": 0.05},
     "force": {"gamma": 1.0, "c0": 0.5, "c1": 0.1, "normalization": "force"},
     "omega": {"gamma": 10.0, "num_refinements": 2, "lambda_": 0.3, "c1": 0.1},
+    "matched": {"gamma": 5.0, "lambda_": 0.3, "schedule": "matched"},
+    "shrinkage": {"gamma": 5.0, "lambda_": 0.3, "schedule": "shrinkage"},
+    "error_ratio": {"gamma": 5.0, "lambda_": 0.3, "schedule": "error_ratio"},
 }
 
 
@@ -139,12 +144,19 @@ def test_without_a_target_step_hidden_gradients_are_exactly_zero(choices):
 
 
 def found_targets(
-    params, batch, gamma, num_refinements, refinement="fixed", lambda_=None
+    params,
+    batch,
+    gamma,
+    num_refinements,
+    refinement="fixed",
+    lambda_=None,
+    schedule="constant",
 ):
     step = targets.TargetStep(
         gamma=jnp.asarray(gamma, jnp.float32),
         num_refinements=num_refinements,
         lambda_=lambda_,
+        schedule=regularizer.SCHEDULES[schedule],
         local_loss=losses.mse,
         scale=1 / H,
         normalize=functools.partial(numerics.clip, c=0.0, axis=-1),
@@ -254,11 +266,13 @@ def test_displacements_below_the_rounding_of_the_states_move_targets():
 # Equal programs.
 
 
-def test_a_traced_zero_lambda_is_the_program_without_omega():
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_traced_zero_lambda_is_the_program_without_omega(schedule):
     params, batch = problem()
     numbers = {"gamma": 20.0, "num_refinements": 3, "c0": 0.05, "c1": 0.05}
     assert_close(
-        run(params, batch, lambda_=0.0, **numbers), run(params, batch, **numbers)
+        run(params, batch, lambda_=0.0, schedule=schedule, **numbers),
+        run(params, batch, **numbers),
     )
 
 
@@ -436,6 +450,44 @@ def test_lambda_reaches_every_hidden_weight_and_no_readout():
     assert_identical(regularized.b_y, plain.b_y)
 
 
+def test_lambda_is_constant_unless_asked():
+    params, batch = problem()
+    numbers = {"gamma": 5.0, "lambda_": 0.3}
+    assert_identical(
+        run(params, batch, **numbers),
+        run(params, batch, **numbers, schedule="constant"),
+    )
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_shrinkage_regularises_only_where_the_norm_shrinks(factor):
+    """W_hh a multiple of an orthogonal one, and σ' nearly 1: ρ is that multiple."""
+    params, batch = problem()
+    w_hh = factor * lra_jax.init_params(jax.random.key(0), X, H, Y).w_hh
+    small = {name: 0.05 * getattr(params, name) for name in ("w_xh", "b_h")}
+    short = batch._replace(inputs=batch.inputs[:3])
+    params = params._replace(w_hh=w_hh, **small)
+    numbers = {"gamma": 1.0, "schedule": "shrinkage", "lambda_": 0.5}
+    grads, info = run(params, short, **numbers)
+    plain, plain_info = run(params, short, **numbers | {"lambda_": 0.0})
+    if factor > 1:
+        assert_identical((grads, info), (plain, plain_info))
+    else:
+        assert largest(grads.w_hh - plain.w_hh) > 0.02
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-25])
+def test_matched_steps_of_omega_are_lambda_times_the_neighbours_error(size):
+    params, batch = problem()
+    params = params._replace(w_hy=size * params.w_hy)
+    step = {"num_refinements": 1, "lambda_": jnp.float32(0.3), "schedule": "matched"}
+    found = jax.jit(functools.partial(found_targets, **step))(params, batch, H / 2)
+    norms = functools.partial(numerics.norm, axis=-1)
+    u, a = norms(found.u[1:]), norms(found.omega.a[1:])
+    assert np.all(u > 1e-4 * size)
+    np.testing.assert_allclose(a, 0.3 * u, rtol=1e-5)
+
+
 @jax.jit
 def omega_of(u, w_hh, z_prev):
     return regularizer.norm_preservation(u, u @ w_hh.T, z_prev)
@@ -490,6 +542,25 @@ def test_omega_of_saturated_states_is_one_without_a_gradient():
     np.testing.assert_array_equal(omega.left, 0)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_only_a_constant_lambda_is_left_where_the_error_vanished(schedule):
+    _, w_hh, z = pair()
+    omega, size = omega_of(jnp.zeros((B, H)), w_hh, z), jnp.zeros((B, 1))
+    weight = regularizer.SCHEDULES[schedule](jnp.float32(0.3), omega, size, size + 1)
+    expected = 0.3 if schedule == "constant" else 0.0
+    np.testing.assert_array_equal(weight, np.full((B, 1), expected, np.float32))
+
+
+def test_error_ratio_follows_the_error_and_is_bounded():
+    omega = omega_of(*pair())
+    size = jnp.array([[2.0], [1.0], [1e-25], [1.0], [1e-30]])
+    size_next = jnp.array([[1.0], [3.0], [5e-25], [50.0], [1.0]])
+    weight = regularizer.SCHEDULES["error_ratio"](
+        jnp.float32(0.2), omega, size, size_next
+    )
+    np.testing.assert_allclose(weight[:, 0], [0.1, 0.6, 1.0, 2.0, 2.0], rtol=1e-6)
+
+
 def test_omega_keeps_a_nan_in_its_own_sample():
     u, w_hh, z = pair()
     expected = omega_of(u, w_hh, z)
@@ -516,10 +587,14 @@ def test_omega_keeps_a_nan_in_its_own_sample():
     ],
     ids=str,
 )
-def test_a_regularized_update_is_finite_whatever_has_died_or_saturated(change):
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_regularized_update_is_finite_whatever_has_died_or_saturated(
+    change, schedule
+):
     params, batch = problem()
     numbers = {"gamma": 5.0, "num_refinements": 3, "lambda_": 1.0, "c0": 1.0, "c1": 1.0}
     numbers |= {name: x for name, x in change.items() if name in numbers}
+    numbers["schedule"] = schedule
     scaled = {
         name: x * getattr(params, name)
         for name, x in change.items()

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import lra_jax
-from lra_jax import losses, rules, tasks
+from lra_jax import losses, regularizer, rules, tasks
 
 KEYWORD, POSITIONAL = (
     inspect.Parameter.KEYWORD_ONLY,
@@ -17,6 +17,7 @@ KEYWORD, POSITIONAL = (
 )
 REQUIRED = inspect.Parameter.empty
 CROSS_ENTROPY = losses.cross_entropy
+BOUND_AND_LOSS = {"max_norm": 0.0, "output_loss": CROSS_ENTROPY}
 
 # name -> positional arguments, then keyword-only arguments with their defaults
 SIGNATURES = {
@@ -39,6 +40,7 @@ SIGNATURES = {
             "refinement": "fixed",
             "update_first_step": True,
             "descend_local_loss": True,
+            "schedule": "constant",
             "output_loss": CROSS_ENTROPY,
         },
     ),
@@ -54,8 +56,17 @@ SIGNATURES = {
             "output_loss": CROSS_ENTROPY,
         },
     ),
-    "bptt": ([], {"max_norm": 0.0, "output_loss": CROSS_ENTROPY}),
+    "bptt": ([], BOUND_AND_LOSS),
     "readout_only": ([], {"output_loss": CROSS_ENTROPY}),
+    "fa": ([], {"readout": "transpose", **BOUND_AND_LOSS}),
+    "dfa": ([], {"feedback": "random", **BOUND_AND_LOSS}),
+    "lra_fdbk": ([], {"gamma": 1.0, "c1": 0.0, **BOUND_AND_LOSS}),
+    "lra_e": ([], {"beta": 1.0, "feedback_lr": 0.0, **BOUND_AND_LOSS}),
+    "rec_lra": (
+        [],
+        {"beta": 1.0, "num_steps_per_skip": 5, "feedback_lr": 0.0, **BOUND_AND_LOSS},
+    ),
+    "tpri": ([], {"target_lr": 0.01, "ridge": 10.0, **BOUND_AND_LOSS}),
     "tptt": (
         [],
         {
@@ -119,6 +130,7 @@ def test_choices_are_the_readings_of_the_algorithm():
         "reduction": ["mean", "sum"],
         "normalization": ["clip", "force"],
         "refinement": ["fixed", "overwrite"],
+        "schedule": list(regularizer.SCHEDULES),
     }
     for name, allowed in choices.items():
         for value in allowed:
@@ -134,9 +146,15 @@ def test_choices_are_the_readings_of_the_algorithm():
 def test_the_tables_have_their_settled_names():
     assert set(lra_jax.RULES) >= {
         "bptt",
+        "dfa",
+        "fa",
         "lra_diff",
+        "lra_e",
+        "lra_fdbk",
         "lra_released",
         "readout_only",
+        "rec_lra",
+        "tpri",
         "tptt",
     }
     assert set(lra_jax.TASKS) >= {

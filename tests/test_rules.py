@@ -60,9 +60,14 @@ class Arguments:
 
     @staticmethod
     def _values(name, default):
-        """`[N]` different values; a name of num_* is a count."""
+        """`[N]` different values; a name of num_* is a count, of max_* a bound.
+
+        A bound lets steps through that are large enough to learn by.
+        """
         if name.startswith("num_"):
             return np.arange(N, dtype=np.int32) % 3 + 1
+        if name.startswith("max_"):
+            return np.arange(N, dtype=np.float32)
         if default is inspect.Parameter.empty:
             return np.geomspace(0.5, 50, N, dtype=np.float32)
         return np.asarray(default + 0.03 * np.arange(N), np.float32)

@@ -7,17 +7,42 @@ from collections.abc import Callable
 
 from lra_jax import types
 from lra_jax.rules.bptt import bptt
+from lra_jax.rules.dfa import dfa
+from lra_jax.rules.fa import fa
 from lra_jax.rules.lra_diff import lra_diff
+from lra_jax.rules.lra_e import lra_e
+from lra_jax.rules.lra_fdbk import lra_fdbk
 from lra_jax.rules.lra_released import lra_released
 from lra_jax.rules.readout_only import readout_only
+from lra_jax.rules.rec_lra import rec_lra
+from lra_jax.rules.tpri import tpri
 from lra_jax.rules.tptt import tptt
 
 RULES: dict[str, Callable[..., types.LearningRule]] = {
     "bptt": bptt,
+    "dfa": dfa,
+    "fa": fa,
     "lra_diff": lra_diff,
+    "lra_e": lra_e,
+    "lra_fdbk": lra_fdbk,
     "lra_released": lra_released,  # for the audit only
     "readout_only": readout_only,
+    "rec_lra": rec_lra,
+    "tpri": tpri,
     "tptt": tptt,
 }
 
-__all__ = ["RULES", "bptt", "lra_diff", "lra_released", "readout_only", "tptt"]
+__all__ = [
+    "RULES",
+    "bptt",
+    "dfa",
+    "fa",
+    "lra_diff",
+    "lra_e",
+    "lra_fdbk",
+    "lra_released",
+    "readout_only",
+    "rec_lra",
+    "tpri",
+    "tptt",
+]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
-from jax import lax
-from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from lra_jax import gradients, losses, numerics, rnn, types
+from lra_jax import error_signals, losses, types
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 
@@ -23,15 +20,11 @@ def backward(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Arr
       trace: of the forward pass.
       pi: `[B, Y]`, ∂E_b/∂logits.
     """
-
-    def step(q: jax.Array, dz_prev: jax.Array) -> tuple[jax.Array, jax.Array]:
-        q_prev = matmul(q, params.w_hh.T) * dz_prev
-        return q_prev, q_prev
-
-    dz = 1 - trace.z**2
-    q_top = matmul(pi, params.w_hy.T) * dz[-1]
-    _, q = lax.scan(step, q_top, dz[:-1], reverse=True)
-    return jnp.concatenate([q, q_top[None]])
+    return error_signals.chain(
+        lambda q, z_prev: matmul(q, params.w_hh.T) * (1 - z_prev**2),
+        error_signals.top(params, trace, pi),
+        trace.z,
+    )
 
 
 def bptt(
@@ -52,25 +45,13 @@ def bptt(
     """
     arguments.check_scalars(max_norm=max_norm)
 
-    def grads(
-        key: jax.Array,
-        params: types.Params,
-        rule_state: types.EmptyState,
-        batch: types.Batch,
-    ) -> tuple[types.Params, types.EmptyState, types.RuleInfo]:
+    def signals(
+        key: jax.Array, rule_state: types.EmptyState, now: error_signals.Now
+    ) -> tuple[error_signals.Signals, types.EmptyState]:
         del key
-        trace = rnn.forward(params, batch.inputs)
-        pi = output_loss.grad(trace.logits, batch.labels)
-        q = backward(params, trace, pi)
-        summed = gradients.sum_local_gradients(params, batch.inputs, trace.z, q)
-        readout = gradients.readout_gradients(trace.z[-1], pi)
-        exact = types.Params(*summed.grads, *readout)
-        flat, unravel = ravel_pytree(exact)
-        info = types.RuleInfo(
-            loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
-            w_hh_grad_norm=summed.w_hh_norm,
-            w_xh_grad_norm=summed.w_xh_norm,
-        )
-        return unravel(numerics.clip(flat, max_norm).value), rule_state, info
+        q = backward(now.params, now.trace, now.pi)
+        return error_signals.Signals(q), rule_state
 
-    return types.LearningRule(types.init_empty, grads)
+    return error_signals.make_rule(
+        types.init_empty, signals, max_norm=max_norm, output_loss=output_loss
+    )

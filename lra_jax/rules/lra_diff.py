@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import gradients, losses, numerics, rnn, targets, types
+from lra_jax import gradients, losses, numerics, regularizer, rnn, targets, types
 from lra_jax.rules import arguments
 
 
@@ -26,6 +26,7 @@ def lra_diff(
     refinement: Literal["fixed", "overwrite"] = "fixed",
     update_first_step: bool = True,
     descend_local_loss: bool = True,
+    schedule: Literal["constant", "matched", "shrinkage", "error_ratio"] = "constant",
     output_loss: types.OutputLoss = losses.cross_entropy,
 ) -> types.LearningRule:
     """Difference target propagation by gradient steps: local representation alignment.
@@ -54,6 +55,8 @@ def lra_diff(
       update_first_step: whether t = 0 trains the weights too.
       descend_local_loss: whether Lₜ moves the weights. Without it Ω alone does, in the
         directions of the same targets: a control.
+      schedule: λ of each step and sample, one of `regularizer.SCHEDULES`; all but
+        "constant" are of this project.
       output_loss: E.
 
     Returns:
@@ -85,6 +88,7 @@ def lra_diff(
             gamma=jnp.asarray(gamma, dtype),
             num_refinements=jnp.asarray(num_refinements, jnp.int32),
             lambda_=weight,
+            schedule=regularizer.SCHEDULES[schedule],
             local_loss=losses.LOCAL_LOSSES[local_loss],
             scale={"mean": 1 / hidden_size, "sum": 1.0}[reduction],
             normalize=functools.partial(normalize, c=c1, axis=-1),
@@ -100,15 +104,15 @@ def lra_diff(
             u = jnp.zeros_like(u)
 
         rows = gradients.Rows(x, z_prev, u)
-        if weight is not None and found.omega is not None:
+        if found.omega is not None:
             # Via hₜ₋₁, ∂Ωₜ is the shared formula one step earlier, with error a. Ω of
             # t = 0 is 0: which input stands there for x₋₁ does not matter.
             rows = gradients.Rows(
                 x=jnp.concatenate([x, jnp.concatenate([x[:1], x[:-1]])], axis=1),
                 z_prev=jnp.concatenate([z_prev, gradients.previous(z_prev)], axis=1),
-                q=jnp.concatenate([u, weight * found.omega.a], axis=1),
+                q=jnp.concatenate([u, found.omega.a], axis=1),
                 left=found.omega.left,
-                right=weight * found.omega.right,
+                right=found.omega.right,
             )
         summed = gradients.sum_over_time(
             rows, params, x.shape[1], functools.partial(normalize, c=c0)

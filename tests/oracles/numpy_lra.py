@@ -173,6 +173,20 @@ def omega_weight_gradients(params, u, x_before, h_before, z_before_that):
     return np.outer(x_before, omega.a), direct + through_h, omega.a
 
 
+def scheduled(lambda_, schedule, omega, u, size_next):
+    """λ_t of one sample; size_next is ‖u_{t+1}‖, at t = T-1 ‖u_t‖ (section 8)."""
+    size, size_a = np.linalg.norm(u), np.linalg.norm(omega.a)
+    if schedule == "constant":
+        return lambda_
+    if schedule == "matched":
+        return lambda_ * size / size_a if size_a > 0 else 0.0
+    if schedule == "shrinkage":
+        return lambda_ * max(0.0, 1 - omega.rho)
+    if schedule == "error_ratio":
+        return lambda_ * min(size_next / size, 10) if size > 0 else 0.0
+    raise ValueError(schedule)
+
+
 # Section 4: Algorithm 1.
 
 
@@ -192,6 +206,7 @@ def lra_diff(
     refinement="fixed",
     update_first_step=True,
     descend_local_loss=True,
+    schedule="constant",
     output_loss=cross_entropy,
 ):
     """Algorithm 1 of the specification (section 4), with Ω of section 5."""
@@ -219,8 +234,10 @@ def lra_diff(
 
     grad_w_xh, grad_w_hh, grad_b_h = (np.zeros_like(w) for w in (w_xh, w_hh, b_h))
     local_losses, w_hh_norm, w_xh_norm = (np.zeros(length) for _ in range(3))
+    u_size = np.zeros((length, batch))
 
     for t in reversed(range(length)):
+        next_t = min(t + 1, length - 1)
         # Lines 15-18: the local weight gradients of step t.
         w_xh_t, w_hh_t, b_h_t = (np.zeros_like(w) for w in (w_xh, w_hh, b_h))
         for b in range(batch):
@@ -229,6 +246,7 @@ def lra_diff(
             )
             local_losses[t] += value / batch
             u = slope * (1 - z[t, b] ** 2)
+            u_size[t, b] = np.linalg.norm(u)
             if descend_local_loss:
                 w_xh_t += np.outer(x[t, b], u) / batch
                 w_hh_t += np.outer(previous(z, t, b), u) / batch
@@ -237,9 +255,11 @@ def lra_diff(
                 omega_w_xh, omega_w_hh, omega_b_h = omega_weight_gradients(
                     params, u, x[t - 1, b], h[t - 1, b], previous(z, t - 1, b)
                 )
-                w_xh_t += lambda_ * omega_w_xh / batch
-                w_hh_t += lambda_ * omega_w_hh / batch
-                b_h_t += lambda_ * omega_b_h / batch
+                omega = norm_preservation(w_hh, u, h[t - 1, b])
+                weight = scheduled(lambda_, schedule, omega, u, u_size[next_t, b])
+                w_xh_t += weight * omega_w_xh / batch
+                w_hh_t += weight * omega_w_hh / batch
+                b_h_t += weight * omega_b_h / batch
         if t >= 1 or update_first_step:
             w_xh_t = normalize(w_xh_t, c0, normalization)
             w_hh_t = normalize(w_hh_t, c0, normalization)
@@ -264,7 +284,9 @@ def lra_diff(
                 u = slope * (1 - prediction**2)
                 delta = (u @ w_hh.T) * (1 - np.tanh(h_bar) ** 2)
                 if lambda_ != 0:
-                    delta = delta + lambda_ * norm_preservation(w_hh, u, h_bar).a
+                    omega = norm_preservation(w_hh, u, h_bar)
+                    weight = scheduled(lambda_, schedule, omega, u, u_size[next_t, b])
+                    delta = delta + weight * omega.a
                 delta = normalize(delta, c1, normalization)
                 h_bar = h_bar - gamma * delta
             h_hat[t - 1, b], z_hat[t - 1, b] = h_bar, np.tanh(h_bar)
@@ -306,6 +328,14 @@ def shared_formula(params, x, z, q):
     return (w_xh, w_hh, b_h), w_hh_norm, w_xh_norm
 
 
+def clip_together(grads, max_norm):
+    """One norm over all five arrays, at most max_norm; 0 is no bound (section 6)."""
+    norm = np.sqrt(sum(np.sum(g**2) for g in grads))
+    if max_norm > 0 and norm > max_norm:
+        return Params(*(g * max_norm / norm for g in grads))
+    return grads
+
+
 def bptt(params, inputs, labels, *, max_norm=0.0, output_loss=cross_entropy):
     """The exact gradient of E, clipped by one norm over all five arrays (section 6)."""
     x = as_vectors(inputs, params)
@@ -313,10 +343,7 @@ def bptt(params, inputs, labels, *, max_norm=0.0, output_loss=cross_entropy):
     loss, pi, w_hy, b_y = output_layer(params, z[-1], labels, output_loss)
     q = bptt_errors(params, z, pi)
     hidden, w_hh_norm, w_xh_norm = shared_formula(params, x, z, q)
-    grads = Params(*hidden, w_hy, b_y)
-    norm = np.sqrt(sum(np.sum(g**2) for g in grads))
-    if max_norm > 0 and norm > max_norm:
-        grads = Params(*(g * max_norm / norm for g in grads))
+    grads = clip_together(Params(*hidden, w_hy, b_y), max_norm)
     info = Info(loss, w_hh_grad_norm=w_hh_norm, w_xh_grad_norm=w_xh_norm)
     return Result(grads, info)
 

@@ -69,6 +69,21 @@ def random_problem(seed, sizes=None, *, tokens=True, output="cross_entropy"):
     return Problem(params, x, labels, output)
 
 
+@functools.cache
+def task_problem(name, length=10, batch=3, hidden=5):
+    """A batch of a task, with such weights."""
+    task = lra_jax.TASKS[name]
+    output = next(
+        k for k, (loss, _) in OUTPUT_LOSSES.items() if loss == task.output_loss
+    )
+    sizes = Sizes(length, batch, task.input_size, hidden, task.output_size)
+    drawn = task.sample(jax.random.key(0), batch, length)
+    problem = random_problem(14, sizes, output=output)
+    return problem._replace(
+        inputs=np.asarray(drawn.inputs), labels=np.asarray(drawn.labels)
+    )
+
+
 def step_inputs(problem):
     """The same problem where symbol t stands at step t and nowhere else.
 
@@ -81,19 +96,25 @@ def step_inputs(problem):
 
 @functools.cache
 def compiled(factory, **static):
-    """A rule's gradients with its numbers traced: one program for many settings."""
+    """A rule's update with its numbers traced: one program for many settings."""
 
-    def grads(params, batch, numbers):
+    def update(params, batch, numbers):
         rule = factory(**static, **numbers)
         key = jax.random.key(0)
-        grads, _, info = rule.grads(key, params, rule.init(key, params), batch)
-        return grads, info
+        before = rule.init(key, params)
+        grads, after, info = rule.grads(key, params, before, batch)
+        return grads, info, before, after
 
-    return jax.jit(grads)
+    return jax.jit(update)
 
 
-def run(factory, problem, /, *, static=(), **options):
-    """(grads, info) of a rule without state, with strict promotion.
+def run(factory, problem, /, **options):
+    """(grads, info) of a rule, with the options of `update`."""
+    return update(factory, problem, **options)[:2]
+
+
+def update(factory, problem, /, *, static=(), **options):
+    """(grads, info, state before, state after) of a rule, with strict promotion.
 
     Choices and `static`, a dict, are Python values; all other options are traced.
     """

@@ -1,6 +1,7 @@
 """The library against the NumPy oracle, autodiff and finite differences, in float64."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from oracles import numpy_local_rules
 from oracles import numpy_lra as oracle
 
 import lra_jax
@@ -20,6 +22,8 @@ from x64.problems import (
     distance,
     random_problem,
     run,
+    task_problem,
+    update,
 )
 
 # Sizes with every degenerate axis, and B > H, H > B, X > H, Y > H.
@@ -65,6 +69,7 @@ ALL_NUMBERS = {
     "c0": 0.0,
     "c1": 0.0,
 }
+SCHEDULES = [{"schedule": name} for name in regularizer.SCHEDULES]
 
 
 def check_lra_diff(problem, *, static=(), **options):
@@ -105,6 +110,9 @@ def test_lra_diff_numbers(numbers):
         {"refinement": "overwrite"},
         {"update_first_step": False},
         {"descend_local_loss": False},
+        *SCHEDULES,
+        {"schedule": "matched", "refinement": "overwrite"},
+        {"schedule": "error_ratio", "normalization": "force"},
     ],
     ids=str,
 )
@@ -150,6 +158,7 @@ def test_lra_diff_of_random_settings(seed):
         "refinement": choose("fixed", "overwrite"),
         "update_first_step": choose(True, False),
         "descend_local_loss": choose(True, False),
+        "schedule": choose(*regularizer.SCHEDULES),
     }
     ranges = ((1, 7), (1, 6), (1, 7), (2, 7), (1, 5))
     sizes = Sizes(*(int(rng.integers(low, high)) for low, high in ranges))
@@ -185,6 +194,13 @@ def test_python_numbers_and_traced_numbers_give_the_same():
     traced, traced_info = run(lra_jax.lra_diff, problem, **numbers)
     assert_close(traced, python, 1e-13)
     assert_close(traced_info, python_info, 1e-13)
+
+
+@pytest.mark.parametrize("task", lra_jax.TASKS)
+@pytest.mark.parametrize("choice", SCHEDULES, ids=str)
+def test_lra_diff_schedules_on_the_tasks(choice, task):
+    for name in ("lambda, K=3", "lambda, c0, c1"):
+        check_lra_diff(task_problem(task), **choice, **NUMBERS[name])
 
 
 # bptt and readout_only.
@@ -283,6 +299,108 @@ def test_forward_and_output_loss(problem):
     loss = problem.library_loss
     assert distance(loss.value(trace.logits, batch.labels), np.array(values)) < 1e-13
     assert distance(loss.grad(trace.logits, batch.labels), np.array(pis)) < 1e-13
+
+
+# The rules by how an error reaches a step.
+
+# Rule to its choices, and to numbers for each of them. The last bounds the gradient.
+LOCAL_RULES = {
+    "fa": (
+        [{"readout": "transpose"}, {"readout": "random"}],
+        [{"max_norm": 0.0}, {"max_norm": 0.5}],
+    ),
+    "dfa": (
+        [{"feedback": "random"}, {"feedback": "readout"}],
+        [{"max_norm": 0.0}, {"max_norm": 0.5}],
+    ),
+    "lra_fdbk": (
+        [{}],
+        [
+            {"gamma": 1.0, "c1": 0.0, "max_norm": 0.0},
+            {"gamma": 7.0, "c1": 0.0, "max_norm": 0.0},
+            {"gamma": 3.0, "c1": 0.2, "max_norm": 0.5},
+        ],
+    ),
+    "lra_e": (
+        [{}],
+        [
+            {"beta": 1.0, "feedback_lr": 0.0, "max_norm": 0.0},
+            {"beta": 0.1, "feedback_lr": 0.3, "max_norm": 0.0},
+            {"beta": 2.0, "feedback_lr": 0.1, "max_norm": 0.5},
+        ],
+    ),
+    "rec_lra": (
+        [{}],
+        [
+            {"num_steps_per_skip": 1, "beta": 1.0, "feedback_lr": 0.2, "max_norm": 0.0},
+            {"num_steps_per_skip": 2, "beta": 0.3, "feedback_lr": 0.0, "max_norm": 0.0},
+            {"num_steps_per_skip": 3, "beta": 2.0, "feedback_lr": 0.3, "max_norm": 0.5},
+        ],
+    ),
+    "tpri": (
+        [{}],
+        [
+            {"target_lr": 0.01, "ridge": 10.0, "max_norm": 0.0},
+            {"target_lr": 1.0, "ridge": 0.1, "max_norm": 0.0},
+            {"target_lr": 2.0, "ridge": 1.0, "max_norm": 0.5},
+        ],
+    ),
+}
+
+
+def check_local_rule(name, problem, **options):
+    """Gradients, info and the new state, all fields, against the oracle's."""
+    grads, info, before, after = update(lra_jax.RULES[name], problem, **options)
+    expected, state = getattr(numpy_local_rules, name)(
+        problem.params,
+        tuple(np.asarray(w) for w in jax.tree.leaves(before)),
+        problem.inputs,
+        problem.labels,
+        **options,
+        output_loss=problem.oracle_loss,
+    )
+    assert_close(grads, expected.grads)
+    assert_close(info, expected.info)
+    for found, weights in zip(jax.tree.leaves(after), state, strict=True):
+        assert distance(found, weights) < 1e-10
+    return grads, info
+
+
+def check_local_rule_in_all_settings(name, problem):
+    choices, numbers = LOCAL_RULES[name]
+    for choice, settings in itertools.product(choices, numbers):
+        check_local_rule(name, problem, **choice, **settings)
+
+
+local_rules = pytest.mark.parametrize("name", LOCAL_RULES)
+
+
+@local_rules
+@pytest.mark.parametrize("task", lra_jax.TASKS)
+def test_local_rules_on_the_tasks(name, task):
+    check_local_rule_in_all_settings(name, task_problem(task))
+
+
+@local_rules
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_local_rules_sizes(name, sizes):
+    check_local_rule_in_all_settings(name, random_problem(11, sizes))
+
+
+@local_rules
+@pytest.mark.parametrize("output", OUTPUT_LOSSES)
+def test_local_rules_of_real_inputs(name, output):
+    problem = random_problem(12, tokens=False, output=output)
+    check_local_rule_in_all_settings(name, problem)
+
+
+@local_rules
+def test_local_rules_bound_one_norm_over_all_gradients(name):
+    """Of the table's last numbers, max_norm binds; elsewhere it is none."""
+    choices, numbers = LOCAL_RULES[name]
+    grads, _ = check_local_rule(name, random_problem(13), **choices[0], **numbers[-1])
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in grads))
+    assert norm == pytest.approx(numbers[-1]["max_norm"], rel=1e-12)
 
 
 # tptt.

@@ -9,7 +9,7 @@ import pytest
 from oracles import numpy_lra as oracle
 
 import lra_jax
-from lra_jax import losses, numerics, rnn, targets
+from lra_jax import losses, numerics, regularizer, rnn, targets
 from x64.problems import (
     Sizes,
     assert_close,
@@ -356,6 +356,7 @@ def target_step(gamma, num_refinements=1):
         gamma=jnp.asarray(gamma),
         num_refinements=num_refinements,
         lambda_=None,
+        schedule=regularizer.SCHEDULES["constant"],
         local_loss=losses.mse,
         scale=1 / SIZES.hidden,
         normalize=functools.partial(numerics.clip, c=0.0, axis=-1),

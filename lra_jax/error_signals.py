@@ -1,0 +1,124 @@
+"""What learning rules differ in: how an error reaches step t.
+
+A rule of this family says what qₜ is, the error at hₜ per sample. The forward pass, the
+gradients of the weights (`lra_jax.gradients`), a bound of them and what is reported are
+the same for all, and are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+
+from lra_jax import gradients, numerics, rnn, types
+from lra_jax.numerics import matmul
+
+
+class Signals(NamedTuple):
+    """Errors at all steps, and what a person wants to see of them.
+
+    Attributes:
+      q: `[T, B, H]`, the errors at h.
+      local_loss: `[T, B]`, or None for a rule without targets.
+      target_step_norm: `[T, B]`, or None.
+    """
+
+    q: jax.Array
+    local_loss: jax.Array | None = None
+    target_step_norm: jax.Array | None = None
+
+
+class Now(NamedTuple):
+    """What an update has at hand when it asks for errors."""
+
+    params: types.Params
+    trace: types.Trace
+    pi: jax.Array  # [B, Y] ∂E_b/∂logits
+
+
+SignalsOf = Callable[[jax.Array, types.RuleState, Now], tuple[Signals, types.RuleState]]
+
+
+def top(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Array:
+    """q_{T-1} = ∂E_b/∂h_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1}, `[B, H]`."""
+    return matmul(pi, params.w_hy.T) * (1 - trace.z[-1] ** 2)
+
+
+def chain(
+    step: Callable[[jax.Array, Any], jax.Array], last: jax.Array, below: Any
+) -> jax.Array:
+    """From the last step to the first: what each step hands to the one before it.
+
+    Args:
+      step: an error of t `[B, H]`, and what t-1 has in `below`, to the error of t-1.
+      last: `[B, H]`, the error of T-1.
+      below: arrays `[T, ...]`, as a rule the states z.
+
+    Returns:
+      The errors of all steps, `[T, B, H]`.
+    """
+
+    def back(error: jax.Array, now: Any) -> tuple[jax.Array, jax.Array]:
+        error = step(error, now)
+        return error, error
+
+    earlier = jax.tree.map(lambda x: x[:-1], below)
+    _, errors = lax.scan(back, last, earlier, reverse=True)
+    return jnp.concatenate([errors, last[None]])
+
+
+def with_targets(q: jax.Array, e: jax.Array) -> Signals:
+    """The signals of a rule with targets, of which e = z - ẑ `[T, B, H]` is known."""
+    size = numerics.norm(e, axis=-1)[..., 0]
+    return Signals(q, local_loss=size**2 / e.shape[-1], target_step_norm=size)
+
+
+def make_rule(
+    init: types.InitRule,
+    signals: SignalsOf,
+    *,
+    max_norm: ArrayLike,
+    output_loss: types.OutputLoss,
+) -> types.LearningRule:
+    """The rule that descends  Σₜ mean_b zₜ₋₁ᵀ qₜ  and its like, and E in the readout.
+
+    Args:
+      init: of the rule's state.
+      signals: `(key, rule_state, now) -> (Signals, rule_state)`; `key` is consumed.
+      max_norm: g ← g max_norm / ‖g‖ where ‖g‖ > max_norm, one norm over all five
+        gradients; 0 is none.
+      output_loss: E.
+    """
+
+    def grads(
+        key: jax.Array,
+        params: types.Params,
+        rule_state: types.RuleState,
+        batch: types.Batch,
+    ) -> tuple[types.Params, types.RuleState, types.RuleInfo]:
+        trace = rnn.forward(params, batch.inputs)
+        pi = output_loss.grad(trace.logits, batch.labels)
+        found, rule_state = signals(key, rule_state, Now(params, trace, pi))
+        summed = gradients.sum_local_gradients(params, batch.inputs, trace.z, found.q)
+        readout = gradients.readout_gradients(trace.z[-1], pi)
+        flat, unravel = ravel_pytree(types.Params(*summed.grads, *readout))
+        info = types.RuleInfo(
+            loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
+            local_loss=_over_batch(found.local_loss),
+            target_step_norm=_over_batch(found.target_step_norm),
+            w_hh_grad_norm=summed.w_hh_norm,
+            w_xh_grad_norm=summed.w_xh_norm,
+        )
+        return unravel(numerics.clip(flat, max_norm).value), rule_state, info
+
+    return types.LearningRule(init, grads)
+
+
+def _over_batch(values: jax.Array | None) -> jax.Array | None:
+    return None if values is None else jnp.mean(values, axis=1)

@@ -1,0 +1,61 @@
+"""Direct feedback: the output's error reaches every step at once, without a chain."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lra_jax import error_signals, losses, types
+from lra_jax.numerics import matmul
+from lra_jax.rules import arguments
+
+
+class DirectFeedback(NamedTuple):
+    """The fixed feedback weights."""
+
+    e_y: jax.Array  # [Y, H]
+
+
+def dfa(
+    *,
+    feedback: Literal["random", "readout"] = "random",
+    max_norm: ArrayLike = 0.0,
+    output_loss: types.OutputLoss = losses.cross_entropy,
+) -> types.LearningRule:
+    """Direct feedback alignment (Nøkland 2016), the same weights at every step.
+
+        qₜ = (π E_y) ⊙ σ'ₜ,   E_y ~ N(0, 1/H) fixed
+
+    Args:
+      feedback: "random", or "readout": W_hyᵀ, as it is now, in place of E_y.
+      max_norm: as for `bptt`.
+      output_loss: E.
+
+    Returns:
+      A rule whose state is E_y, which never changes. `RuleInfo` is as that of `bptt`.
+
+    Raises:
+      ValueError: an unknown choice, or a number that is not a scalar.
+    """
+    arguments.check_choices(dfa, locals())
+    arguments.check_scalars(max_norm=max_norm)
+
+    def init(key: jax.Array, params: types.Params) -> DirectFeedback:
+        hidden_size, output_size = params.w_hy.shape
+        draw = jax.random.normal(key, (output_size, hidden_size), params.w_hy.dtype)
+        return DirectFeedback(draw / jnp.sqrt(hidden_size).astype(draw.dtype))
+
+    def signals(
+        key: jax.Array, rule_state: DirectFeedback, now: error_signals.Now
+    ) -> tuple[error_signals.Signals, DirectFeedback]:
+        del key
+        e_y = {"random": rule_state.e_y, "readout": now.params.w_hy.T}[feedback]
+        q = matmul(now.pi, e_y)[None] * (1 - now.trace.z**2)
+        return error_signals.Signals(q), rule_state
+
+    return error_signals.make_rule(
+        init, signals, max_norm=max_norm, output_loss=output_loss
+    )

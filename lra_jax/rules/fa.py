@@ -1,0 +1,72 @@
+"""Feedback alignment: the chain of BPTT through a fixed random matrix."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+from jax.typing import ArrayLike
+
+from lra_jax import error_signals, losses, rnn, types
+from lra_jax.numerics import matmul
+from lra_jax.rules import arguments
+
+
+class Feedback(NamedTuple):
+    """Fixed feedback weights, orthogonal."""
+
+    a: jax.Array  # [H, H], in place of W_hhᵀ
+    e_y: jax.Array  # [Y, H], in place of W_hyᵀ
+
+
+def init_feedback(key: jax.Array, params: types.Params) -> Feedback:
+    """Random (semi-)orthogonal feedback weights, of the shapes that `params` needs."""
+    key_a, key_y = jax.random.split(key)
+    hidden_size, output_size = params.w_hy.shape
+    dtype = params.w_hh.dtype
+    return Feedback(
+        a=rnn.orthogonal(key_a, (hidden_size, hidden_size), dtype),
+        e_y=rnn.orthogonal(key_y, (output_size, hidden_size), dtype),
+    )
+
+
+def fa(
+    *,
+    readout: Literal["transpose", "random"] = "transpose",
+    max_norm: ArrayLike = 0.0,
+    output_loss: types.OutputLoss = losses.cross_entropy,
+) -> types.LearningRule:
+    """Feedback alignment (Lillicrap et al. 2016), through time.
+
+        q_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1};   qₜ₋₁ = (qₜ A) ⊙ σ'ₜ₋₁
+
+    Args:
+      readout: "transpose", or "random": a fixed E_y in place of W_hyᵀ as well.
+      max_norm: as for `bptt`.
+      output_loss: E.
+
+    Returns:
+      A rule whose state is A and E_y, which never change. `RuleInfo` is as that of
+      `bptt`.
+
+    Raises:
+      ValueError: an unknown choice, or a number that is not a scalar.
+    """
+    arguments.check_choices(fa, locals())
+    arguments.check_scalars(max_norm=max_norm)
+
+    def signals(
+        key: jax.Array, rule_state: Feedback, now: error_signals.Now
+    ) -> tuple[error_signals.Signals, Feedback]:
+        del key
+        back = {"transpose": now.params.w_hy.T, "random": rule_state.e_y}[readout]
+        q = error_signals.chain(
+            lambda q, z_prev: matmul(q, rule_state.a) * (1 - z_prev**2),
+            matmul(now.pi, back) * (1 - now.trace.z[-1] ** 2),
+            now.trace.z,
+        )
+        return error_signals.Signals(q), rule_state
+
+    return error_signals.make_rule(
+        init_feedback, signals, max_norm=max_norm, output_loss=output_loss
+    )

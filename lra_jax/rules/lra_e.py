@@ -1,0 +1,120 @@
+"""LRA-E: targets by error synapses of their own, through a recurrent network."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lra_jax import error_signals, losses, rnn, types
+from lra_jax.gradients import previous
+from lra_jax.numerics import matmul, tanh_difference
+from lra_jax.rules import arguments
+
+
+class ErrorSynapses(NamedTuple):
+    """The weights that carry errors."""
+
+    e_y: jax.Array  # [Y, H] from the output to the last state
+    a: jax.Array  # [H, H] from each state to the one before
+
+
+def lra_e(
+    *,
+    beta: ArrayLike = 1.0,
+    feedback_lr: ArrayLike = 0.0,
+    max_norm: ArrayLike = 0.0,
+    output_loss: types.OutputLoss = losses.cross_entropy,
+) -> types.LearningRule:
+    """LRA-E (Ororbia & Mali 2019), step by step through time.
+
+        e_{T-1} = z_{T-1} - tanh(h_{T-1} - β π E_y)
+        eₜ₋₁ = zₜ₋₁ - tanh(hₜ₋₁ - β eₜ A)
+        qₜ = eₜ                                     without σ'
+        A ← A - feedback_lr Σₜ mean_b eₜᵀ zₜ₋₁
+        E_y ← E_y - feedback_lr mean_b πᵀ z_{T-1}
+
+    Args:
+      beta: β, size of a target's step. The errors neither grow nor shrink where it is
+        1 and A orthogonal, but for tanh.
+      feedback_lr: learning rate of A and E_y; 0 leaves them as they are drawn.
+      max_norm: as for `bptt`.
+      output_loss: E.
+
+    Returns:
+      A rule whose state is E_y and A, drawn orthogonal. Of `RuleInfo`, `local_loss` is
+      (1/H) ‖eₜ‖² and `target_step_norm` is ‖eₜ‖.
+
+    Raises:
+      ValueError: a number that is not a scalar.
+
+    Note: the original is for feed-forward networks; one step of time is one layer here.
+    It draws error synapses from N(0, 1) or N(0, .01), with β = .1: over many steps that
+    leaves nothing, or too much.
+    """
+    arguments.check_scalars(beta=beta, feedback_lr=feedback_lr, max_norm=max_norm)
+    return error_signals.make_rule(
+        init_synapses,
+        lambda key, state, now: error_synapses(state, now, beta, feedback_lr),
+        max_norm=max_norm,
+        output_loss=output_loss,
+    )
+
+
+def init_synapses(key: jax.Array, params: types.Params) -> ErrorSynapses:
+    """Random (semi-)orthogonal error synapses of the shapes that `params` needs."""
+    key_y, key_a = jax.random.split(key)
+    hidden_size, output_size = params.w_hy.shape
+    dtype = params.w_hh.dtype
+    return ErrorSynapses(
+        e_y=rnn.orthogonal(key_y, (output_size, hidden_size), dtype),
+        a=rnn.orthogonal(key_a, (hidden_size, hidden_size), dtype),
+    )
+
+
+def error_synapses(
+    synapses: ErrorSynapses,
+    now: error_signals.Now,
+    beta: ArrayLike,
+    feedback_lr: ArrayLike,
+    skips: tuple[jax.Array, jax.Array] | None = None,
+) -> tuple[error_signals.Signals, ErrorSynapses]:
+    """The errors that synapses of their own carry back, and what these learn.
+
+    Args:
+      synapses: E_y and A.
+      now: the weights, the states and π.
+      beta: β.
+      feedback_lr: learning rate of A and E_y.
+      skips: whether a skip reaches a step in place of its neighbour's error, `[T]`,
+        and the skip, `[B, H]`, before β; None is none.
+    """
+    z, h = now.trace.z, now.trace.h
+    rate = jnp.asarray(beta, z.dtype)
+
+    def error(received: jax.Array, h: jax.Array, z: jax.Array) -> jax.Array:
+        d = rate * received
+        return tanh_difference(z, jnp.tanh(h - d), d)
+
+    def error_below(
+        e: jax.Array, below: tuple[jax.Array, jax.Array, jax.Array | None]
+    ) -> jax.Array:
+        h, z, is_skipped = below
+        received = matmul(e, synapses.a)
+        if skips is not None and is_skipped is not None:
+            received = jnp.where(is_skipped, skips[1], received)
+        return error(received, h, z)
+
+    e = error_signals.chain(
+        error_below,
+        error(matmul(now.pi, synapses.e_y), h[-1], z[-1]),
+        (h, z, None if skips is None else skips[0]),
+    )
+    rows = (-1, z.shape[-1])
+    learned = matmul(e.reshape(rows).T, previous(z).reshape(rows)) / z.shape[1]
+    gradient = ErrorSynapses(e_y=matmul(now.pi.T, z[-1]) / z.shape[1], a=learned)
+    kappa = jnp.asarray(feedback_lr, z.dtype)
+    synapses = jax.tree.map(lambda w, g: w - kappa * g, synapses, gradient)
+    return error_signals.with_targets(e, e), synapses

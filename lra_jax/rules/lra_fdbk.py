@@ -1,0 +1,79 @@
+"""LRA-fdbk: local representation alignment with fixed random feedback."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lra_jax import error_signals, losses, numerics, types
+from lra_jax.numerics import matmul, tanh_difference
+from lra_jax.rules import arguments
+
+
+class Feedback(NamedTuple):
+    """The fixed feedback weights, shared by all steps."""
+
+    a: jax.Array  # [H, H]
+
+
+def lra_fdbk(
+    *,
+    gamma: ArrayLike = 1.0,
+    c1: ArrayLike = 0.0,
+    max_norm: ArrayLike = 0.0,
+    output_loss: types.OutputLoss = losses.cross_entropy,
+) -> types.LearningRule:
+    """Targets by random feedback instead of a gradient (Ororbia et al. 2018).
+
+        d_{T-1} = γ Normalize( (π W_hyᵀ) ⊙ σ'_{T-1}, c1 )
+        eₜ = zₜ - ẑₜ,   ẑₜ = tanh(hₜ - dₜ)
+        qₜ = (2/H) eₜ ⊙ σ'ₜ
+        dₜ₋₁ = γ Normalize( qₜ A, c1 )
+
+    Args:
+      gamma: γ, size of a target's step.
+      c1: bound of each sample's step (Euclidean); 0 is none.
+      max_norm: as for `bptt`.
+      output_loss: E.
+
+    Returns:
+      A rule whose state is A ~ N(0, 1), which never changes. Of `RuleInfo`,
+      `local_loss` is (1/H) ‖eₜ‖² and `target_step_norm` is ‖eₜ‖.
+
+    Raises:
+      ValueError: a number that is not a scalar.
+
+    Note: known to us from descriptions alone. They agree that a displacement has one
+    factor σ', and not on which: that of step t, here.
+    """
+    arguments.check_scalars(gamma=gamma, c1=c1, max_norm=max_norm)
+
+    def init(key: jax.Array, params: types.Params) -> Feedback:
+        return Feedback(jax.random.normal(key, params.w_hh.shape, params.w_hh.dtype))
+
+    def signals(
+        key: jax.Array, rule_state: Feedback, now: error_signals.Now
+    ) -> tuple[error_signals.Signals, Feedback]:
+        del key
+        h, z = now.trace.h, now.trace.z
+        dz = 2 / z.shape[-1] * (1 - z**2)
+
+        def error(direction: jax.Array, h: jax.Array, z: jax.Array) -> jax.Array:
+            step = numerics.clip(direction, c1, axis=-1).value
+            d = jnp.asarray(gamma, z.dtype) * step
+            return tanh_difference(z, jnp.tanh(h - d), d)
+
+        # At t-1 stands the factor of qₜ, by which eₜ gets there.
+        e = error_signals.chain(
+            lambda e, below: error(matmul(e * below[2], rule_state.a), *below[:2]),
+            error(error_signals.top(now.params, now.trace, now.pi), h[-1], z[-1]),
+            (h, z, jnp.roll(dz, -1, axis=0)),
+        )
+        return error_signals.with_targets(e * dz, e), rule_state
+
+    return error_signals.make_rule(
+        init, signals, max_norm=max_norm, output_loss=output_loss
+    )

@@ -1,0 +1,84 @@
+"""Rec-LRA: the error synapses of LRA-E, and skips from the output to earlier steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lra_jax import error_signals, losses, rnn, types
+from lra_jax.numerics import matmul
+from lra_jax.rules import arguments
+from lra_jax.rules.lra_e import ErrorSynapses, error_synapses, init_synapses
+
+
+class SkipSynapses(NamedTuple):
+    """Error synapses of the chain, and those that skip it."""
+
+    chain: ErrorSynapses
+    e_skip: jax.Array  # [Y, H]
+
+
+def rec_lra(
+    *,
+    beta: ArrayLike = 1.0,
+    num_steps_per_skip: ArrayLike = 5,
+    feedback_lr: ArrayLike = 0.0,
+    max_norm: ArrayLike = 0.0,
+    output_loss: types.OutputLoss = losses.cross_entropy,
+) -> types.LearningRule:
+    """Recursive LRA (Ororbia et al. 2023), step by step through time.
+
+        eₜ = zₜ - tanh(hₜ - β π E_skip)   at t = T-1 - j, T-1 - 2j, …
+
+    in place of the neighbour's error, and all else as in `lra_e`: no error has more
+    than j steps to go.
+
+    Args:
+      beta: β, size of a target's step.
+      num_steps_per_skip: j ≥ 1.
+      feedback_lr: learning rate of A and E_y; 0 leaves them as they are drawn.
+      max_norm: as for `bptt`.
+      output_loss: E.
+
+    Returns:
+      A rule whose state is E_y, A and E_skip, drawn orthogonal. `RuleInfo` is as that
+      of `lra_e`.
+
+    Raises:
+      ValueError: a number that is not a scalar, or j below 1.
+
+    Note: known to us from others' programs alone. One E_skip is shared by all skips, as
+    A is by all steps, and does not learn. The original bounds each matrix's update,
+    which is `max_norm`'s task here, and mixes errors with their signs, which is left
+    out.
+    """
+    arguments.check_scalars(beta=beta, feedback_lr=feedback_lr, max_norm=max_norm)
+    arguments.check_count(num_steps_per_skip=num_steps_per_skip)
+
+    def init(key: jax.Array, params: types.Params) -> SkipSynapses:
+        key_chain, key_skip = jax.random.split(key)
+        hidden_size, output_size = params.w_hy.shape
+        return SkipSynapses(
+            init_synapses(key_chain, params),
+            rnn.orthogonal(key_skip, (output_size, hidden_size), params.w_hh.dtype),
+        )
+
+    def signals(
+        key: jax.Array, rule_state: SkipSynapses, now: error_signals.Now
+    ) -> tuple[error_signals.Signals, SkipSynapses]:
+        del key
+        seq_len = now.trace.z.shape[0]
+        back = jnp.arange(seq_len)[::-1]  # T-1 - t
+        has_skip = (back > 0) & (back % num_steps_per_skip == 0)
+        skip = matmul(now.pi, rule_state.e_skip)
+        found, synapses = error_synapses(
+            rule_state.chain, now, beta, feedback_lr, (has_skip, skip)
+        )
+        return found, rule_state._replace(chain=synapses)
+
+    return error_signals.make_rule(
+        init, signals, max_norm=max_norm, output_loss=output_loss
+    )

@@ -1,0 +1,84 @@
+"""Target propagation by a regularised inverse of W_hh."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lra_jax import error_signals, losses, types
+from lra_jax.numerics import matmul
+from lra_jax.rules import arguments
+
+# tanh' is divided by: states nearer to ±1 than this count as this near.
+MIN_DISTANCE = 1e-3
+
+
+def regularised_inverse(w_hh: jax.Array, ridge: jax.Array) -> jax.Array:
+    """W_hhᵀ (W_hh W_hhᵀ + r I)⁻¹, `[H, H]`: W_hh⁻¹ where r = 0.
+
+    Under vmap one after the other, for the reason that `rnn.orthogonal` gives.
+    """
+
+    def solve(w_hh: jax.Array, ridge: jax.Array) -> jax.Array:
+        eye = jnp.eye(w_hh.shape[0], dtype=w_hh.dtype)
+        gram = matmul(w_hh, w_hh.T) + ridge * eye
+        return jax.scipy.linalg.solve(gram, w_hh, assume_a="pos").T
+
+    return jax.custom_batching.sequential_vmap(solve)(w_hh, ridge)
+
+
+def tpri(
+    *,
+    target_lr: ArrayLike = 0.01,
+    ridge: ArrayLike = 10.0,
+    max_norm: ArrayLike = 0.0,
+    output_loss: types.OutputLoss = losses.cross_entropy,
+) -> types.LearningRule:
+    """Target propagation via regularised inversion (Roulet & Harchaoui 2021), local.
+
+        e_{T-1} = target_lr π W_hyᵀ,   eₜ = zₜ - ẑₜ
+        eₜ₋₁ = (eₜ ⊘ σ'ₜ) W_hhᵀ (W_hh W_hhᵀ + r I)⁻¹
+        qₜ = eₜ ⊙ σ'ₜ
+
+    Where σ' divides, |zₜ| counts as 1 - 10⁻³ at most.
+
+    Args:
+      target_lr: size of the top target's step. The defaults are its authors' for
+        temporal order at T = 60, where the weights have a learning rate of 0.1.
+      ridge: r > 0 of the inverse.
+      max_norm: as for `bptt`.
+      output_loss: E.
+
+    Returns:
+      A rule without state. Of `RuleInfo`, `local_loss` is (1/H) ‖eₜ‖² and
+      `target_step_norm` is ‖eₜ‖.
+
+    Raises:
+      ValueError: a number that is not a scalar.
+
+    Note: the authors' program differentiates the sum of local losses through the
+    unrolled network; here zₜ₋₁ and ẑₜ are constants of step t.
+    """
+    arguments.check_scalars(target_lr=target_lr, ridge=ridge, max_norm=max_norm)
+
+    def signals(
+        key: jax.Array, rule_state: types.EmptyState, now: error_signals.Now
+    ) -> tuple[error_signals.Signals, types.EmptyState]:
+        del key
+        params, z = now.params, now.trace.z
+        dtype = z.dtype
+        limit = 1 - MIN_DISTANCE
+        dz = 1 - jnp.clip(z, -limit, limit) ** 2
+        inverse = regularised_inverse(params.w_hh, jnp.asarray(ridge, dtype))
+        top = jnp.asarray(target_lr, dtype) * matmul(now.pi, params.w_hy.T)
+        # The chain carries eₜ ⊘ σ'ₜ: the σ' of a step is at hand where it is made.
+        scaled = error_signals.chain(
+            lambda r, dz_prev: matmul(r, inverse) / dz_prev, top / dz[-1], dz
+        )
+        e = scaled * dz
+        return error_signals.with_targets(e * (1 - z**2), e), rule_state
+
+    return error_signals.make_rule(
+        types.init_empty, signals, max_norm=max_norm, output_loss=output_loss
+    )
