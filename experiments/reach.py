@@ -48,6 +48,8 @@ ERRORS = {
     "lra_diff": ("step by step", "W_hhᵀ, W_hyᵀ"),
     "lra_e": ("step by step", "none"),
     "lra_fdbk": ("step by step", "W_hyᵀ"),
+    "lra_norm": ("step by step", "W_hhᵀ, W_hyᵀ"),
+    "lra_released": ("gradients of the Lₜ, unrolled", "W_hhᵀ, W_hyᵀ"),
     "readout_only": ("not at all", "none"),
     "rec_lra": ("step by step, and from the output", "none"),
     "tpri": ("step by step", "W_hh⁻¹, W_hyᵀ"),

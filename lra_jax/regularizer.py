@@ -111,6 +111,7 @@ SCHEDULES: dict[str, Schedule] = {
     "shrinkage": lambda lambda_, omega, size, size_next: (
         lambda_ * jnp.maximum(0, 1 - omega.rho)
     ),
-    # λₜ = λ min(‖uₜ₊₁‖ / ‖uₜ‖, 10): more where the error has shrunk on its way
+    # λₜ = λ min(‖uₜ₊₁‖ / ‖uₜ‖, 10): more where the error has shrunk on its way; with
+    # the u of each refinement in the K loop
     "error_ratio": _error_ratio,
 }

@@ -140,6 +140,43 @@ def test_tpri_of_an_orthogonal_matrix_is_bptt_over_one_plus_r_per_step():
     assert_close(found, TARGET_LR * exact, 1e-5)
 
 
+def test_lra_norm_without_its_parts_is_bptt():
+    params, batch = problem()
+    exact, _, info = run("bptt", params, batch)
+    grads, _, found = run("lra_norm", params, batch, exponent=0.0, activity=0.0)
+    assert_close(grads, exact, 1e-6)
+    assert_close(found._replace(target_step_norm=None), info, 1e-6)
+    # At the last step no norm has been kept yet.
+    first = batch._replace(inputs=batch.inputs[:1])
+    grads, exact = (
+        run(rule, params, first, **numbers)[0]
+        for rule, numbers in (("lra_norm", {"activity": 0.0}), ("bptt", {}))
+    )
+    assert_close(grads, exact, 1e-6)
+
+
+def test_lra_norm_keeps_the_norms_of_errors():
+    params, batch = problem()
+    info = run("lra_norm", params, batch)[2]
+    np.testing.assert_allclose(
+        info.target_step_norm, np.full(T, info.target_step_norm[-1]), rtol=1e-5
+    )
+
+
+def test_the_cost_of_activity_is_its_gradient_where_there_is_no_error_below():
+    """With W_hh = 0 no error gets below the top, where q = d + μ ‖d‖ z."""
+    params, batch = problem()
+    params = params._replace(w_hh=jnp.zeros((H, H)))
+    plain, costly = (
+        run("lra_norm", params, batch, activity=mu)[0] for mu in (0.0, 0.5)
+    )
+    trace = lra_jax.forward(params, batch.inputs)
+    pi = lra_jax.cross_entropy.grad(trace.logits, batch.labels)
+    d = pi @ params.w_hy.T * (1 - trace.z[-1] ** 2)
+    cost = 0.5 * jnp.linalg.norm(d, axis=-1, keepdims=True) * trace.z[-1]
+    np.testing.assert_allclose(costly.b_h - plain.b_h, cost.mean(axis=0), atol=1e-6)
+
+
 def test_rec_lra_without_a_skip_is_lra_e():
     params, batch = problem()
     state = first_state("rec_lra")
@@ -182,7 +219,9 @@ def test_error_synapses_learn_only_if_asked(rule):
 
 # Limits.
 
-LOCAL_RULES = ["bptt", "fa", "dfa", "lra_fdbk", "lra_e", "rec_lra", "tpri"]
+LOCAL_RULES = [
+    "bptt", "fa", "dfa", "lra_fdbk", "lra_e", "lra_norm", "rec_lra", "tpri",
+]  # fmt: skip
 FINITE_RULES = {rule: {} for rule in [*LOCAL_RULES, "tptt"]} | {
     f"lra_diff, {schedule}": {"gamma": 5.0, "lambda_": 0.5, "schedule": schedule}
     for schedule in regularizer.SCHEDULES
@@ -200,8 +239,9 @@ def loss_times(scale):
 def test_errors_of_any_size_reach_every_step(rule):
     """Every step's part is linear in a small π: nothing is lost in rounding or 0."""
     params, batch = problem()
+    numbers = {"gamma": 1.0} if rule == "lra_fdbk" else {}  # its chain grows with γ
     larger, smaller = (
-        run(rule, params, batch, output_loss=loss_times(scale))
+        run(rule, params, batch, output_loss=loss_times(scale), **numbers)
         for scale in (2.0**-20, 2.0**-83)  # 1e-6, 1e-25
     )
     assert_close(jax.tree.map(lambda g: 2.0**63 * g, smaller[0]), larger[0], 1e-4)

@@ -60,8 +60,9 @@ SIGNATURES = {
     "readout_only": ([], {"output_loss": CROSS_ENTROPY}),
     "fa": ([], {"readout": "transpose", **BOUND_AND_LOSS}),
     "dfa": ([], {"feedback": "random", **BOUND_AND_LOSS}),
-    "lra_fdbk": ([], {"gamma": 1.0, "c1": 0.0, **BOUND_AND_LOSS}),
+    "lra_fdbk": ([], {"gamma": 50.0, "c1": 0.0, **BOUND_AND_LOSS}),
     "lra_e": ([], {"beta": 1.0, "feedback_lr": 0.0, **BOUND_AND_LOSS}),
+    "lra_norm": ([], {"exponent": 1.0, "activity": 0.02, **BOUND_AND_LOSS}),
     "rec_lra": (
         [],
         {"beta": 1.0, "num_steps_per_skip": 5, "feedback_lr": 0.0, **BOUND_AND_LOSS},
@@ -151,6 +152,7 @@ def test_the_tables_have_their_settled_names():
         "lra_diff",
         "lra_e",
         "lra_fdbk",
+        "lra_norm",
         "lra_released",
         "readout_only",
         "rec_lra",

@@ -12,6 +12,7 @@ from lra_jax.rules.fa import fa
 from lra_jax.rules.lra_diff import lra_diff
 from lra_jax.rules.lra_e import lra_e
 from lra_jax.rules.lra_fdbk import lra_fdbk
+from lra_jax.rules.lra_norm import lra_norm
 from lra_jax.rules.lra_released import lra_released
 from lra_jax.rules.readout_only import readout_only
 from lra_jax.rules.rec_lra import rec_lra
@@ -25,6 +26,7 @@ RULES: dict[str, Callable[..., types.LearningRule]] = {
     "lra_diff": lra_diff,
     "lra_e": lra_e,
     "lra_fdbk": lra_fdbk,
+    "lra_norm": lra_norm,
     "lra_released": lra_released,  # for the audit only
     "readout_only": readout_only,
     "rec_lra": rec_lra,
@@ -40,6 +42,7 @@ __all__ = [
     "lra_diff",
     "lra_e",
     "lra_fdbk",
+    "lra_norm",
     "lra_released",
     "readout_only",
     "rec_lra",

@@ -21,7 +21,7 @@ class Feedback(NamedTuple):
 
 def lra_fdbk(
     *,
-    gamma: ArrayLike = 1.0,
+    gamma: ArrayLike = 50.0,
     c1: ArrayLike = 0.0,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
@@ -34,7 +34,8 @@ def lra_fdbk(
         dₜ₋₁ = γ Normalize( qₜ A, c1 )
 
     Args:
-      gamma: γ, size of a target's step.
+      gamma: γ, size of a target's step. γ = 1 leaves nothing after a few steps: qₜ has
+        a factor 2/H.
       c1: bound of each sample's step (Euclidean); 0 is none.
       max_norm: as for `bptt`.
       output_loss: E.

@@ -194,3 +194,30 @@ def tpri(
                 divisor = 1 - np.minimum(np.abs(network.z[t, b]), 1 - 1e-3) ** 2
                 e[t - 1, b] = (e[t, b] / divisor) @ inverse
     return network.result(q, max_norm, e), state
+
+
+def lra_norm(
+    params,
+    state,
+    inputs,
+    labels,
+    *,
+    exponent=1.0,
+    activity=0.02,
+    max_norm=0.0,
+    output_loss=cross_entropy,
+):
+    """d_{t-1} = v (‖d_t‖/‖v‖)^p, v = (d_t W_hh^T) ⊙ σ'_{t-1};  q_t = d_t + μ ‖d_t‖ z_t."""
+    network = Network(params, inputs, labels, output_loss)
+    d = np.zeros_like(network.z)
+    for b in range(network.batch):
+        d[-1, b] = (network.pi[b] @ params.w_hy.T) * network.slope(-1, b)
+        for t in reversed(range(1, network.length)):
+            v = (d[t, b] @ params.w_hh.T) * network.slope(t - 1, b)
+            if np.any(v):
+                ratio = np.linalg.norm(d[t, b]) / np.linalg.norm(v)
+                d[t - 1, b] = v * ratio**exponent
+    size = np.linalg.norm(d, axis=2, keepdims=True)
+    result = network.result(d + activity * size * network.z, max_norm)
+    step_norm = np.mean(size[..., 0], axis=1)
+    return result._replace(info=result.info._replace(target_step_norm=step_norm)), state

@@ -337,6 +337,14 @@ LOCAL_RULES = {
             {"num_steps_per_skip": 3, "beta": 2.0, "feedback_lr": 0.3, "max_norm": 0.5},
         ],
     ),
+    "lra_norm": (
+        [{}],
+        [
+            {"exponent": 1.0, "activity": 0.02, "max_norm": 0.0},
+            {"exponent": 0.3, "activity": 0.0, "max_norm": 0.0},
+            {"exponent": 1.0, "activity": 2.0, "max_norm": 0.5},
+        ],
+    ),
     "tpri": (
         [{}],
         [

@@ -1,0 +1,73 @@
+"""LRA with norm-preserving targets, and a cost of activity in proportion to them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lra_jax import error_signals, losses, numerics, types
+from lra_jax.numerics import matmul
+from lra_jax.rules import arguments
+
+
+def lra_norm(
+    *,
+    exponent: ArrayLike = 1.0,
+    activity: ArrayLike = 0.02,
+    max_norm: ArrayLike = 0.0,
+    output_loss: types.OutputLoss = losses.cross_entropy,
+) -> types.LearningRule:
+    """Displacements that keep their size on the way back, and shrink what they pass.
+
+    The displacement of a target from its state has the direction that a gradient step
+    on the local loss of the step above gives it, and the size of the displacement
+    above, for each sample:
+
+        d_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1}
+        v = (dₜ W_hhᵀ) ⊙ σ'ₜ₋₁,   dₜ₋₁ = v (‖dₜ‖ / ‖v‖)^p
+        qₜ = dₜ + μ ‖dₜ‖ zₜ
+
+    The second term of qₜ descends (μ/2) ‖dₜ‖ ‖hₜ‖² for small states: it knows nothing
+    of the label, and draws every state towards 0, the more the larger the error is.
+    There tanh is linear, and an orthogonal W_hh forgets nothing. docs/long_sequences.md
+    has the derivation, what is known of its reach, and when it fails.
+
+    Args:
+      exponent: p. 1 keeps norms; 0 is BPTT, with the cost of activity.
+      activity: μ.
+      max_norm: as for `bptt`.
+      output_loss: E.
+
+    Returns:
+      A rule without state. Of `RuleInfo`, `target_step_norm` is ‖dₜ‖; there is no local
+      loss.
+
+    Raises:
+      ValueError: a number that is not a scalar.
+    """
+    arguments.check_scalars(exponent=exponent, activity=activity, max_norm=max_norm)
+
+    def signals(
+        key: jax.Array, rule_state: types.EmptyState, now: error_signals.Now
+    ) -> tuple[error_signals.Signals, types.EmptyState]:
+        del key
+        z = now.trace.z
+        p, mu = (jnp.asarray(x, z.dtype) for x in (exponent, activity))
+
+        def step(d: jax.Array, z_prev: jax.Array) -> jax.Array:
+            v = matmul(d, now.params.w_hh.T) * (1 - z_prev**2)
+            size = numerics.norm(d, axis=-1) ** p * numerics.norm(v, axis=-1) ** (1 - p)
+            return numerics.force(v, size, axis=-1).value
+
+        top = error_signals.top(now.params, now.trace, now.pi)
+        d = error_signals.chain(step, top, z)
+        size = numerics.norm(d, axis=-1)
+        return (
+            error_signals.Signals(d + mu * size * z, target_step_norm=size[..., 0]),
+            rule_state,
+        )
+
+    return error_signals.make_rule(
+        types.init_empty, signals, max_norm=max_norm, output_loss=output_loss
+    )
