@@ -1,11 +1,11 @@
 """The longest T that rules solve: `python -m experiments.reach --config FILE`.
 
 FILE is one of configs/reach. For each method and task, from the shortest T on: all
-settings of the method are tried with seeds of their own (`tuning_seeds`); the one that
-solves most of them, in the fewest updates, is trained with other seeds (`seeds`), and
-these are counted. The next T is tried where at least `required` of them are solved. All
-methods have as many settings, and as many updates. One with a single setting needs no
-tuning.
+settings of the method race with seeds of their own (`tuning_seeds`); the one that wins
+most races, in the fewest updates, is trained with other seeds (`seeds`), and these are
+counted. (Settings that differ in K or in the optimizer race apart.) The next T is tried
+where at least `required` of the seeds are solved. All methods have as many settings,
+and as many updates. One with a single setting needs no tuning.
 
 Runs go into `runs/reach/NAME/` and go on where they stand; tables and the figure go
 into `results/reach/NAME/`. Exit codes are those of `experiments.grid`.
@@ -48,7 +48,7 @@ ERRORS = {
     "lra_diff": ("step by step", "W_hhᵀ, W_hyᵀ"),
     "lra_e": ("step by step", "none"),
     "lra_fdbk": ("step by step", "W_hyᵀ"),
-    "lra_norm": ("step by step", "W_hhᵀ, W_hyᵀ"),
+    "lra_norm": ("step by step: BPTT's, rescaled", "W_hhᵀ, W_hyᵀ"),
     "lra_released": ("gradients of the Lₜ, unrolled", "W_hhᵀ, W_hyᵀ"),
     "readout_only": ("not at all", "none"),
     "rec_lra": ("step by step, and from the output", "none"),
@@ -167,6 +167,9 @@ def _contradictions(bench: Bench) -> Iterator[str]:
         yield f"required = {bench.required}: expected 1 to {len(bench.seeds)} seeds"
     if shared := sorted(set(bench.seeds) & set(bench.tuning_seeds)):
         yield f"tuning_seeds: {shared} are among seeds, which have to be new"
+    labels = [m["label"] for m in bench.methods.values() if "label" in m]
+    if len(set(labels)) < len(labels):
+        yield f"methods: two have one label, of {labels}"
     for name, method in bench.methods.items():
         where = f"methods.{name}"
         if not isinstance(method, dict) or {*method} != {"label", "grid"}:
@@ -382,7 +385,7 @@ def _run(console: rich.console.Console) -> int:
 
 def _check_flags() -> None:
     if _CONFIG.value is None:
-        raise flags.Error("--config is missing, such as configs/reach/three_tasks.toml")
+        raise flags.Error("--config is missing, such as configs/reach/smoke.toml")
 
 
 parse = command_line.parser("experiments.reach", _check_flags)

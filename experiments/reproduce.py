@@ -290,7 +290,8 @@ class Artefact:
             "over seeds.",
             "A verdict compares with the number printed for the same K, or for K = 10 "
             "where the row has another K or none. It is `agrees` within the interval "
-            "or a point, whichever is larger.",
+            "of one more seed, √(n + 1) times the ± of n, or a point, whichever is "
+            "larger.",
             "Label swap: the rule with the first value of each of its axes, untrained; "
             "+1 knows nothing of the label, a rule that does is where BPTT is.",
             "γ of lra_released is in the units of the released code: B = 20 times "

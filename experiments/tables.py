@@ -285,18 +285,21 @@ class Reach(NamedTuple):
     def verdict(self) -> str:
         """The paper's number against the range over seeds.
 
-        Lengths between the last one solved and the next one tried are not known.
+        Lengths between the last one solved and the next one tried are not known; it
+        is "open" where nothing as long as the paper's number was tried and failed.
+        Where the paper has none, it "agrees" if no seed has, and "partly" if some.
         """
         if not self.is_printed:
             return "–"
-        printed = self.printed or 0
         least, most = self.longest[0], self.longest[-1]
+        if not self.printed:
+            return "agrees" if most == 0 else "partly" if least == 0 else "higher"
+        if self.is_open and self.printed > most:
+            return "open"
         failed = min((t for t in self.solved if t > most), default=math.inf)
-        if printed and least <= printed < failed:
+        if least <= self.printed < failed:
             return "agrees"
-        if not printed and least == 0:
-            return "agrees"
-        return "higher" if least > printed else "lower"
+        return "higher" if least > self.printed else "lower"
 
 
 # Readings of the same algorithm are compared with the same column of the paper.

@@ -208,6 +208,9 @@ def test_reach_goes_on_until_no_seed_solves():
     gap = reach._replace(solved={10: (0,), 60: (0,), 80: ()}, num_seeds=1, printed=70)
     assert gap.verdict == "agrees"  # 70 was not tried
     assert gap._replace(printed=80).verdict == "lower"
+    cut = gap._replace(solved={10: (0,), 20: (0,)})  # nothing longer was tried
+    assert cut.verdict == "open"
+    assert cut._replace(printed=20).verdict == "agrees"
     still = reach._replace(solved={10: (0, 1), 20: (1,)}, num_seeds=2)
     assert "≥ 20" in tables.reach_table([still], budget)
     assert "| 10 (10 to ≥ 20) |" in tables.reach_table([still], budget)
@@ -222,6 +225,8 @@ def test_a_reach_of_nothing_agrees_with_a_dash():
     reach = tables.make_reach("lra_diff", "x", published.PERMUTATION, found, 2, 100)
     assert reach.longest == [0, 0]
     assert reach.verdict == "agrees"
+    assert reach._replace(solved={10: (0,), 20: ()}).verdict == "partly"
+    assert reach._replace(solved={10: (0, 1), 20: ()}).verdict == "higher"
     assert "| x | – | – (– to –) | agrees |" in tables.reach_table(
         [reach], protocol.STANDARD
     )
