@@ -390,9 +390,9 @@ def test_local_rules_on_the_tasks(name, task):
 
 
 @local_rules
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("sizes", ["T=1", "H=1", "B>H", "all 1"])
 def test_local_rules_sizes(name, sizes):
-    check_local_rule_in_all_settings(name, random_problem(11, sizes))
+    check_local_rule_in_all_settings(name, random_problem(11, SIZES[sizes]))
 
 
 @local_rules
