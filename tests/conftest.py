@@ -4,7 +4,6 @@
 """
 
 import jax
-import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Virtual devices: dividing a grid among them is tested on any machine.
@@ -16,13 +15,3 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path.suffix == ".py" and collection_path.name.startswith("test_"):
         return ("x64" in collection_path.parts) != jax.config.jax_enable_x64
     return None
-
-
-def pytest_collection_modifyitems(items):
-    """Tests that share compiled programs go to one process (`--dist loadgroup`)."""
-    for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        shared = [str(params[key]) for key in ("rule", "name", "task") if key in params]
-        if shared:
-            group = "-".join([item.module.__name__, *shared])
-            item.add_marker(pytest.mark.xdist_group(group))
