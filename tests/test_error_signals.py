@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from oracles import numpy_local_rules
 
@@ -299,3 +300,29 @@ def test_a_saturated_unit_has_the_error_of_its_target(rule, numbers):
     grads, _, info = run(rule, params, batch, **numbers)
     assert_close(tuple(grads), tuple(expected.grads), 1e-3)
     assert_close(tuple(info), tuple(expected.info), 1e-3)
+
+
+@pytest.mark.slow
+def test_the_defaults_of_lra_norm_solve_temporal_order_at_t_60():
+    rule, optimizer = lra_jax.lra_norm(), optax.adam(1e-3)
+
+    @jax.jit
+    @jax.vmap
+    def errors(seed):
+        key = jax.random.key(seed)
+        params = lra_jax.init_params(key, TASK.input_size, 100, TASK.output_size)
+        state = lra_jax.init_train_state(key, params, rule, optimizer)
+
+        def update(state, _):
+            batch = TASK.sample(jax.random.fold_in(key, state.step), 20, 60)
+            step = lra_jax.train_step(state, batch, rule=rule, optimizer=optimizer)
+            return step[0], None
+
+        def train(state, _):
+            state, _ = jax.lax.scan(update, state, length=250)
+            samples = TASK.sample(jax.random.key(99), 2_000, 60)
+            return state, lra_jax.evaluate(state.params, samples).num_errors
+
+        return jax.lax.scan(train, state, length=6)[1]
+
+    assert np.all(np.min(errors(jnp.arange(3)), axis=1) == 0)
