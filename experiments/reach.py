@@ -16,7 +16,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import difflib
-import importlib.util
 import pathlib
 import statistics
 import sys
@@ -169,7 +168,7 @@ def _contradictions(bench: Bench) -> Iterator[str]:
         yield f"tuning_seeds: {shared} are among seeds, which have to be new"
     labels = [m["label"] for m in bench.methods.values() if "label" in m]
     if len(set(labels)) < len(labels):
-        yield f"methods: two have one label, of {labels}"
+        yield f"methods: two have the same label, of {', '.join(labels)}"
     for name, method in bench.methods.items():
         where = f"methods.{name}"
         if not isinstance(method, dict) or {*method} != {"label", "grid"}:
@@ -371,15 +370,7 @@ def _run(console: rich.console.Console) -> int:
     results.write_rows(folder / "reach.csv", rows)
     (folder / "reach.md").write_text(text, encoding="utf-8")
     console.print(text, soft_wrap=True, highlight=False, markup=False)
-    if importlib.util.find_spec("matplotlib") is None:
-        console.print(
-            "No figure: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
-        )
-        return 0
-    from experiments import paper_figures
-
-    for name in paper_figures.draw("reach", folder):
-        console.print(f"  {folder / name}", soft_wrap=True, highlight=False)
+    run.draw(console, "reach", folder)
     return 0
 
 

@@ -13,7 +13,6 @@ figure go into `results/refinements/BUDGET/`.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import pathlib
 import statistics
 import sys
@@ -201,15 +200,7 @@ def _run(console: rich.console.Console) -> int:
     text = page(rows, budget)
     (folder / "refinements.md").write_text(text, encoding="utf-8")
     console.print(text, soft_wrap=True, highlight=False, markup=False)
-    if importlib.util.find_spec("matplotlib") is None:
-        console.print(
-            "No figure: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
-        )
-        return 0
-    from experiments import paper_figures
-
-    for name in paper_figures.draw("refinements", folder):
-        console.print(f"  {folder / name}", soft_wrap=True, highlight=False)
+    run.draw(console, "refinements", folder)
     return 0
 
 

@@ -13,7 +13,6 @@ each artefact, the configs, and what the runs were made with. Exit codes are tho
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
 import pathlib
 import sys
@@ -550,21 +549,8 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
             return 128 + stop.number
         console.rule(name)
         console.print(page, soft_wrap=True, highlight=False, markup=False)
-        _draw(console, artefact)
+        run.draw(console, artefact.name, artefact.folder)
     return 0
-
-
-def _draw(console: rich.console.Console, artefact: Artefact) -> None:
-    """Draws the artefact's pictures from its CSV, where matplotlib is installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        console.print(
-            "No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
-        )
-        return
-    from experiments import paper_figures
-
-    for name in paper_figures.draw(artefact.name, artefact.folder):
-        console.print(f"  {artefact.folder / name}", soft_wrap=True, highlight=False)
 
 
 def _names(words: Sequence[str]) -> list[str]:

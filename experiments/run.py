@@ -26,6 +26,8 @@ from lra_jax import sweep
 from lra_jax.member import Limits
 from lra_jax.sweep import SweepState
 
+NO_FIGURES = "No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
+
 
 class Interruption:
     """Remembers SIGINT and SIGTERM; a second one ends the process at once.
@@ -60,6 +62,23 @@ class Interruption:
         """Says what happened, and how to go on."""
         self._console.print(text, soft_wrap=True, highlight=False)
         self._console.print(f"  {self.command}", soft_wrap=True, highlight=False)
+
+
+def draw(console: rich.console.Console, name: str, folder: pathlib.Path) -> None:
+    """Draws the pictures of a CSV in a folder of results, where matplotlib is there.
+
+    Args:
+      console: where to say what was drawn.
+      name: of the CSV, as `paper_figures.draw` knows it.
+      folder: of the results.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        console.print(NO_FIGURES)
+        return
+    from experiments import paper_figures
+
+    for picture in paper_figures.draw(name, folder):
+        console.print(f"  {folder / picture}", soft_wrap=True, highlight=False)
 
 
 def init_sweep(group: groups_lib.Group, max_parallel: str) -> SweepState:
@@ -159,9 +178,7 @@ def _finish(
         notes.insert(0, "**Not finished**: members that run are not in the table.")
     can_draw = importlib.util.find_spec("matplotlib") is not None
     if not can_draw:
-        notes.append(
-            "No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
-        )
+        notes.append(NO_FIGURES)
     page = report.markdown(config.name, shlex.join(manifest["command"]), rows, notes)
     folder.write_text("report.md", page)
     header, lines = report.table(rows)

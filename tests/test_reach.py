@@ -9,6 +9,7 @@ import pytest
 
 from experiments import reach
 from experiments.config import ConfigError
+from lra_jax import RULES
 
 BENCH = reach.Bench(
     name="b",
@@ -102,6 +103,10 @@ GOOD = {
             "did you mean 'bptt'?",
         ),
         ({"tasks": ["temporal"]}, "temporal_order"),
+        (
+            {"methods": BENCH.methods | {"again": BENCH.methods["bptt"]}},
+            "methods: two have the same label, of BPTT, BPTT",
+        ),
         ({"seq_len": [5]}, "needs at least 10"),
     ],
 )
@@ -111,6 +116,10 @@ def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):
     with pytest.raises(ConfigError) as refusal:
         reach.load("b.toml")
     assert says in str(refusal.value).replace("\n      ", " ")
+
+
+def test_every_rule_says_how_its_errors_arrive():
+    assert set(reach.ERRORS) == set(RULES)
 
 
 def test_every_bench_in_configs_is_good():

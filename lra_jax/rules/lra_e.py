@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,12 +98,10 @@ def error_synapses(
         d = rate * received
         return tanh_difference(z, jnp.tanh(h - d), d)
 
-    def error_below(
-        e: jax.Array, below: tuple[jax.Array, jax.Array, jax.Array | None]
-    ) -> jax.Array:
+    def error_below(e: jax.Array, below: Any) -> jax.Array:
         h, z, is_skipped = below
         received = matmul(e, synapses.a)
-        if skips is not None and is_skipped is not None:
+        if skips is not None:
             received = jnp.where(is_skipped, skips[1], received)
         return error(received, h, z)
 
