@@ -47,11 +47,11 @@ def test_the_learning_rate_falls_with_the_root_of_the_updates(factory, number, f
 
 @all_optimizers
 def test_traced_defaults_are_the_defaults(factory):
-    names = ("decay_steps", "w_hh_rate", "readout_rate")
+    names = ("decay_steps", "w_hh_rate", "readout_rate", "orthogonality")
     traced = jax.jit(
         lambda *x: update_w_xh(factory, **dict(zip(names, x, strict=True)))
     )
-    np.testing.assert_allclose(traced(0.0, 1.0, 1.0), update_w_xh(factory), rtol=1e-6)
+    np.testing.assert_allclose(traced(0.0, 1.0, 1.0, 0.0), update_w_xh(factory), rtol=1e-6)
 
 
 def update_w_xh(factory, **arguments):
