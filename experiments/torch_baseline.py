@@ -51,7 +51,7 @@ def weights(params: types.Params) -> Weights:
 
 def batch(arrays: types.Batch) -> tuple[Tensor, Tensor]:
     """Inputs, int `[T, B]` or float `[T, B, X]`, and labels."""
-    inputs, labels = (torch.tensor(np.asarray(x)) for x in arrays)
+    inputs, labels = (torch.tensor(np.asarray(x)) for x in arrays[:2])
     return (
         inputs if inputs.is_floating_point() else inputs.long(),
         labels if labels.is_floating_point() else labels.long(),

@@ -1,6 +1,13 @@
 """Recurrent networks trained without backpropagation through time, in JAX."""
 
-from lra_jax.losses import LOCAL_LOSSES, cross_entropy, squared_error
+from lra_jax.losses import (
+    LOCAL_LOSSES,
+    binary_cross_entropy_every_step,
+    cross_entropy,
+    cross_entropy_every_step,
+    squared_error,
+)
+from lra_jax.orthogonality import soft_orthogonality
 from lra_jax.rnn import forward, init_params
 from lra_jax.rules import (
     RULES,
@@ -12,6 +19,7 @@ from lra_jax.rules import (
     lra_fdbk,
     lra_norm,
     lra_released,
+    lra_reversible,
     readout_only,
     rec_lra,
     tpri,
@@ -47,8 +55,10 @@ __all__ = [
     "Task",
     "Trace",
     "TrainState",
+    "binary_cross_entropy_every_step",
     "bptt",
     "cross_entropy",
+    "cross_entropy_every_step",
     "dfa",
     "evaluate",
     "fa",
@@ -60,8 +70,10 @@ __all__ = [
     "lra_fdbk",
     "lra_norm",
     "lra_released",
+    "lra_reversible",
     "readout_only",
     "rec_lra",
+    "soft_orthogonality",
     "squared_error",
     "tpri",
     "tptt",

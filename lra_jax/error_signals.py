@@ -39,37 +39,46 @@ class Now(NamedTuple):
 
     params: types.Params
     trace: types.Trace
-    pi: jax.Array  # [B, Y] ∂E_b/∂logits
+    pi: jax.Array  # [B, Y] ∂E_b/∂logits, or [T, B, Y] of every step
 
 
 SignalsOf = Callable[[jax.Array, types.RuleState, Now], tuple[Signals, types.RuleState]]
 
 
 def top(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Array:
-    """q_{T-1} = ∂E_b/∂h_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1}, `[B, H]`."""
-    return matmul(pi, params.w_hy.T) * (1 - trace.z[-1] ** 2)
+    """q_{T-1} = ∂E_b/∂h_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1}, `[B, H]`.
+
+    With a loss of every step, (πₜ W_hyᵀ) ⊙ σ'ₜ of all t, `[T, B, H]`.
+    """
+    return matmul(pi, params.w_hy.T) * (1 - rnn.read_states(trace.z, pi) ** 2)
 
 
 def chain(
-    step: Callable[[jax.Array, Any], jax.Array], last: jax.Array, below: Any
+    step: Callable[[jax.Array, Any], jax.Array], own: jax.Array, below: Any
 ) -> jax.Array:
     """From the last step to the first: what each step hands to the one before it.
 
+        d_{T-1} = own,   dₜ₋₁ = step(dₜ)
+        d_{T-1} = own_{T-1},   dₜ₋₁ = step(dₜ) + ownₜ₋₁        with a loss of every step
+
     Args:
-      step: an error of t `[B, H]`, and what t-1 has in `below`, to the error of t-1.
-      last: `[B, H]`, the error of T-1.
-      below: arrays `[T, ...]`, as a rule the states z.
+      step: an error of t `[B, H]`, and what its place in `below` has, to the error of
+        t-1.
+      own: `[B, H]`, the error of T-1; or `[T, B, H]`, what each step has of the output
+        that is its own.
+      below: arrays `[T-1, ...]` for t = 1 .. T-1, as a rule the states zₜ₋₁.
 
     Returns:
       The errors of all steps, `[T, B, H]`.
     """
+    last, earlier = (own[-1], own[:-1]) if own.ndim == 3 else (own, None)
 
     def back(error: jax.Array, now: Any) -> tuple[jax.Array, jax.Array]:
-        error = step(error, now)
+        below, own = now
+        error = step(error, below) if own is None else step(error, below) + own
         return error, error
 
-    earlier = jax.tree.map(lambda x: x[:-1], below)
-    _, errors = lax.scan(back, last, earlier, reverse=True)
+    _, errors = lax.scan(back, last, (below, earlier), reverse=True)
     return jnp.concatenate([errors, last[None]])
 
 
@@ -88,6 +97,8 @@ def make_rule(
 ) -> types.LearningRule:
     """The rule that descends  Σₜ mean_b zₜ₋₁ᵀ qₜ  and its like, and E in the readout.
 
+    What `signals` says of steps before a sample's start does not count: it is 0.
+
     Args:
       init: of the rule's state.
       signals: `(key, rule_state, now) -> (Signals, rule_state)`; `key` is consumed.
@@ -102,11 +113,20 @@ def make_rule(
         rule_state: types.RuleState,
         batch: types.Batch,
     ) -> tuple[types.Params, types.RuleState, types.RuleInfo]:
-        trace = rnn.forward(params, batch.inputs)
+        trace = rnn.forward(
+            params,
+            batch.inputs,
+            start=batch.start,
+            every_step=output_loss.every_step,
+        )
         pi = output_loss.grad(trace.logits, batch.labels)
         found, rule_state = signals(key, rule_state, Now(params, trace, pi))
-        summed = gradients.sum_local_gradients(params, batch.inputs, trace.z, found.q)
-        readout = gradients.readout_gradients(trace.z[-1], pi)
+        started = rnn.has_started(batch.inputs, batch.start)
+        inputs, found = jax.tree.map(
+            lambda x: rnn.silence(x, started), (batch.inputs, found)
+        )
+        summed = gradients.sum_local_gradients(params, inputs, trace.z, found.q)
+        readout = gradients.readout_gradients(trace.z, pi)
         flat, unravel = ravel_pytree(types.Params(*summed.grads, *readout))
         info = types.RuleInfo(
             loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),

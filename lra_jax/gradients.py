@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lra_jax import types
+from lra_jax import rnn, types
 from lra_jax.numerics import Normalized, clip, matmul
 
 
@@ -61,8 +61,12 @@ class Rows(NamedTuple):
 
 
 def mean_outer(left: jax.Array, right: jax.Array) -> jax.Array:
-    """mean_b leftᵀ right = (leftᵀ right) / B: `[B, I]`, `[B, J]` to `[I, J]`."""
-    return matmul(left.T, right) / left.shape[0]
+    """mean_b leftᵀ right = (leftᵀ right) / B: `[B, I]`, `[B, J]` to `[I, J]`.
+
+    Of `[T, B, I]` and `[T, B, J]`, the sum over t.
+    """
+    rows_left, rows_right = (x.reshape(-1, x.shape[-1]) for x in (left, right))
+    return matmul(rows_left.T, rows_right) / left.shape[-2]
 
 
 def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -136,6 +140,14 @@ def previous(z: jax.Array) -> jax.Array:
     return jnp.concatenate([jnp.zeros_like(z[:1]), z[:-1]])
 
 
-def readout_gradients(z_last: jax.Array, pi: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """∇W_hy = mean_b z_{T-1}ᵀ π,  ∇b_y = mean_b π: the gradients of E."""
-    return mean_outer(z_last, pi), jnp.mean(pi, axis=0)
+def readout_gradients(z: jax.Array, pi: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """∇W_hy = mean_b z_{T-1}ᵀ π,  ∇b_y = mean_b π: the gradients of E.
+
+    With a loss of every step, mean_b Σₜ zₜᵀ πₜ and mean_b Σₜ πₜ.
+
+    Args:
+      z: `[T, B, H]` of the forward pass.
+      pi: `[B, Y]`, or `[T, B, Y]`.
+    """
+    w_hy = mean_outer(rnn.read_states(z, pi), pi)
+    return w_hy, jnp.mean(pi if pi.ndim == 2 else jnp.sum(pi, axis=0), axis=0)

@@ -34,11 +34,12 @@ LOCAL_LOSSES = {"mse": mse, "log_penalty": log_penalty}
 
 
 def _check_classes(logits: jax.Array, labels: jax.Array) -> None:
-    if labels.shape != logits.shape[:1] or not jnp.issubdtype(
+    if labels.shape != logits.shape[:-1] or not jnp.issubdtype(
         labels.dtype, jnp.integer
     ):
+        axes = "[B]" if logits.ndim == 2 else "[T, B]"
         raise ValueError(
-            f"labels: expected integer classes [B] = {logits.shape[:1]}, "
+            f"labels: expected integer classes {axes} = {logits.shape[:-1]}, "
             f"got {labels.dtype} {labels.shape}"
         )
 
@@ -46,19 +47,19 @@ def _check_classes(logits: jax.Array, labels: jax.Array) -> None:
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     _check_classes(logits, labels)
     log_p = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+    return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
 
 
 def _cross_entropy_grad(logits: jax.Array, labels: jax.Array) -> jax.Array:
     _check_classes(logits, labels)
-    one_hot = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return jax.nn.softmax(logits) - one_hot
 
 
 def _wrong_class(logits: jax.Array, labels: jax.Array) -> jax.Array:
     _check_classes(logits, labels)
-    wrong = jnp.argmax(logits, axis=1).astype(labels.dtype) != labels
-    return wrong | jnp.any(jnp.isnan(logits), axis=1)
+    wrong = jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
+    return wrong | jnp.any(jnp.isnan(logits), axis=-1)
 
 
 # E_b = -log softmax(logits)_y, π = softmax(logits) - onehot(y); labels int [B].
@@ -84,4 +85,95 @@ squared_error = types.OutputLoss(
     is_error=lambda logits, labels: (
         ~jnp.all(_difference(logits, labels) ** 2 <= 0.04, axis=1)
     ),
+)
+
+
+def is_asked(labels: jax.Array) -> jax.Array:
+    """Where a label asks for an answer, `[T, B]`: one below 0 asks nothing.
+
+    Args:
+      labels: `[T, B]` or `[T, B, Y]`.
+    """
+    asked = labels >= 0
+    return asked if asked.ndim == 2 else jnp.any(asked, axis=2)
+
+
+def num_asked(labels: jax.Array) -> jax.Array:
+    """n_b, the number of steps at which sample b is asked, `[B]`; 1 where it is 0."""
+    return jnp.maximum(jnp.sum(is_asked(labels), axis=0), 1)
+
+
+def grad_of_step(
+    loss: types.OutputLoss, labels: jax.Array
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`(logits [B, Y], labels of t [B, ...]) -> [B, Y]`, πₜ of a loss of every step.
+
+    Args:
+      loss: of every step.
+      labels: of all steps, `[T, B, ...]`, for n_b.
+    """
+    count = num_asked(labels)
+
+    def grad(logits: jax.Array, labels_t: jax.Array) -> jax.Array:
+        pi = loss.grad(logits[None], labels_t[None])[0]
+        return pi / count.astype(pi.dtype)[:, None]
+
+    return grad
+
+
+def _at_every_step(loss: types.OutputLoss) -> types.OutputLoss:
+    """E_b = (1/n_b) Σ E_bt over the steps t that ask, of the loss E_bt of one step."""
+
+    def at_asked(
+        function: Callable[[jax.Array, jax.Array], jax.Array],
+        logits: jax.Array,
+        labels: jax.Array,
+    ) -> jax.Array:
+        found = function(logits, jnp.maximum(labels, 0))
+        asked = is_asked(labels)
+        return jnp.where(asked if found.ndim == 2 else asked[..., None], found, 0)
+
+    def value(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        total = jnp.sum(at_asked(loss.value, logits, labels), axis=0)
+        return total / num_asked(labels).astype(total.dtype)
+
+    def grad(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        pi = at_asked(loss.grad, logits, labels)
+        return pi / num_asked(labels).astype(pi.dtype)[None, :, None]
+
+    def is_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        return jnp.any(at_asked(loss.is_error, logits, labels), axis=0)
+
+    return types.OutputLoss(value, grad, is_error, every_step=True)
+
+
+# E_bt = -log softmax(logitsₜ)_y; labels int [T, B], below 0 where nothing is asked.
+cross_entropy_every_step = _at_every_step(cross_entropy)
+
+
+def _side(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    if labels.shape != logits.shape or not jnp.issubdtype(labels.dtype, jnp.floating):
+        raise ValueError(
+            f"labels: expected real 0 or 1 [T, B, Y] = {logits.shape}, "
+            f"got {labels.dtype} {labels.shape}"
+        )
+    return 1 - 2 * labels.astype(logits.dtype)
+
+
+# E_bt = Σ_Y -log p(label), p(1) = 1 / (1 + exp(-logit)): independent keys, as in papers
+# on polyphonic music, whose NLL per frame it is. labels real [T, B, Y], 0 or 1, all -1
+# where nothing is asked. An error is a key that is not on its label's side of p = 0.5.
+# With side = 1 at the label 0 and -1 at 1, no logit is too large for any of the three.
+binary_cross_entropy_every_step = _at_every_step(
+    types.OutputLoss(
+        value=lambda logits, labels: jnp.sum(
+            jax.nn.softplus(_side(logits, labels) * logits), axis=-1
+        ),
+        grad=lambda logits, labels: (
+            _side(logits, labels) * jax.nn.sigmoid(_side(logits, labels) * logits)
+        ),
+        is_error=lambda logits, labels: (
+            ~jnp.all(_side(logits, labels) * logits < 0, axis=-1)
+        ),
+    )
 )

@@ -67,6 +67,7 @@ class Experiment:
         inside the mapped function.
       seq_len: T.
       hidden_size: H.
+      input_gain: of the initial weights, see `rnn.init_params`.
       batch_size: B.
       eval_every: updates between two evaluations.
       num_validation: samples of the fixed validation set.
@@ -79,6 +80,7 @@ class Experiment:
     build: Build
     seq_len: int
     hidden_size: int = 100
+    input_gain: float = 1.0
     batch_size: int = 20
     eval_every: int = 100
     num_validation: int = 10_000
@@ -129,13 +131,25 @@ def validate(
 ) -> types.Metrics:
     """Loss and number of errors on the seed's fixed validation set.
 
-    The set is drawn anew from its key, slice by slice: nothing of it is stored.
+    The set is drawn anew from its key, slice by slice: nothing of it is stored. A task
+    with a validation set of its own has that one for all seeds.
+
+    Raises:
+      ValueError: the task has a validation set of another size.
     """
     key, total = _keys(seed).validation, experiment.num_validation
-    task = experiment.task
+    task, recorded = experiment.task, experiment.task.validation
+    if recorded is not None and recorded.size != total:
+        raise ValueError(
+            f"num_validation: expected the task's {recorded.size}, got {total}"
+        )
 
     def evaluate(index: jax.Array, size: int) -> types.Metrics:
-        batch = task.sample(jax.random.fold_in(key, index), size, experiment.seq_len)
+        if recorded is None:
+            key_slice = jax.random.fold_in(key, index)
+            batch = task.sample(key_slice, size, experiment.seq_len)
+        else:
+            batch = recorded.take(index * VALIDATION_SLICE + jnp.arange(size))
         metrics = experiment.evaluate(params, batch, output_loss=task.output_loss)
         return metrics._replace(loss=metrics.loss * (size / total))
 
@@ -159,7 +173,11 @@ def initial(experiment: Experiment, seed: jax.Array) -> Initial:
     """Draws and evaluates a seed's initial weights."""
     task = experiment.task
     params = rnn.init_params(
-        _keys(seed).params, task.input_size, experiment.hidden_size, task.output_size
+        _keys(seed).params,
+        task.input_size,
+        experiment.hidden_size,
+        task.output_size,
+        input_gain=experiment.input_gain,
     )
     return Initial(params, validate(experiment, params, seed))
 

@@ -1,10 +1,14 @@
 """The network: a simple recurrent layer of tanh units and a linear readout.
 
 hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ),   z₋₁ = 0,   t = 0 .. T-1
-logits = z_{T-1} W_hy + b_y
+logits = z_{T-1} W_hy + b_y,   or at every step   logitsₜ = zₜ W_hy + b_y
+
+A sample with a `start` has hₜ = zₜ = 0 before it.
 """
 
 from __future__ import annotations
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +35,12 @@ def orthogonal(
 
 
 def init_params(
-    key: jax.Array, input_size: int, hidden_size: int, output_size: int
+    key: jax.Array,
+    input_size: int,
+    hidden_size: int,
+    output_size: int,
+    *,
+    input_gain: float = 1.0,
 ) -> types.Params:
     """Orthogonal matrices (semi-orthogonal where not square), zero biases.
 
@@ -40,13 +49,17 @@ def init_params(
       input_size: X, number of symbols or of input channels.
       hidden_size: H.
       output_size: Y, number of classes or of output channels.
+      input_gain: W_xh is multiplied by it. The smaller it is, the less tanh takes off
+        what passes a step (docs/long_sequences.md).
 
     Returns:
       `Params` of JAX's default float type: float32, or float64 under x64.
 
     Raises:
-      ValueError: a size is not a positive integer.
+      ValueError: a size is not a positive integer, or `input_gain` not positive.
     """
+    if not 0 < input_gain < math.inf:
+        raise ValueError(f"input_gain: expected a positive number, got {input_gain!r}")
     sizes = {
         "input_size": input_size,
         "hidden_size": hidden_size,
@@ -56,7 +69,7 @@ def init_params(
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{name}: expected a positive integer, got {size!r}")
     key_xh, key_hh, key_hy = jax.random.split(key, 3)
-    w_xh = orthogonal(key_xh, (input_size, hidden_size))
+    w_xh = input_gain * orthogonal(key_xh, (input_size, hidden_size))
     return types.Params(
         w_xh=w_xh,
         w_hh=orthogonal(key_hh, (hidden_size, hidden_size)),
@@ -107,45 +120,121 @@ def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
     return projected + params.b_h[None, None]
 
 
+def has_started(inputs: jax.Array, start: jax.Array | None) -> jax.Array | None:
+    """t ≥ start_b, bool `[T, B]`; None for None.
+
+    Args:
+      inputs: `[T, B, ...]`.
+      start: `[B]` integers, or None.
+
+    Raises:
+      ValueError: `start` is no integer array `[B]`.
+    """
+    if start is None:
+        return None
+    seq_len, batch_size = inputs.shape[:2]
+    if start.shape != (batch_size,) or not jnp.issubdtype(start.dtype, jnp.integer):
+        raise ValueError(
+            f"start: expected integers [B] = {(batch_size,)}, "
+            f"got {start.dtype} {start.shape}"
+        )
+    return jnp.arange(seq_len, dtype=start.dtype)[:, None] >= start[None]
+
+
+def silence(x: jax.Array, started: jax.Array | None) -> jax.Array:
+    """`x` where a sample has started, else 0, whatever `x` is there.
+
+    Args:
+      x: of the axes of `started`, and any others after them.
+      started: from `has_started`, or one step of it; None leaves `x` as it is.
+    """
+    if started is None:
+        return x
+    axes = tuple(range(started.ndim, x.ndim))
+    return jnp.where(jnp.expand_dims(started, axes), x, 0)
+
+
+def read_states(z: jax.Array, pi: jax.Array) -> jax.Array:
+    """The states that the readout reads, z_{T-1} or all, for what it gives there.
+
+    Args:
+      z: `[T, B, H]`.
+      pi: `[B, Y]`, or `[T, B, Y]` with a loss of every step: π, or logits.
+
+    Returns:
+      `[B, H]`, or `[T, B, H]`.
+    """
+    return z if pi.ndim == 3 else z[-1]
+
+
 def readout(params: types.Params, z: jax.Array) -> jax.Array:
-    """logits = z W_hy + b_y, `[B, Y]`, of a state z `[B, H]`."""
-    return matmul(z, params.w_hy) + params.b_y[None]
+    """logits = z W_hy + b_y, `[..., Y]`, of states z `[..., H]`."""
+    b_y = jnp.expand_dims(params.b_y, tuple(range(z.ndim - 1)))
+    return matmul(z, params.w_hy) + b_y
 
 
-def forward(params: types.Params, inputs: jax.Array) -> types.Trace:
+def forward(
+    params: types.Params,
+    inputs: jax.Array,
+    *,
+    start: jax.Array | None = None,
+    every_step: bool = False,
+) -> types.Trace:
     """The forward pass with everything that a learning rule needs of it.
 
     Args:
       params: the weights.
       inputs: int `[T, B]` or float `[T, B, X]`.
+      start: int `[B]`, the first step of each sample, as in `Batch`.
+      every_step: whether every state is read out, as `OutputLoss.every_step`.
 
     Returns:
-      `Trace(h [T, B, H], z [T, B, H], logits [B, Y])`.
+      `Trace(h [T, B, H], z [T, B, H], logits)`, logits `[B, Y]` of the last state or
+      `[T, B, Y]` of every one.
 
     Raises:
-      ValueError: `inputs` has another type or shape.
+      ValueError: `inputs` or `start` has another type or shape.
     """
 
     def step(
-        z_prev: jax.Array, x_w: jax.Array
+        z_prev: jax.Array, now: tuple[jax.Array, jax.Array | None]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        h = matmul(z_prev, params.w_hh) + x_w
+        x_w, started = now
+        h = silence(matmul(z_prev, params.w_hh) + x_w, started)
         z = jnp.tanh(h)
         return z, (h, z)
 
     projected = project_inputs(params, inputs)
-    _, (h, z) = lax.scan(step, jnp.zeros_like(projected[0]), projected)
-    return types.Trace(h=h, z=z, logits=readout(params, z[-1]))
+    now = (projected, has_started(inputs, start))
+    _, (h, z) = lax.scan(step, jnp.zeros_like(projected[0]), now)
+    return types.Trace(h=h, z=z, logits=readout(params, z if every_step else z[-1]))
 
 
-def final_logits(params: types.Params, inputs: jax.Array) -> jax.Array:
-    """`forward(params, inputs).logits`, in memory that does not grow with T·H."""
+def final_state(
+    params: types.Params, inputs: jax.Array, *, start: jax.Array | None = None
+) -> jax.Array:
+    """`forward(...).z[-1]`, in memory that does not grow with T·H.
 
-    def step(z_prev: jax.Array, x_t: jax.Array) -> tuple[jax.Array, None]:
+    Arguments and errors as for `forward`.
+    """
+
+    def step(
+        z_prev: jax.Array, now: tuple[jax.Array, jax.Array | None]
+    ) -> tuple[jax.Array, None]:
+        x_t, started = now
         x_w = project_inputs(params, x_t[None])[0]
-        return jnp.tanh(matmul(z_prev, params.w_hh) + x_w), None
+        return jnp.tanh(silence(matmul(z_prev, params.w_hh) + x_w, started)), None
 
     check_inputs(params, inputs)
-    z_0 = jnp.tanh(project_inputs(params, inputs[:1])[0])
-    z_last, _ = lax.scan(step, z_0, inputs[1:])
-    return readout(params, z_last)
+    now = (inputs, has_started(inputs, start))
+    x_0, started_0 = jax.tree.map(lambda x: x[:1], now)
+    z_0 = jnp.tanh(silence(project_inputs(params, x_0), started_0)[0])
+    z_last, _ = lax.scan(step, z_0, jax.tree.map(lambda x: x[1:], now))
+    return z_last
+
+
+def final_logits(
+    params: types.Params, inputs: jax.Array, *, start: jax.Array | None = None
+) -> jax.Array:
+    """`forward(...).logits` of the last state; see `final_state`."""
+    return readout(params, final_state(params, inputs, start=start))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lra_jax import regularizer, rnn, types
+from lra_jax import losses, regularizer, rnn, types
 from lra_jax.losses import LocalLoss
 from lra_jax.numerics import Normalized, matmul, norm, tanh_difference
 
@@ -98,11 +98,31 @@ def local_error(
     return value, step.scale * step.local_loss.derivative(e) * (1 - z**2)
 
 
+class Output(NamedTuple):
+    """What the readout gives at one step, and what it is asked there."""
+
+    logits: jax.Array  # [B, Y]
+    labels: jax.Array  # [B, ...]
+
+
+# (logits [B, Y], labels [B, ...]) -> [B, Y], π of one step.
+OutputGrad = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def output_error(
+    params: types.Params, z: jax.Array, output: Output, output_grad: OutputGrad
+) -> jax.Array:
+    """(π W_hyᵀ) ⊙ σ', `[B, H]`: ∂E_b/∂h through the output of the state z `[B, H]`."""
+    pi = output_grad(output.logits, output.labels)
+    return matmul(pi, params.w_hy.T) * (1 - z**2)
+
+
 def top_target(
     params: types.Params,
-    trace: types.Trace,
-    labels: jax.Array,
-    output_loss: types.OutputLoss,
+    h: jax.Array,
+    z: jax.Array,
+    output: Output,
+    output_grad: OutputGrad,
     step: TargetStep,
 ) -> tuple[jax.Array, jax.Array]:
     """The target of h_{T-1}, which descends E (lines 8-13).
@@ -112,20 +132,24 @@ def top_target(
     Note: line 13 prints z where ẑ is meant, and omits h̄ ← ĥ; read literally, all K
     iterations would be the same. Line 10 prints no Normalize: c1 bounds every Δh.
 
+    Args:
+      params: the weights.
+      h: `[B, H]`, h_{T-1}.
+      z: `[B, H]`, z_{T-1}.
+      output: of step T-1.
+      output_grad: π of step T-1.
+      step: γ, K and Normalize.
+
     Returns:
       d_{T-1} `[B, H]` and ‖Δh_{T-1}‖ `[B]`.
     """
-    h = trace.h[-1]
-
-    def descent(z_bar: jax.Array, logits: jax.Array) -> jax.Array:
-        pi = output_loss.grad(logits, labels)
-        return matmul(pi, params.w_hy.T) * (1 - z_bar**2)
 
     def direction(d_bar: jax.Array) -> jax.Array:
         z_bar = jnp.tanh(h - d_bar)
-        return descent(z_bar, rnn.readout(params, z_bar))
+        moved = output._replace(logits=rnn.readout(params, z_bar))
+        return output_error(params, z_bar, moved, output_grad)
 
-    return refine(descent(trace.z[-1], trace.logits), direction, step)
+    return refine(output_error(params, z, output, output_grad), direction, step)
 
 
 class _Level(NamedTuple):
@@ -135,10 +159,12 @@ class _Level(NamedTuple):
     z: jax.Array
     h_prev: jax.Array
     z_prev: jax.Array
+    output: Output | None  # of t-1, with a loss of every step
 
 
 def _target_below(
-    w_hh: jax.Array,
+    params: types.Params,
+    output_grad: OutputGrad,
     d: jax.Array,
     size_next: jax.Array,
     level: _Level,
@@ -149,6 +175,9 @@ def _target_below(
         p = tanh(h̄) W_hh + xₜ W_xh + b_h,   ẑ' = tanh(p)
         u = s ℓ'(ẑ' - τ) ⊙ (1 - ẑ'²)
         Δ = Normalize( (u W_hhᵀ) ⊙ (1 - tanh²(h̄)) + λ ∂Ω/∂h̄, c1 )
+
+    With a loss of every step, + (πₜ₋₁(tanh(h̄)) W_hyᵀ) ⊙ (1 - tanh²(h̄)) in Normalize:
+    the target descends Lₜ and E of its own output together.
 
     λ follows the step's schedule, for which `size_next` is ‖uₜ₊₁‖ `[B, 1]`; the third
     result is ‖uₜ‖, for the next call.
@@ -164,10 +193,12 @@ def _target_below(
     }[step.refinement]
 
     def descent(
-        u: jax.Array, z_bar: jax.Array
+        u: jax.Array, z_bar: jax.Array, output: Output | None
     ) -> tuple[jax.Array, regularizer.NormPreservation | None]:
-        u_back = matmul(u, w_hh.T)
+        u_back = matmul(u, params.w_hh.T)
         v = u_back * (1 - z_bar**2)
+        if output is not None:
+            v += output_error(params, z_bar, output, output_grad)
         if step.lambda_ is None:
             return v, None
         omega = regularizer.norm_preservation(u, u_back, z_bar)
@@ -178,15 +209,18 @@ def _target_below(
     def direction(d_bar: jax.Array) -> jax.Array:
         z_bar = jnp.tanh(level.h_prev - d_bar)
         # r = hₜ - p, from the difference of the states: no cancellation.
-        r = matmul(tanh_difference(level.z_prev, z_bar, d_bar), w_hh)
+        r = matmul(tanh_difference(level.z_prev, z_bar, d_bar), params.w_hh)
         z_new = jnp.tanh(level.h - r)
         e = tanh_difference(z_new, tau, d_tau - r)
         u = step.scale * step.local_loss.derivative(e) * (1 - z_new**2)
-        return descent(u, z_bar)[0]
+        output = level.output
+        if output is not None:
+            output = output._replace(logits=rnn.readout(params, z_bar))
+        return descent(u, z_bar, output)[0]
 
     # At k = 1, ẑ' is zₜ, and u the error that the weights of step t descend.
     _, u = local_error(d, level.h, level.z, step)
-    first, omega = descent(u, level.z_prev)
+    first, omega = descent(u, level.z_prev, level.output)
     d_prev, step_norm = refine(first, direction, step)
     return d_prev, step_norm, norm(u, axis=-1), omega
 
@@ -197,25 +231,48 @@ def propagate(
     labels: jax.Array,
     output_loss: types.OutputLoss,
     step: TargetStep,
+    started: jax.Array | None = None,
 ) -> Targets:
     """Targets of all steps, from t = T-1 down to 0.
 
     Only values pass from step to step: nothing is differentiated through the
     network's history, and ẑₜ and zₜ₋₁ are constants of step t.
+
+    Args:
+      params: the weights.
+      trace: of the forward pass.
+      labels: as `output_loss` expects them.
+      output_loss: E, of the last step or of every one.
+      step: the choices and numbers of a target's refinement.
+      started: bool `[T, B]`, where a sample has started; None is everywhere. Before
+        that there are no targets, and all is 0.
     """
 
     def backward_step(
         carry: tuple[jax.Array, jax.Array], level: _Level
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, ...]]:
-        d, step_norm, size, omega = _target_below(params.w_hh, *carry, level, step)
+        d, step_norm, size, omega = _target_below(
+            params, output_grad, *carry, level, step
+        )
         return (d, size), (d, step_norm, omega)
 
     h, z = trace.h, trace.z
-    d_top, norm_top = top_target(params, trace, labels, output_loss, step)
+    output_grad, top = output_loss.grad, Output(trace.logits, labels)
+    earlier = None
+    if output_loss.every_step:
+        output_grad = losses.grad_of_step(output_loss, labels)
+        earlier = Output(trace.logits[:-1], labels[:-1])
+        top = Output(trace.logits[-1], labels[-1])
+    d_top, norm_top = top_target(params, h[-1], z[-1], top, output_grad, step)
     _, u_top = local_error(d_top, h[-1], z[-1], step)
-    levels = _Level(h=h[1:], z=z[1:], h_prev=h[:-1], z_prev=z[:-1])
+    levels = _Level(h[1:], z[1:], h_prev=h[:-1], z_prev=z[:-1], output=earlier)
     _, (d, step_norm, omega) = lax.scan(
         backward_step, (d_top, norm(u_top, axis=-1)), levels, reverse=True
+    )
+    # What the scan gives of step t is of the state below it, and of the pair of both.
+    before = None if started is None else started[:-1]
+    d, step_norm, omega = jax.tree.map(
+        lambda x: rnn.silence(x, before), (d, step_norm, omega)
     )
     d = jnp.concatenate([d, d_top[None]])
     value, u = local_error(d, h, z, step)

@@ -56,7 +56,7 @@ def train_step(
       The next state, and what the rule reports of this update.
 
     Raises:
-      ValueError: inputs or labels do not fit the parameters or the output loss.
+      ValueError: inputs, starts or labels do not fit the parameters or the output loss.
     """
     grads, rule_state, info = rule.grads(
         jax.random.fold_in(state.key, state.step),
@@ -83,6 +83,8 @@ def evaluate(
 ) -> types.Metrics:
     """The loss and the number of errors on a batch, from z₋₁ = 0 as in training.
 
+    With a loss of every step the memory grows with T·H, as in training.
+
     Args:
       params: the weights.
       batch: see `Batch`.
@@ -93,9 +95,13 @@ def evaluate(
       float32 rate below 1e-4 can hide an error among 10,000.
 
     Raises:
-      ValueError: inputs or labels do not fit the parameters or the output loss.
+      ValueError: inputs, starts or labels do not fit the parameters or the output loss.
     """
-    logits = rnn.final_logits(params, batch.inputs)
+    if output_loss.every_step:
+        trace = rnn.forward(params, batch.inputs, start=batch.start, every_step=True)
+        logits = trace.logits
+    else:
+        logits = rnn.final_logits(params, batch.inputs, start=batch.start)
     return types.Metrics(
         loss=jnp.mean(output_loss.value(logits, batch.labels)),
         num_errors=jnp.sum(output_loss.is_error(logits, batch.labels), dtype=jnp.int32),

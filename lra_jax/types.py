@@ -17,7 +17,7 @@ Arrays are time-major, vectors are rows, and time is 0-based: t = 0 .. T-1.
     u, v, rho            ∂L/∂hₜ, (u W_hhᵀ) ⊙ σ'(hₜ₋₁), ‖v‖ / ‖u‖
     loss, local_loss     E, Lₜ
     norm_preservation    Ω
-    pi                   π = ∂E_b/∂logits
+    pi                   π = ∂E_b/∂logits; πₜ of step t with a loss of every step
     w_xh, w_hh, w_hy     W_xh, W_hh, W_hy, with biases b_h, b_y
 """
 
@@ -43,16 +43,23 @@ class Params(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Sequences and what to answer at their end.
+    """Sequences and what to answer at their end, or at every step.
+
+    Sequences of different lengths are aligned at their ends: the network does nothing
+    before step `start`, hₜ = zₜ = 0 there, whatever the inputs are, and z_{T-1} is the
+    last state of all.
 
     Attributes:
       inputs: `[T, B]` integer symbols (one-hot vectors by their index), or
         `[T, B, X]` real vectors.
       labels: `[B]` integer classes, or what the task's `OutputLoss` expects.
+      start: `[B]` int32, 0 ≤ start < T, the first step of each sample; None is 0 for
+        all, and costs nothing.
     """
 
     inputs: jax.Array
     labels: jax.Array
+    start: jax.Array | None = None
 
 
 class Trace(NamedTuple):
@@ -60,28 +67,35 @@ class Trace(NamedTuple):
 
     h: jax.Array  # [T, B, H] pre-activations
     z: jax.Array  # [T, B, H] = tanh(h)
-    logits: jax.Array  # [B, Y]
+    logits: jax.Array  # [B, Y] of the last step, or [T, B, Y] of every step
 
 
 class OutputLoss(NamedTuple):
     """The global loss E of a task, per sample, and what counts as an error.
 
+    With `every_step` the readout answers at every step: logits are `[T, B, Y]`, labels
+    `[T, B, ...]`, and a label below 0 asks nothing. With n_b the number of steps at
+    which sample b is asked, E_b = (1/n_b) Σ E_bt over these; 0 where there are none.
+
     Attributes:
       value: `(logits [B, Y], labels) -> [B]`, E_b.
       grad: `(logits [B, Y], labels) -> [B, Y]`, π = ∂E_b/∂logits, without 1/B.
       is_error: `(logits [B, Y], labels) -> bool [B]`; true where the output is
-        wrong or not a number.
+        wrong or not a number, with `every_step` at any step that asks.
+      every_step: whether the readout answers at every step, or at the last one.
     """
 
     value: Callable[[jax.Array, jax.Array], jax.Array]
     grad: Callable[[jax.Array, jax.Array], jax.Array]
     is_error: Callable[[jax.Array, jax.Array], jax.Array]
+    every_step: bool = False
 
 
 class RuleInfo(NamedTuple):
     """What a person wants to see of one update; the next update needs none of it.
 
-    A field that has no meaning for a rule is None.
+    A field that has no meaning for a rule is None. Means are over all B samples: one
+    that has not started yet counts as 0.
 
     Attributes:
       loss: `[]` E, mean over the batch, before the update.

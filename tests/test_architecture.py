@@ -39,6 +39,7 @@ ALLOWED = LIBRARY | {
     "tasks": {"types", "losses", "tasks"},
     "train": {"types", "losses", "rnn"},
     "member": {"types", "losses", "rnn", "train", "tasks"},
+    "orthogonality": {"types", "numerics"},
     "tiles": set(),
     "sweep": {"types", "losses", "rnn", "train", "tasks", "member", "tiles"},
 }

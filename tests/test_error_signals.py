@@ -221,7 +221,8 @@ def test_error_synapses_learn_only_if_asked(rule):
 # Limits.
 
 LOCAL_RULES = [
-    "bptt", "fa", "dfa", "lra_fdbk", "lra_e", "lra_norm", "rec_lra", "tpri",
+    "bptt", "fa", "dfa", "lra_fdbk", "lra_e", "lra_norm", "lra_reversible",
+    "rec_lra", "tpri",
 ]  # fmt: skip
 FINITE_RULES = {rule: {} for rule in [*LOCAL_RULES, "tptt"]} | {
     f"lra_diff, {schedule}": {"gamma": 5.0, "lambda_": 0.5, "schedule": schedule}

@@ -192,7 +192,7 @@ def first_order(params, batch, gamma, num_refinements):
     With d so small, tanh(h) - tanh(h - d) is σ' d, and both local losses are e²:
         u = 2s σ'_t² (d_t - (σ'_{t-1} d̄) W_hh),   d̄ ← d̄ + γ (u W_hhᵀ) σ'_{t-1}
     """
-    params, (inputs, labels) = in_float64(params), batch
+    params, inputs, labels = in_float64(params), batch.inputs, batch.labels
     _, z, logits = oracle.forward(params, inputs)
     slope, s = 1 - z**2, 1 / H
     samples = zip(logits, labels, strict=True)

@@ -21,8 +21,11 @@ BOUND_AND_LOSS = {"max_norm": 0.0, "output_loss": CROSS_ENTROPY}
 
 # name -> positional arguments, then keyword-only arguments with their defaults
 SIGNATURES = {
-    "init_params": (["key", "input_size", "hidden_size", "output_size"], {}),
-    "forward": (["params", "inputs"], {}),
+    "init_params": (
+        ["key", "input_size", "hidden_size", "output_size"],
+        {"input_gain": 1.0},
+    ),
+    "forward": (["params", "inputs"], {"start": None, "every_step": False}),
     "init_train_state": (["key", "params", "rule", "optimizer"], {}),
     "train_step": (["state", "batch"], {"rule": REQUIRED, "optimizer": REQUIRED}),
     "evaluate": (["params", "batch"], {"output_loss": CROSS_ENTROPY}),
@@ -58,11 +61,16 @@ SIGNATURES = {
     ),
     "bptt": ([], BOUND_AND_LOSS),
     "readout_only": ([], {"output_loss": CROSS_ENTROPY}),
+    "soft_orthogonality": (["strength"], {}),
     "fa": ([], {"readout": "transpose", **BOUND_AND_LOSS}),
     "dfa": ([], {"feedback": "random", **BOUND_AND_LOSS}),
     "lra_fdbk": ([], {"gamma": 50.0, "c1": 0.0, **BOUND_AND_LOSS}),
     "lra_e": ([], {"beta": 1.0, "feedback_lr": 0.0, **BOUND_AND_LOSS}),
     "lra_norm": ([], {"exponent": 1.0, "activity": 0.02, **BOUND_AND_LOSS}),
+    "lra_reversible": (
+        [],
+        {"exponent": 1.0, "activity": 0.02, **BOUND_AND_LOSS},
+    ),
     "rec_lra": (
         [],
         {"beta": 1.0, "num_steps_per_skip": 5, "feedback_lr": 0.0, **BOUND_AND_LOSS},
@@ -83,9 +91,9 @@ SIGNATURES = {
 
 FIELDS = {
     "Params": ["w_xh", "w_hh", "b_h", "w_hy", "b_y"],
-    "Batch": ["inputs", "labels"],
+    "Batch": ["inputs", "labels", "start"],
     "Trace": ["h", "z", "logits"],
-    "OutputLoss": ["value", "grad", "is_error"],
+    "OutputLoss": ["value", "grad", "is_error", "every_step"],
     "LearningRule": ["init", "grads"],
     "RuleInfo": [
         "loss",
@@ -153,6 +161,7 @@ def test_the_tables_have_their_settled_names():
         "lra_e",
         "lra_fdbk",
         "lra_norm",
+        "lra_reversible",
         "lra_released",
         "readout_only",
         "rec_lra",

@@ -234,3 +234,18 @@ def test_inputs_that_do_not_fit_are_named(inputs, function):
     message = str(error.value)
     assert f"[T, B, {X}]" in message
     assert message.endswith(f"got {inputs.dtype} {inputs.shape}")
+
+
+def test_the_input_gain_multiplies_the_input_weights_alone():
+    key = jax.random.key(0)
+    plain = lra_jax.init_params(key, 3, 5, 2)
+    small = lra_jax.init_params(key, 3, 5, 2, input_gain=0.1)
+    np.testing.assert_allclose(small.w_xh, 0.1 * plain.w_xh, rtol=1e-6)
+    for name in ("w_hh", "b_h", "w_hy", "b_y"):
+        np.testing.assert_array_equal(getattr(small, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize("gain", [0, -1.0, float("nan"), float("inf")])
+def test_an_input_gain_is_a_positive_number(gain):
+    with pytest.raises(ValueError, match="input_gain: expected a positive number"):
+        lra_jax.init_params(jax.random.key(0), 3, 5, 2, input_gain=gain)

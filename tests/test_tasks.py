@@ -33,7 +33,9 @@ def draw(task, seq_len):
     sample = jax.jit(
         functools.partial(task.sample, seq_len=seq_len, batch_size=NUM_SAMPLES)
     )
-    return jax.device_get(sample(jax.random.key(0)))
+    batch = jax.device_get(sample(jax.random.key(0)))
+    assert batch.start is None
+    return batch.inputs, batch.labels
 
 
 @functools.cache
@@ -223,7 +225,7 @@ def test_a_key_determines_the_batch_also_under_jit_and_vmap(task):
 
 @all_tasks
 def test_different_keys_and_samples_differ(task):
-    _, (inputs, _) = draw_several(task)
+    inputs = draw_several(task)[1].inputs
     assert np.mean(inputs[0] != inputs[1]) > 0.3
     samples = inputs.swapaxes(1, 2).reshape(3 * 20, -1)
     assert len(np.unique(samples, axis=0)) == 3 * 20

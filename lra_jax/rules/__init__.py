@@ -14,6 +14,7 @@ from lra_jax.rules.lra_e import lra_e
 from lra_jax.rules.lra_fdbk import lra_fdbk
 from lra_jax.rules.lra_norm import lra_norm
 from lra_jax.rules.lra_released import lra_released
+from lra_jax.rules.lra_reversible import lra_reversible
 from lra_jax.rules.readout_only import readout_only
 from lra_jax.rules.rec_lra import rec_lra
 from lra_jax.rules.tpri import tpri
@@ -28,6 +29,7 @@ RULES: dict[str, Callable[..., types.LearningRule]] = {
     "lra_fdbk": lra_fdbk,
     "lra_norm": lra_norm,
     "lra_released": lra_released,  # for the audit only
+    "lra_reversible": lra_reversible,
     "readout_only": readout_only,
     "rec_lra": rec_lra,
     "tpri": tpri,
@@ -44,6 +46,7 @@ __all__ = [
     "lra_fdbk",
     "lra_norm",
     "lra_released",
+    "lra_reversible",
     "readout_only",
     "rec_lra",
     "tpri",

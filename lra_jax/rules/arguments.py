@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lra_jax import types
+
 
 def check_choices(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
     """Raises ValueError where a `Literal` argument of `factory` is none of its values.
@@ -49,3 +51,16 @@ def check_count(**values: ArrayLike) -> None:
             raise ValueError(f"{name}: expected an integer, got {value!r}")
         if not isinstance(value, jax.core.Tracer) and int(np.asarray(value)) < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
+
+
+def check_last_step(factory: Callable[..., Any], output_loss: types.OutputLoss) -> None:
+    """Raises ValueError where E is a loss of every step.
+
+    For a rule that has no place for errors of its own at every step: docs/every_step.md
+    says which they are.
+    """
+    if output_loss.every_step:
+        raise ValueError(
+            f"output_loss: expected a loss of the last step, which {factory.__name__} "
+            "learns from alone, got one of every step"
+        )

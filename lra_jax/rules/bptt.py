@@ -15,15 +15,17 @@ def backward(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Arr
 
         q_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1};   qₜ₋₁ = (qₜ W_hhᵀ) ⊙ σ'ₜ₋₁
 
+    and with a loss of every step + (πₜ₋₁ W_hyᵀ) ⊙ σ'ₜ₋₁.
+
     Args:
       params: the weights.
       trace: of the forward pass.
-      pi: `[B, Y]`, ∂E_b/∂logits.
+      pi: `[B, Y]`, or `[T, B, Y]`, ∂E_b/∂logits.
     """
     return error_signals.chain(
         lambda q, z_prev: matmul(q, params.w_hh.T) * (1 - z_prev**2),
         error_signals.top(params, trace, pi),
-        trace.z,
+        trace.z[:-1],
     )
 
 

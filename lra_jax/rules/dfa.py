@@ -42,6 +42,7 @@ def dfa(
     """
     arguments.check_choices(dfa, locals())
     arguments.check_scalars(max_norm=max_norm)
+    arguments.check_last_step(dfa, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> DirectFeedback:
         hidden_size, output_size = params.w_hy.shape

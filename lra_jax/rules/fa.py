@@ -40,6 +40,8 @@ def fa(
 
         q_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1};   qₜ₋₁ = (qₜ A) ⊙ σ'ₜ₋₁
 
+    and with a loss of every step + (πₜ₋₁ W_hyᵀ) ⊙ σ'ₜ₋₁.
+
     Args:
       readout: "transpose", or "random": a fixed E_y in place of W_hyᵀ as well.
       max_norm: as for `bptt`.
@@ -62,8 +64,8 @@ def fa(
         back = {"transpose": now.params.w_hy.T, "random": rule_state.e_y}[readout]
         q = error_signals.chain(
             lambda q, z_prev: matmul(q, rule_state.a) * (1 - z_prev**2),
-            matmul(now.pi, back) * (1 - now.trace.z[-1] ** 2),
-            now.trace.z,
+            matmul(now.pi, back) * (1 - rnn.read_states(now.trace.z, now.pi) ** 2),
+            now.trace.z[:-1],
         )
         return error_signals.Signals(q), rule_state
 

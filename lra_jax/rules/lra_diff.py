@@ -37,6 +37,9 @@ def lra_diff(
 
         ∇W_hhᵗ = Normalize( mean_b zₜ₋₁ᵀ uₜ + λ ∂Ωₜ/∂W_hh, c0 )      and so W_xh, b_h
 
+    With a loss of every step each target descends its own output's error as well:
+    docs/every_step.md.
+
     Numbers may be traced arrays: make the rule inside a vmapped function and its
     hyper-parameters are data.
 
@@ -52,7 +55,7 @@ def lra_diff(
       normalization: "clip" bounds norms, "force" sets them (the paper's Fig. 3).
       refinement: "fixed" keeps the target of the step above during the K loop, as in
         the original LRA; "overwrite" is Algorithm 1's lines 24-25 as printed.
-      update_first_step: whether t = 0 trains the weights too.
+      update_first_step: whether t = 0, or a sample's `start`, trains the weights too.
       descend_local_loss: whether Lₜ moves the weights. Without it Ω alone does, in the
         directions of the same targets: a control.
       schedule: λ of each step and sample, one of `regularizer.SCHEDULES`; all but
@@ -94,19 +97,31 @@ def lra_diff(
             normalize=functools.partial(normalize, c=c1, axis=-1),
             refinement=refinement,
         )
-        trace = rnn.forward(params, batch.inputs)
-        found = targets.propagate(params, trace, batch.labels, output_loss, step)
+        trace = rnn.forward(
+            params,
+            batch.inputs,
+            start=batch.start,
+            every_step=output_loss.every_step,
+        )
+        started = rnn.has_started(batch.inputs, batch.start)
+        found = targets.propagate(
+            params, trace, batch.labels, output_loss, step, started
+        )
 
-        x, z_prev, u = batch.inputs, gradients.previous(trace.z), found.u
+        x = rnn.silence(batch.inputs, started)
+        z_prev, u = gradients.previous(trace.z), found.u
         if not update_first_step:
-            u = u.at[0].set(0)
+            if batch.start is None:
+                u = u.at[0].set(0)
+            else:
+                u = rnn.silence(u, rnn.has_started(x, batch.start + 1))
         if not descend_local_loss:
             u = jnp.zeros_like(u)
 
         rows = gradients.Rows(x, z_prev, u)
         if found.omega is not None:
             # Via hₜ₋₁, ∂Ωₜ is the shared formula one step earlier, with error a. Ω of
-            # t = 0 is 0: which input stands there for x₋₁ does not matter.
+            # a first step is 0: which input stands there for x₋₁ does not matter.
             rows = gradients.Rows(
                 x=jnp.concatenate([x, jnp.concatenate([x[:1], x[:-1]])], axis=1),
                 z_prev=jnp.concatenate([z_prev, gradients.previous(z_prev)], axis=1),
@@ -118,7 +133,7 @@ def lra_diff(
             rows, params, x.shape[1], functools.partial(normalize, c=c0)
         )
         pi = output_loss.grad(trace.logits, batch.labels)
-        w_hy, b_y = gradients.readout_gradients(trace.z[-1], pi)
+        w_hy, b_y = gradients.readout_gradients(trace.z, pi)
         info = types.RuleInfo(
             loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
             local_loss=jnp.mean(found.local_loss, axis=1),

@@ -55,6 +55,7 @@ def lra_e(
     leaves nothing, or too much.
     """
     arguments.check_scalars(beta=beta, feedback_lr=feedback_lr, max_norm=max_norm)
+    arguments.check_last_step(lra_e, output_loss)
     return error_signals.make_rule(
         init_synapses,
         lambda key, state, now: error_synapses(state, now, beta, feedback_lr),
@@ -108,8 +109,9 @@ def error_synapses(
     e = error_signals.chain(
         error_below,
         error(matmul(now.pi, synapses.e_y), h[-1], z[-1]),
-        (h, z, None if skips is None else skips[0]),
+        (h[:-1], z[:-1], None if skips is None else skips[0][:-1]),
     )
+    # Nothing is learned before a sample's start, nor at it: zₜ₋₁ is 0.
     rows = (-1, z.shape[-1])
     learned = matmul(e.reshape(rows).T, previous(z).reshape(rows)) / z.shape[1]
     gradient = ErrorSynapses(e_y=matmul(now.pi.T, z[-1]) / z.shape[1], a=learned)

@@ -51,6 +51,7 @@ def lra_fdbk(
     factor σ', and not on which: that of step t, here.
     """
     arguments.check_scalars(gamma=gamma, c1=c1, max_norm=max_norm)
+    arguments.check_last_step(lra_fdbk, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> Feedback:
         return Feedback(jax.random.normal(key, params.w_hh.shape, params.w_hh.dtype))
@@ -67,11 +68,11 @@ def lra_fdbk(
             d = jnp.asarray(gamma, z.dtype) * step
             return tanh_difference(z, jnp.tanh(h - d), d)
 
-        # At t-1 stands the factor of qₜ, by which eₜ gets there.
+        # The factor is that of qₜ, by which eₜ gets to t-1.
         e = error_signals.chain(
             lambda e, below: error(matmul(e * below[2], rule_state.a), *below[:2]),
             error(error_signals.top(now.params, now.trace, now.pi), h[-1], z[-1]),
-            (h, z, jnp.roll(dz, -1, axis=0)),
+            (h[:-1], z[:-1], dz[1:]),
         )
         return error_signals.with_targets(e * dz, e), rule_state
 

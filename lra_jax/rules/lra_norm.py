@@ -11,6 +11,20 @@ from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 
 
+def displacement_below(
+    d: jax.Array, z_prev: jax.Array, w_hh: jax.Array, exponent: jax.Array
+) -> jax.Array:
+    """dₜ₋₁ = v (‖dₜ‖ / ‖v‖)^p,  v = (dₜ W_hhᵀ) ⊙ σ'ₜ₋₁: `[B, H]` of `[B, H]`."""
+    v = matmul(d, w_hh.T) * (1 - z_prev**2)
+    kept, grown = (numerics.norm(x, axis=-1) for x in (d, v))
+    return numerics.force(v, kept**exponent * grown ** (1 - exponent), axis=-1).value
+
+
+def error_at(d: jax.Array, z: jax.Array, activity: jax.Array) -> jax.Array:
+    """qₜ = dₜ + μ ‖dₜ‖ zₜ, `[..., H]`."""
+    return d + activity * numerics.norm(d, axis=-1) * z
+
+
 def lra_norm(
     *,
     exponent: ArrayLike = 1.0,
@@ -27,6 +41,9 @@ def lra_norm(
         d_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1}
         v = (dₜ W_hhᵀ) ⊙ σ'ₜ₋₁,   dₜ₋₁ = v (‖dₜ‖ / ‖v‖)^p
         qₜ = dₜ + μ ‖dₜ‖ zₜ
+
+    and with a loss of every step + (πₜ₋₁ W_hyᵀ) ⊙ σ'ₜ₋₁ in dₜ₋₁: what comes from above
+    keeps its size, and the step's own error is added to it.
 
     The second term of qₜ descends (μ/2) ‖dₜ‖ ‖hₜ‖² for small states: it knows nothing
     of the label, and draws every state towards 0, the more the larger the error is.
@@ -55,18 +72,15 @@ def lra_norm(
         z = now.trace.z
         p, mu = (jnp.asarray(x, z.dtype) for x in (exponent, activity))
 
-        def step(d: jax.Array, z_prev: jax.Array) -> jax.Array:
-            v = matmul(d, now.params.w_hh.T) * (1 - z_prev**2)
-            size = numerics.norm(d, axis=-1) ** p * numerics.norm(v, axis=-1) ** (1 - p)
-            return numerics.force(v, size, axis=-1).value
-
-        top = error_signals.top(now.params, now.trace, now.pi)
-        d = error_signals.chain(step, top, z)
-        size = numerics.norm(d, axis=-1)
-        return (
-            error_signals.Signals(d + mu * size * z, target_step_norm=size[..., 0]),
-            rule_state,
+        d = error_signals.chain(
+            lambda d, z_prev: displacement_below(d, z_prev, now.params.w_hh, p),
+            error_signals.top(now.params, now.trace, now.pi),
+            z[:-1],
         )
+        size = numerics.norm(d, axis=-1)[..., 0]
+        return error_signals.Signals(
+            error_at(d, z, mu), target_step_norm=size
+        ), rule_state
 
     return error_signals.make_rule(
         types.init_empty, signals, max_norm=max_norm, output_loss=output_loss

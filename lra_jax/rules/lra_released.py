@@ -107,8 +107,8 @@ def lra_released(
       rule; `Released` says what the others are.
 
     Raises:
-      ValueError: an unknown choice, K below 1, or a number that is not a scalar. From
-        `grads`: B > H with Ω.
+      ValueError: an unknown choice, K below 1, a number that is not a scalar, or a
+        loss of every step. From `grads`: B > H with Ω, or a `start`.
 
     Note: the program ends when Λ_{T-1} is NaN, and goes on with NaN in the steps below
     (21); here a run ends at the first weight that is no number.
@@ -116,6 +116,7 @@ def lra_released(
     arguments.check_choices(lra_released, locals())
     arguments.check_scalars(gamma=gamma, lambda_=lambda_, c=c)
     arguments.check_count(num_refinements=num_refinements)
+    arguments.check_last_step(lra_released, output_loss)
 
     def grads(
         key: jax.Array,
@@ -165,13 +166,15 @@ def evaluate_released(
       output_loss: E and what counts as an error.
 
     Raises:
-      ValueError: inputs or labels do not fit the parameters or the output loss.
+      ValueError: inputs or labels do not fit the parameters or the output loss, or a
+        `start`.
     """
 
     def step(z_prev: jax.Array, x_t: jax.Array) -> tuple[jax.Array, None]:
         x_w = rnn.project_inputs(params, x_t[None])[0]
         return jnp.tanh(matmul(z_prev, params.w_hh) + x_w), None
 
+    _check_no_start(batch)
     rnn.check_inputs(params, batch.inputs)
     start = rnn.project_inputs(params, batch.inputs[:1])[0]
     z_last, _ = lax.scan(step, start, batch.inputs)
@@ -197,8 +200,9 @@ def released_gradients(
     """Everything that the released code computes of one batch; see `lra_released`.
 
     Raises:
-      ValueError: inputs or labels do not fit, or B > H with Ω.
+      ValueError: inputs or labels do not fit, B > H with Ω, or a `start`.
     """
+    _check_no_start(batch)
     dtype = params.w_hh.dtype
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0
     numbers = _Numbers(
@@ -269,6 +273,15 @@ def released_gradients(
         w_xh_grad_norm=per_step(w_xh.norm),
         b_h_grad_norm=per_step(numerics.norm(hidden.b_h, axis=1)),
     )
+
+
+def _check_no_start(batch: types.Batch) -> None:
+    """Raises ValueError where sequences have starts: the program knows none."""
+    if batch.start is not None:
+        raise ValueError(
+            "start: expected None, as the released code has sequences of one length "
+            f"only, got {batch.start.dtype} {batch.start.shape}"
+        )
 
 
 def _vectors(params: types.Params, inputs: jax.Array) -> jax.Array:
@@ -395,7 +408,7 @@ def _readout_gradients(
     params: types.Params, trace: types.Trace, pi: jax.Array, numbers: _Numbers
 ) -> tuple[jax.Array, jax.Array]:
     """∇W_hy with Ω and bounded, ∇b_y with neither (11)."""
-    w_hy, b_y = gradients.readout_gradients(trace.z[-1], pi)
+    w_hy, b_y = gradients.readout_gradients(trace.z, pi)
     if numbers.lambda_ is not None:
         u = pi / pi.shape[0]
         omega = _omega(u, matmul(u, params.w_hy.T), trace.h[-1])

@@ -26,9 +26,14 @@ def readout_only(
         batch: types.Batch,
     ) -> tuple[types.Params, types.EmptyState, types.RuleInfo]:
         del key
-        trace = rnn.forward(params, batch.inputs)
+        trace = rnn.forward(
+            params,
+            batch.inputs,
+            start=batch.start,
+            every_step=output_loss.every_step,
+        )
         pi = output_loss.grad(trace.logits, batch.labels)
-        w_hy, b_y = gradients.readout_gradients(trace.z[-1], pi)
+        w_hy, b_y = gradients.readout_gradients(trace.z, pi)
         frozen = jax.tree.map(jnp.zeros_like, params)
         loss = jnp.mean(output_loss.value(trace.logits, batch.labels))
         return frozen._replace(w_hy=w_hy, b_y=b_y), rule_state, types.RuleInfo(loss)

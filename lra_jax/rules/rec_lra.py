@@ -57,6 +57,7 @@ def rec_lra(
     """
     arguments.check_scalars(beta=beta, feedback_lr=feedback_lr, max_norm=max_norm)
     arguments.check_count(num_steps_per_skip=num_steps_per_skip)
+    arguments.check_last_step(rec_lra, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> SkipSynapses:
         key_chain, key_skip = jax.random.split(key)

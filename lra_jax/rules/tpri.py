@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, losses, types
+from lra_jax import error_signals, losses, rnn, types
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 
@@ -41,6 +41,8 @@ def tpri(
         eₜ₋₁ = (eₜ ⊘ σ'ₜ) W_hhᵀ (W_hh W_hhᵀ + r I)⁻¹
         qₜ = eₜ ⊙ σ'ₜ
 
+    and with a loss of every step + target_lr πₜ₋₁ W_hyᵀ in eₜ₋₁.
+
     Where σ' divides, |zₜ| counts as 1 - 10⁻³ at most.
 
     Args:
@@ -71,10 +73,12 @@ def tpri(
         limit = 1 - MIN_DISTANCE
         dz = 1 - jnp.clip(z, -limit, limit) ** 2
         inverse = regularised_inverse(params.w_hh, jnp.asarray(ridge, dtype))
-        top = jnp.asarray(target_lr, dtype) * matmul(now.pi, params.w_hy.T)
+        own = jnp.asarray(target_lr, dtype) * matmul(now.pi, params.w_hy.T)
         # The chain carries eₜ ⊘ σ'ₜ: the σ' of a step is at hand where it is made.
         scaled = error_signals.chain(
-            lambda r, dz_prev: matmul(r, inverse) / dz_prev, top / dz[-1], dz
+            lambda r, dz_prev: matmul(r, inverse) / dz_prev,
+            own / rnn.read_states(dz, now.pi),
+            dz[:-1],
         )
         e = scaled * dz
         return error_signals.with_targets(e * (1 - z**2), e), rule_state

@@ -6,10 +6,9 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
-from lra_jax import gradients, losses, numerics, rnn, types
+from lra_jax import error_signals, gradients, losses, numerics, rnn, types
 from lra_jax.numerics import matmul, tanh_difference
 from lra_jax.rules import arguments
 from lra_jax.rules.bptt import backward
@@ -42,6 +41,7 @@ def inverse_gradients(
     projected: jax.Array,
     z: jax.Array,
     noise: jax.Array,
+    started: jax.Array | None = None,
 ) -> Inverse:
     """∇V and ∇c of the loss of reconstruction, its inputs constant.
 
@@ -54,6 +54,7 @@ def inverse_gradients(
       projected: `[T, B, H]`, xₜ W_xh + b_h.
       z: `[T, B, H]` of the forward pass.
       noise: `[T, B, H]`.
+      started: bool `[T, B]`, which steps count; None is all.
     """
     noisy = gradients.previous(z) + noise
     f = jnp.tanh(matmul(noisy, params.w_hh) + projected)
@@ -61,6 +62,7 @@ def inverse_gradients(
     g_out = jnp.tanh(x_w + matmul(f, inverse.v) + inverse.c[None, None])
     batch_size, hidden_size = z.shape[1:]
     g = 2 / (batch_size * hidden_size) * (g_out - noisy) * (1 - g_out**2)
+    g = rnn.silence(g, started)
     rows = (-1, hidden_size)
     return Inverse(
         v=matmul(f.reshape(rows).T, g.reshape(rows)), c=jnp.sum(g, axis=(0, 1))
@@ -82,6 +84,8 @@ def tptt(
         ẑ_{T-1} = z_{T-1} - target_lr ∂E/∂z_{T-1}
         ẑₜ₋₁ = zₜ₋₁ - G(xₜ, zₜ) + G(xₜ, ẑₜ),   t = T-1 .. 1
         L_b = (1/H) ‖zₜ - ẑₜ‖²,   qₜ = (2/H) (zₜ - ẑₜ) ⊙ σ'ₜ,   zₜ₋₁ and ẑₜ constant
+
+    and with a loss of every step - target_lr ∂E/∂zₜ₋₁ in ẑₜ₋₁, E's own output of t-1.
 
     One call trains the inverse on the batch first, and uses it updated. Like the
     original, ∂E/∂z carries the 1/B of the batch mean.
@@ -137,23 +141,19 @@ def tptt(
     ) -> jax.Array:
         """zₜ - ẑₜ for all t, `[T, B, H]`, carried as the difference that it is."""
 
-        def step(
-            error: jax.Array, now: tuple[jax.Array, jax.Array]
-        ) -> tuple[jax.Array, jax.Array]:
+        def step(error: jax.Array, now: tuple[jax.Array, jax.Array]) -> jax.Array:
             x_w, z_t = now
             # G(xₜ, zₜ) - G(xₜ, ẑₜ), whose pre-activations differ by (zₜ - ẑₜ) V.
             a, d = (
                 x_w + matmul(z_t, inverse.v) + inverse.c[None],
                 matmul(error, inverse.v),
             )
-            error = tanh_difference(jnp.tanh(a), jnp.tanh(a - d), d)
-            return error, error
+            return tanh_difference(jnp.tanh(a), jnp.tanh(a - d), d)
 
         rate = jnp.asarray(target_lr, z.dtype) / z.shape[1]
-        top = rate * matmul(pi, params.w_hy.T)
+        own = rate * matmul(pi, params.w_hy.T)
         x_w = projected - params.b_h[None, None]
-        _, below = lax.scan(step, top, (x_w[1:], z[1:]), reverse=True)
-        return jnp.concatenate([below, top[None]])
+        return error_signals.chain(step, own, (x_w[1:], z[1:]))
 
     def grads(
         key: jax.Array,
@@ -161,23 +161,29 @@ def tptt(
         rule_state: TPTTState,
         batch: types.Batch,
     ) -> tuple[types.Params, TPTTState, types.RuleInfo]:
-        trace = rnn.forward(params, batch.inputs)
+        trace = rnn.forward(
+            params,
+            batch.inputs,
+            start=batch.start,
+            every_step=output_loss.every_step,
+        )
+        started = rnn.has_started(batch.inputs, batch.start)
+        inputs = rnn.silence(batch.inputs, started)
         z, hidden_size = trace.z, params.w_hh.shape[0]
-        projected = rnn.project_inputs(params, batch.inputs)
+        projected = rnn.project_inputs(params, inputs)
         noise = sample_noise(key, z.shape, noise_std, z.dtype)
         state = descend(
             rule_state,
-            inverse_gradients(params, rule_state.inverse, projected, z, noise),
+            inverse_gradients(params, rule_state.inverse, projected, z, noise, started),
         )
         pi = output_loss.grad(trace.logits, batch.labels)
-        e = errors(params, state.inverse, projected, z, pi)
+        e = rnn.silence(errors(params, state.inverse, projected, z, pi), started)
         q = 2 / hidden_size * e * (1 - z**2)
-        summed = gradients.sum_local_gradients(params, batch.inputs, z, q)
+        summed = gradients.sum_local_gradients(params, inputs, z, q)
         hidden, w_xh_norm = summed.grads, summed.w_xh_norm
         if w_xh_update == "bptt":
-            exact = gradients.sum_local_gradients(
-                params, batch.inputs, z, backward(params, trace, pi)
-            )
+            exact_q = rnn.silence(backward(params, trace, pi), started)
+            exact = gradients.sum_local_gradients(params, inputs, z, exact_q)
             hidden, w_xh_norm = hidden._replace(w_xh=exact.grads.w_xh), exact.w_xh_norm
         info = types.RuleInfo(
             loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
@@ -186,7 +192,7 @@ def tptt(
             w_hh_grad_norm=summed.w_hh_norm,
             w_xh_grad_norm=w_xh_norm,
         )
-        readout = gradients.readout_gradients(z[-1], pi)
+        readout = gradients.readout_gradients(z, pi)
         return types.Params(*hidden, *readout), state, info
 
     return types.LearningRule(init, grads)

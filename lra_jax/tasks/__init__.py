@@ -2,7 +2,7 @@
 
 from lra_jax.tasks.adding import adding
 from lra_jax.tasks.random_permutation import random_permutation
-from lra_jax.tasks.task import Task
+from lra_jax.tasks.task import Samples, Task
 from lra_jax.tasks.temporal_order import temporal_order, temporal_order_3bit
 
 TASKS: dict[str, Task] = {
@@ -12,4 +12,4 @@ TASKS: dict[str, Task] = {
     "temporal_order_3bit": temporal_order_3bit,
 }
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS", "Samples", "Task"]

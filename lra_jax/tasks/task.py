@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 
 from lra_jax import losses, types
+
+
+class Samples(NamedTuple):
+    """A fixed set of samples.
+
+    Attributes:
+      size: how many there are.
+      take: `(indices [B]) -> Batch`, for indices from 0 to `size` - 1; may be traced.
+    """
+
+    size: int
+    take: Callable[[jax.Array], types.Batch]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +34,8 @@ class Task:
       min_seq_len: smallest possible T.
       chance: fraction of samples that a constant answer gets right.
       output_loss: E, and what counts as an error.
+      max_seq_len: largest possible T; None is no bound. Recorded data have one T.
+      validation: the validation set; None where one is drawn, as large as is asked.
     """
 
     draw: Callable[[jax.Array, int, int], types.Batch]
@@ -29,6 +44,8 @@ class Task:
     min_seq_len: int
     chance: float
     output_loss: types.OutputLoss = losses.cross_entropy
+    max_seq_len: int | None = None
+    validation: Samples | None = None
 
     def sample(self, key: jax.Array, batch_size: int, seq_len: int) -> types.Batch:
         """A batch of independent samples.
@@ -36,7 +53,7 @@ class Task:
         Args:
           key: consumed.
           batch_size: B ≥ 1.
-          seq_len: T ≥ `min_seq_len`.
+          seq_len: T, from `min_seq_len` to `max_seq_len`.
 
         Returns:
           `Batch(inputs, labels)`: `[T, B]` int32 and `[B]` int32 for tasks of
@@ -53,6 +70,11 @@ class Task:
                 raise ValueError(
                     f"{name}: expected an integer of at least {least}, got {value!r}"
                 )
+        if self.max_seq_len is not None and seq_len > self.max_seq_len:
+            raise ValueError(
+                f"seq_len: expected an integer of at most {self.max_seq_len}, "
+                f"got {seq_len!r}"
+            )
         return self.draw(key, batch_size, seq_len)
 
 

@@ -14,6 +14,7 @@ from oracles.numpy_lra import (
     as_vectors,
     clip_together,
     cross_entropy,
+    first_step,
     forward,
     normalize,
     output_layer,
@@ -25,12 +26,17 @@ from oracles.numpy_lra import (
 class Network:
     """One forward pass, and what a rule makes of its errors."""
 
-    def __init__(self, params, inputs, labels, output_loss):
+    def __init__(self, params, inputs, labels, start, output_loss):
         self.params, self.x = params, as_vectors(inputs, params)
-        self.h, self.z, _ = forward(params, inputs)
-        self.output = output_layer(params, self.z[-1], labels, output_loss)
-        self.pi = self.output[1]
+        self.h, self.z, _ = forward(params, inputs, start)
+        self.output = output_layer(params, self.z, labels, output_loss)
+        self.pi_of_steps = self.output[1]  # [T,B,Y]
+        self.pi = self.pi_of_steps[-1]  # [B,Y]
         self.length, self.batch, self.hidden = self.z.shape
+        self.start = start
+
+    def first(self, b):
+        return first_step(self.start, b)
 
     def slope(self, t, b):
         return 1 - self.z[t, b] ** 2
@@ -57,20 +63,22 @@ def fa(
     state,
     inputs,
     labels,
+    start=None,
     *,
     readout="transpose",
     max_norm=0.0,
     output_loss=cross_entropy,
 ):
     """q_{T-1} = (π W_hy^T) ⊙ σ'_{T-1};  q_{t-1} = (q_t A) ⊙ σ'_{t-1}."""
-    network = Network(params, inputs, labels, output_loss)
+    network = Network(params, inputs, labels, start, output_loss)
     a, e_y = state
     top = {"transpose": params.w_hy.T, "random": e_y}[readout]
     q = np.zeros_like(network.z)
     for b in range(network.batch):
         q[-1, b] = (network.pi[b] @ top) * network.slope(-1, b)
-        for t in reversed(range(1, network.length)):
-            q[t - 1, b] = (q[t, b] @ a) * network.slope(t - 1, b)
+        for t in reversed(range(network.first(b), network.length - 1)):
+            own = network.pi_of_steps[t, b] @ top
+            q[t, b] = (q[t + 1, b] @ a + own) * network.slope(t, b)
     return network.result(q, max_norm), state
 
 
@@ -79,18 +87,19 @@ def dfa(
     state,
     inputs,
     labels,
+    start=None,
     *,
     feedback="random",
     max_norm=0.0,
     output_loss=cross_entropy,
 ):
     """q_t = (π E_y) ⊙ σ'_t."""
-    network = Network(params, inputs, labels, output_loss)
+    network = Network(params, inputs, labels, start, output_loss)
     (e_y,) = state
     down = {"random": e_y, "readout": params.w_hy.T}[feedback]
     q = np.zeros_like(network.z)
     for b in range(network.batch):
-        for t in range(network.length):
+        for t in range(network.first(b), network.length):
             q[t, b] = (network.pi[b] @ down) * network.slope(t, b)
     return network.result(q, max_norm), state
 
@@ -100,6 +109,7 @@ def lra_fdbk(
     state,
     inputs,
     labels,
+    start=None,
     *,
     gamma=1.0,
     c1=0.0,
@@ -107,13 +117,13 @@ def lra_fdbk(
     output_loss=cross_entropy,
 ):
     """d_{T-1} from the output, d_{t-1} = γ Normalize(q_t A, c1), one σ', that of t."""
-    network = Network(params, inputs, labels, output_loss)
+    network = Network(params, inputs, labels, start, output_loss)
     (a,) = state
     e, q = np.zeros_like(network.z), np.zeros_like(network.z)
     for b in range(network.batch):
         gradient = (network.pi[b] @ params.w_hy.T) * network.slope(-1, b)
         d = gamma * normalize(gradient, c1)
-        for t in reversed(range(network.length)):
+        for t in reversed(range(network.first(b), network.length)):
             e[t, b] = network.error(t, b, d)
             q[t, b] = 2 / network.hidden * e[t, b] * network.slope(t, b)
             d = gamma * normalize(q[t, b] @ a, c1)
@@ -126,7 +136,7 @@ def synapse_updates(network, e):
     e_y = np.zeros((network.pi.shape[1], network.hidden))
     for b in range(network.batch):
         e_y += np.outer(network.pi[b], network.z[-1, b]) / network.batch
-        for t in range(network.length):
+        for t in range(network.first(b), network.length):
             a += np.outer(e[t, b], previous(network.z, t, b)) / network.batch
     return e_y, a
 
@@ -136,6 +146,7 @@ def rec_lra(
     state,
     inputs,
     labels,
+    start=None,
     *,
     num_steps_per_skip=5,
     beta=1.0,
@@ -144,12 +155,12 @@ def rec_lra(
     output_loss=cross_entropy,
 ):
     """lra_e, where every j-th step before the last hears the output, not t+1."""
-    network = Network(params, inputs, labels, output_loss)
+    network = Network(params, inputs, labels, start, output_loss)
     e_y, a, e_skip = state
     e = np.zeros_like(network.z)
     for b in range(network.batch):
         e[-1, b] = network.error(-1, b, beta * network.pi[b] @ e_y)
-        for t in reversed(range(network.length - 1)):
+        for t in reversed(range(network.first(b), network.length - 1)):
             skips = (network.length - 1 - t) % num_steps_per_skip == 0
             heard = network.pi[b] @ e_skip if skips else e[t + 1, b] @ a
             e[t, b] = network.error(t, b, beta * heard)
@@ -158,11 +169,11 @@ def rec_lra(
     return network.result(e, max_norm, e), state
 
 
-def lra_e(params, state, inputs, labels, **options):
+def lra_e(params, state, inputs, labels, start=None, **options):
     """e_{T-1} = z - tanh(h - β π E_y), e_{t-1} = z - tanh(h - β e_t A), q_t = e_t."""
     no_skip = {"num_steps_per_skip": len(inputs)}
     result, state = rec_lra(
-        params, (*state, None), inputs, labels, **no_skip, **options
+        params, (*state, None), inputs, labels, start, **no_skip, **options
     )
     return result, state[:2]
 
@@ -172,6 +183,7 @@ def tpri(
     state,
     inputs,
     labels,
+    start=None,
     *,
     target_lr=0.01,
     ridge=10.0,
@@ -182,17 +194,17 @@ def tpri(
 
     Where σ' divides, |z| is at most 1 - 1e-3.
     """
-    network = Network(params, inputs, labels, output_loss)
+    network = Network(params, inputs, labels, start, output_loss)
     gram = params.w_hh @ params.w_hh.T + ridge * np.eye(network.hidden)
     inverse = params.w_hh.T @ np.linalg.inv(gram)
     e, q = np.zeros_like(network.z), np.zeros_like(network.z)
     for b in range(network.batch):
-        e[-1, b] = target_lr * network.pi[b] @ params.w_hy.T
-        for t in reversed(range(network.length)):
+        for t in reversed(range(network.first(b), network.length)):
+            e[t, b] = target_lr * network.pi_of_steps[t, b] @ params.w_hy.T
+            if t < network.length - 1:
+                divisor = 1 - np.minimum(np.abs(network.z[t + 1, b]), 1 - 1e-3) ** 2
+                e[t, b] += (e[t + 1, b] / divisor) @ inverse
             q[t, b] = e[t, b] * network.slope(t, b)
-            if t >= 1:
-                divisor = 1 - np.minimum(np.abs(network.z[t, b]), 1 - 1e-3) ** 2
-                e[t - 1, b] = (e[t, b] / divisor) @ inverse
     return network.result(q, max_norm, e), state
 
 
@@ -201,6 +213,7 @@ def lra_norm(
     state,
     inputs,
     labels,
+    start=None,
     *,
     exponent=1.0,
     activity=0.02,
@@ -208,16 +221,22 @@ def lra_norm(
     output_loss=cross_entropy,
 ):
     """d_{t-1} = v (‖d_t‖/‖v‖)^p, v = (d_t W_hh^T) ⊙ σ'_{t-1};  q_t = d_t + μ ‖d_t‖ z_t."""
-    network = Network(params, inputs, labels, output_loss)
+    network = Network(params, inputs, labels, start, output_loss)
     d = np.zeros_like(network.z)
     for b in range(network.batch):
-        d[-1, b] = (network.pi[b] @ params.w_hy.T) * network.slope(-1, b)
-        for t in reversed(range(1, network.length)):
-            v = (d[t, b] @ params.w_hh.T) * network.slope(t - 1, b)
+        for t in reversed(range(network.first(b), network.length)):
+            d[t, b] = (network.pi_of_steps[t, b] @ params.w_hy.T) * network.slope(t, b)
+            if t == network.length - 1:
+                continue
+            v = (d[t + 1, b] @ params.w_hh.T) * network.slope(t, b)
             if np.any(v):
-                ratio = np.linalg.norm(d[t, b]) / np.linalg.norm(v)
-                d[t - 1, b] = v * ratio**exponent
+                ratio = np.linalg.norm(d[t + 1, b]) / np.linalg.norm(v)
+                d[t, b] += v * ratio**exponent
     size = np.linalg.norm(d, axis=2, keepdims=True)
     result = network.result(d + activity * size * network.z, max_norm)
     step_norm = np.mean(size[..., 0], axis=1)
     return result._replace(info=result.info._replace(target_step_norm=step_norm)), state
+
+
+# The same numbers, by other means.
+lra_reversible = lra_norm

@@ -3,6 +3,9 @@
 One sample and one time step at a time, with the direct differences e = z - z_hat (the
 library uses displacement identities). Row vectors, time-major arrays, t = 0..T-1 and
 z_{-1} = 0, as in section 1. Slow, and meant to be read beside Algorithms 1 and 2.
+
+`start` [B] is the first step of each sample: what is before it stays 0, by loops that
+never go there. With `EveryStep` in place of an output loss, docs/every_step.md.
 """
 
 from typing import NamedTuple
@@ -42,14 +45,14 @@ class Result(NamedTuple):
 # Section 1: the network.
 
 
-def forward(params, inputs):
+def forward(params, inputs, start=None):
     """Section 1: h [T,B,H], z [T,B,H] and logits [B,Y]."""
     x = as_vectors(inputs, params)
     length, batch, _ = x.shape
     h = np.zeros((length, batch, len(params.b_h)))
     z = np.zeros_like(h)
     for b in range(batch):
-        for t in range(length):
+        for t in range(first_step(start, b), length):
             h[t, b] = (
                 previous(z, t, b) @ params.w_hh + x[t, b] @ params.w_xh + params.b_h
             )
@@ -63,6 +66,11 @@ def as_vectors(inputs, params):
     if inputs.ndim == 3:
         return inputs.astype(np.float64)
     return np.eye(params.w_xh.shape[0])[inputs]
+
+
+def first_step(start, b):
+    """The first step of sample b."""
+    return 0 if start is None else start[b]
 
 
 def previous(z, t, b):
@@ -84,24 +92,51 @@ def squared_error(outputs, label):
     return np.mean(difference**2), 2 * difference / len(difference)
 
 
-def output_layer(params, z_top, labels, output_loss):
-    """E, π [B,Y] and the gradients of E with respect to w_hy and b_y (section 4)."""
-    batch = len(z_top)
-    loss, pis = 0.0, []
+def binary_cross_entropy(logits, keys):
+    """E_bt of one sample and step, by probabilities, and pi."""
+    p = 1 / (1 + np.exp(-logits))
+    return -np.sum(np.log(np.where(keys == 1, p, 1 - p))), p - keys
+
+
+class EveryStep(NamedTuple):
+    """An output loss of every step, by that of one."""
+
+    of_step: object  # (logits [Y], label) -> (E_bt, pi)
+
+
+def output_at(params, z, t, b, labels, output_loss, length):
+    """Step t's part of E_b at a state z [H], and π of it; 0 where nothing is asked."""
+    logits = z @ params.w_hy + params.b_y
+    if not isinstance(output_loss, EveryStep):
+        if t == length - 1:
+            return output_loss(logits, labels[b])
+        return 0.0, np.zeros_like(logits)
+    if np.any(labels[t, b] < 0):
+        return 0.0, np.zeros_like(logits)
+    num_asked = sum(np.all(labels[s, b] >= 0) for s in range(length))
+    loss, pi = output_loss.of_step(logits, labels[t, b])
+    return loss / num_asked, pi / num_asked
+
+
+def output_layer(params, z, labels, output_loss):
+    """E, π [T,B,Y] and the gradients of E with respect to w_hy and b_y (section 4)."""
+    length, batch, _ = z.shape
+    loss, pis = 0.0, np.zeros((length, batch, len(params.b_y)))
     w_hy, b_y = np.zeros_like(params.w_hy), np.zeros_like(params.b_y)
     for b in range(batch):
-        loss_b, pi = output_loss(z_top[b] @ params.w_hy + params.b_y, labels[b])
-        loss += loss_b / batch
-        w_hy += np.outer(z_top[b], pi) / batch
-        b_y += pi / batch
-        pis.append(pi)
-    return loss, np.array(pis), w_hy, b_y
+        for t in range(length):
+            loss_t, pi = output_at(params, z[t, b], t, b, labels, output_loss, length)
+            loss += loss_t / batch
+            w_hy += np.outer(z[t, b], pi) / batch
+            b_y += pi / batch
+            pis[t, b] = pi
+    return loss, pis, w_hy, b_y
 
 
-def mean_loss(params, inputs, labels, output_loss=cross_entropy):
+def mean_loss(params, inputs, labels, start=None, output_loss=cross_entropy):
     """E = mean_b E_b."""
-    _, z, _ = forward(params, inputs)
-    return output_layer(params, z[-1], labels, output_loss)[0]
+    _, z, _ = forward(params, inputs, start)
+    return output_layer(params, z, labels, output_loss)[0]
 
 
 # Section 4: Normalize and the local losses.
@@ -194,6 +229,7 @@ def lra_diff(
     params,
     inputs,
     labels,
+    start=None,
     *,
     gamma,
     num_refinements=1,
@@ -210,23 +246,27 @@ def lra_diff(
     output_loss=cross_entropy,
 ):
     """Algorithm 1 of the specification (section 4), with Ω of section 5."""
-    w_xh, w_hh, b_h, w_hy, b_y = params
+    w_xh, w_hh, b_h, w_hy, _ = params
     x = as_vectors(inputs, params)
-    h, z, _ = forward(params, inputs)
+    h, z, _ = forward(params, inputs, start)
     length, batch, _ = z.shape
 
-    loss, _, grad_w_hy, grad_b_y = output_layer(params, z[-1], labels, output_loss)
+    loss, _, grad_w_hy, grad_b_y = output_layer(params, z, labels, output_loss)
 
     z_hat, h_hat = np.zeros_like(z), np.zeros_like(h)
     step_norm = np.zeros((length, batch))
+
+    def output_error(h_bar, t, b):
+        """What step t's own output asks of h̄."""
+        z_bar = np.tanh(h_bar)
+        _, pi = output_at(params, z_bar, t, b, labels, output_loss, length)
+        return (pi @ w_hy.T) * (1 - z_bar**2)
 
     # Lines 8-13: the target of the top step.
     for b in range(batch):
         h_bar = h[-1, b]
         for _ in range(num_refinements):
-            z_bar = np.tanh(h_bar)
-            _, pi = output_loss(z_bar @ w_hy + b_y, labels[b])
-            delta = (pi @ w_hy.T) * (1 - z_bar**2)
+            delta = output_error(h_bar, length - 1, b)
             delta = normalize(delta, c1, normalization)
             h_bar = h_bar - gamma * delta
         h_hat[-1, b], z_hat[-1, b] = h_bar, np.tanh(h_bar)
@@ -241,17 +281,20 @@ def lra_diff(
         # Lines 15-18: the local weight gradients of step t.
         w_xh_t, w_hh_t, b_h_t = (np.zeros_like(w) for w in (w_xh, w_hh, b_h))
         for b in range(batch):
+            first = first_step(start, b)
+            if t < first:
+                continue
             value, slope = local_loss_and_slope(
                 z[t, b], z_hat[t, b], local_loss, reduction
             )
             local_losses[t] += value / batch
             u = slope * (1 - z[t, b] ** 2)
             u_size[t, b] = np.linalg.norm(u)
-            if descend_local_loss:
+            if descend_local_loss and (t > first or update_first_step):
                 w_xh_t += np.outer(x[t, b], u) / batch
                 w_hh_t += np.outer(previous(z, t, b), u) / batch
                 b_h_t += u / batch
-            if t >= 1 and lambda_ != 0:
+            if t > first and lambda_ != 0:
                 omega_w_xh, omega_w_hh, omega_b_h = omega_weight_gradients(
                     params, u, x[t - 1, b], h[t - 1, b], previous(z, t - 1, b)
                 )
@@ -260,19 +303,18 @@ def lra_diff(
                 w_xh_t += weight * omega_w_xh / batch
                 w_hh_t += weight * omega_w_hh / batch
                 b_h_t += weight * omega_b_h / batch
-        if t >= 1 or update_first_step:
-            w_xh_t = normalize(w_xh_t, c0, normalization)
-            w_hh_t = normalize(w_hh_t, c0, normalization)
-            grad_w_xh += w_xh_t
-            grad_w_hh += w_hh_t
-            grad_b_h += normalize(b_h_t, c0, normalization)
-            w_xh_norm[t] = np.linalg.norm(w_xh_t)
-            w_hh_norm[t] = np.linalg.norm(w_hh_t)
-        if t == 0:
-            break
+        w_xh_t = normalize(w_xh_t, c0, normalization)
+        w_hh_t = normalize(w_hh_t, c0, normalization)
+        grad_w_xh += w_xh_t
+        grad_w_hh += w_hh_t
+        grad_b_h += normalize(b_h_t, c0, normalization)
+        w_xh_norm[t] = np.linalg.norm(w_xh_t)
+        w_hh_norm[t] = np.linalg.norm(w_hh_t)
 
         # Lines 19-26: the target of step t - 1.
         for b in range(batch):
+            if t <= first_step(start, b):
+                continue
             h_bar = h[t - 1, b]
             for k in range(1, num_refinements + 1):
                 prediction = np.tanh(np.tanh(h_bar) @ w_hh + x[t, b] @ w_xh + b_h)
@@ -283,6 +325,7 @@ def lra_diff(
                 )
                 u = slope * (1 - prediction**2)
                 delta = (u @ w_hh.T) * (1 - np.tanh(h_bar) ** 2)
+                delta = delta + output_error(h_bar, t - 1, b)
                 if lambda_ != 0:
                     omega = norm_preservation(w_hh, u, h_bar)
                     weight = scheduled(lambda_, schedule, omega, u, u_size[next_t, b])
@@ -300,14 +343,16 @@ def lra_diff(
 # Section 6: bptt and readout_only; section 8: the shared formula.
 
 
-def bptt_errors(params, z, pi):
-    """q_t = ∂E_b/∂h_t [T,B,H] of section 6, per sample (no 1/B)."""
+def bptt_errors(params, z, pi, start=None):
+    """q_t = ∂E_b/∂h_t [T,B,H] of section 6, per sample (no 1/B); pi is [T,B,Y]."""
     q = np.zeros_like(z)
     length, batch, _ = z.shape
     for b in range(batch):
-        q[-1, b] = (pi[b] @ params.w_hy.T) * (1 - z[-1, b] ** 2)
-        for t in reversed(range(1, length)):
-            q[t - 1, b] = (q[t, b] @ params.w_hh.T) * (1 - z[t - 1, b] ** 2)
+        for t in reversed(range(first_step(start, b), length)):
+            to_z = pi[t, b] @ params.w_hy.T
+            if t < length - 1:
+                to_z = to_z + q[t + 1, b] @ params.w_hh.T
+            q[t, b] = to_z * (1 - z[t, b] ** 2)
     return q
 
 
@@ -336,22 +381,24 @@ def clip_together(grads, max_norm):
     return grads
 
 
-def bptt(params, inputs, labels, *, max_norm=0.0, output_loss=cross_entropy):
+def bptt(
+    params, inputs, labels, start=None, *, max_norm=0.0, output_loss=cross_entropy
+):
     """The exact gradient of E, clipped by one norm over all five arrays (section 6)."""
     x = as_vectors(inputs, params)
-    _, z, _ = forward(params, inputs)
-    loss, pi, w_hy, b_y = output_layer(params, z[-1], labels, output_loss)
-    q = bptt_errors(params, z, pi)
+    _, z, _ = forward(params, inputs, start)
+    loss, pi, w_hy, b_y = output_layer(params, z, labels, output_loss)
+    q = bptt_errors(params, z, pi, start)
     hidden, w_hh_norm, w_xh_norm = shared_formula(params, x, z, q)
     grads = clip_together(Params(*hidden, w_hy, b_y), max_norm)
     info = Info(loss, w_hh_grad_norm=w_hh_norm, w_xh_grad_norm=w_xh_norm)
     return Result(grads, info)
 
 
-def readout_only(params, inputs, labels, *, output_loss=cross_entropy):
+def readout_only(params, inputs, labels, start=None, *, output_loss=cross_entropy):
     """Gradients of E for w_hy, b_y; zeros elsewhere (section 6)."""
-    _, z, _ = forward(params, inputs)
-    loss, _, w_hy, b_y = output_layer(params, z[-1], labels, output_loss)
+    _, z, _ = forward(params, inputs, start)
+    loss, _, w_hy, b_y = output_layer(params, z, labels, output_loss)
     hidden = (np.zeros_like(w) for w in params[:3])
     return Result(Params(*hidden, w_hy, b_y), Info(loss))
 
@@ -368,14 +415,14 @@ class Feedback(NamedTuple):
     velocity_c: np.ndarray
 
 
-def feedback_gradients(params, feedback, inputs, noise):
+def feedback_gradients(params, feedback, inputs, noise, start=None):
     """Step 1 of section 7: ∇V and ∇c; noise is n [T,B,H]."""
     x = as_vectors(inputs, params)
-    _, z, _ = forward(params, inputs)
+    _, z, _ = forward(params, inputs, start)
     length, batch, hidden = z.shape
     grad_v, grad_c = np.zeros_like(feedback.v), np.zeros_like(feedback.c)
-    for t in range(length):
-        for b in range(batch):
+    for b in range(batch):
+        for t in range(first_step(start, b), length):
             noisy = previous(z, t, b) + noise[t, b]
             drive = x[t, b] @ params.w_xh
             f = np.tanh(noisy @ params.w_hh + drive + params.b_h)
@@ -405,6 +452,7 @@ def tptt(
     inputs,
     labels,
     noise,
+    start=None,
     *,
     target_lr=0.1,
     feedback_lr=0.001,
@@ -414,13 +462,13 @@ def tptt(
 ):
     """Section 7: (result, new feedback weights). The noise n [T,B,H] is given."""
     x = as_vectors(inputs, params)
-    _, z, _ = forward(params, inputs)
+    _, z, _ = forward(params, inputs, start)
     length, batch, hidden = z.shape
-    loss, pi, w_hy, b_y = output_layer(params, z[-1], labels, output_loss)
+    loss, pi, w_hy, b_y = output_layer(params, z, labels, output_loss)
 
     feedback = feedback_update(
         feedback,
-        feedback_gradients(params, feedback, inputs, noise),
+        feedback_gradients(params, feedback, inputs, noise, start),
         feedback_lr=feedback_lr,
         feedback_momentum=feedback_momentum,
     )
@@ -428,13 +476,16 @@ def tptt(
     z_hat, u = np.zeros_like(z), np.zeros_like(z)
     local_losses, step_norm = np.zeros(length), np.zeros(length)
     for b in range(batch):
-        z_hat[-1, b] = z[-1, b] - target_lr / batch * (pi[b] @ params.w_hy.T)
-        for t in reversed(range(1, length)):
-            drive = x[t, b] @ params.w_xh + feedback.c
-            inverse_of_z = np.tanh(drive + z[t, b] @ feedback.v)
-            inverse_of_target = np.tanh(drive + z_hat[t, b] @ feedback.v)
-            z_hat[t - 1, b] = z[t - 1, b] - inverse_of_z + inverse_of_target
-        for t in range(length):
+        first = first_step(start, b)
+        for t in reversed(range(first, length)):
+            z_hat[t, b] = z[t, b] - target_lr / batch * (pi[t, b] @ params.w_hy.T)
+            if t == length - 1:
+                continue
+            drive = x[t + 1, b] @ params.w_xh + feedback.c
+            inverse_of_z = np.tanh(drive + z[t + 1, b] @ feedback.v)
+            inverse_of_target = np.tanh(drive + z_hat[t + 1, b] @ feedback.v)
+            z_hat[t, b] += inverse_of_target - inverse_of_z
+        for t in range(first, length):
             e = z[t, b] - z_hat[t, b]
             u[t, b] = 2 / hidden * e * (1 - z[t, b] ** 2)
             local_losses[t] += np.sum(e**2) / hidden / batch
@@ -442,7 +493,7 @@ def tptt(
 
     (w_xh, w_hh, b_h), w_hh_norm, w_xh_norm = shared_formula(params, x, z, u)
     if w_xh_update == "bptt":
-        q = bptt_errors(params, z, pi)
+        q = bptt_errors(params, z, pi, start)
         (w_xh, _, _), _, w_xh_norm = shared_formula(params, x, z, q)
     info = Info(loss, local_losses, step_norm, w_hh_norm, w_xh_norm)
     return Result(Params(w_xh, w_hh, b_h, w_hy, b_y), info, z_hat), feedback

@@ -16,6 +16,19 @@ OUTPUT_LOSSES = {
 }
 
 
+EVERY_STEP_LOSSES = {
+    "binary_cross_entropy_every_step": (
+        lra_jax.binary_cross_entropy_every_step,
+        oracle.EveryStep(oracle.binary_cross_entropy),
+    ),
+    "cross_entropy_every_step": (
+        lra_jax.cross_entropy_every_step,
+        oracle.EveryStep(oracle.cross_entropy),
+    ),
+}
+ALL_LOSSES = OUTPUT_LOSSES | EVERY_STEP_LOSSES
+
+
 class Sizes(NamedTuple):
     length: int = 5
     batch: int = 3
@@ -29,20 +42,22 @@ class Problem(NamedTuple):
     inputs: np.ndarray
     labels: np.ndarray
     output: str = "cross_entropy"
+    start: np.ndarray | None = None
 
     @property
     def library(self):
         """`Params` and `Batch` of the library."""
         params = lra_jax.Params(*map(jnp.asarray, self.params))
-        return params, lra_jax.Batch(jnp.asarray(self.inputs), jnp.asarray(self.labels))
+        batch = lra_jax.Batch(self.inputs, self.labels, self.start)
+        return params, jax.tree.map(jnp.asarray, batch)
 
     @property
     def library_loss(self):
-        return OUTPUT_LOSSES[self.output][0]
+        return ALL_LOSSES[self.output][0]
 
     @property
     def oracle_loss(self):
-        return OUTPUT_LOSSES[self.output][1]
+        return ALL_LOSSES[self.output][1]
 
 
 def random_problem(seed, sizes=None, *, tokens=True, output="cross_entropy"):

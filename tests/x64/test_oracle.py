@@ -345,6 +345,14 @@ LOCAL_RULES = {
             {"exponent": 1.0, "activity": 2.0, "max_norm": 0.5},
         ],
     ),
+    "lra_reversible": (
+        [{}],
+        [
+            {"exponent": 1.0, "activity": 0.02, "max_norm": 0.0},
+            {"exponent": 0.3, "activity": 0.0, "max_norm": 0.0},
+            {"exponent": 1.0, "activity": 2.0, "max_norm": 0.5},
+        ],
+    ),
     "tpri": (
         [{}],
         [

@@ -37,9 +37,9 @@ def scaled_readout(problem, scale):
 
 def bptt_and_slopes(problem):
     """BPTT's q_t and σ'_t = 1 - z_t², both [T,B,H], by the oracle."""
-    params, inputs, labels, _ = problem
+    params, inputs, labels = problem.params, problem.inputs, problem.labels
     _, z, _ = oracle.forward(params, inputs)
-    _, pi, _, _ = oracle.output_layer(params, z[-1], labels, oracle.cross_entropy)
+    _, pi, _, _ = oracle.output_layer(params, z, labels, oracle.cross_entropy)
     return oracle.bptt_errors(params, z, pi), 1 - z**2
 
 
