@@ -37,8 +37,9 @@ from typing import Any, Literal
 import numpy as np
 from jax.typing import ArrayLike
 
+from experiments import datasets
 from experiments.optimizers import OPTIMIZERS
-from lra_jax import RULES, TASKS
+from lra_jax import RULES, Task
 
 MAX_MEMBERS = 1_000_000
 MAX_INT = 2**31 - 1
@@ -55,6 +56,10 @@ MAX_LINES = 36
 
 # Settings that may be axes of a grid as well: each changes the compiled program.
 AXES = ("task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size")
+
+# Settings that older files do not have: left out at their default, so that the digest
+# of what they describe stays what it is.
+ADDED = ("input_gain", "split")
 
 
 class ConfigError(Exception):
@@ -88,10 +93,13 @@ class Config:
       name: of the run; the run folder's default name.
       task, seq_len, rule, optimizer, hidden_size, batch_size: see `AXES`; None only
         where every table of the grid says it.
+      input_gain: W_xh begins as a random orthogonal matrix times this.
       max_steps: most updates of a member.
       eval_every: updates between two evaluations.
       patience: evaluations without strictly fewer errors that end a member; 0 is off.
-      num_validation: samples of the validation set.
+      num_validation: samples of the validation set; of recorded data, all there are.
+      split: part of recorded data that is evaluated on: for "validation" the training
+        part is trained on, for "test" training and validation together.
       validation: "released" evaluates from the released code's initial state, see
         `lra_jax.rules.lra_released`.
       race: whether the first of a group's members with one seed and one K that is
@@ -109,10 +117,12 @@ class Config:
     optimizer: str | None = "sgd"
     hidden_size: int | None = 100
     batch_size: int | None = 20
+    input_gain: float = 1.0
     max_steps: int = 100_000
     eval_every: int = 100
     patience: int = 30
     num_validation: int = 10_000
+    split: datasets.Part = "validation"
     validation: Literal["standard", "released"] = "standard"
     race: bool = False
     seeds: tuple[int, ...] = (0,)
@@ -125,7 +135,9 @@ class Config:
         lines = [
             f"{field.name} = {json.dumps(value, ensure_ascii=False)}"
             for field in dataclasses.fields(self)
-            if field.name != "grid" and (value := getattr(self, field.name)) is not None
+            if field.name != "grid"
+            and (value := getattr(self, field.name)) is not None
+            and not (field.name in ADDED and value == field.default)
         ]
         for table in self.grid:
             lines += ["", "[[grid]]"]
@@ -345,7 +357,8 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
             hint = f"; a list stands under [grid]: grid.{key}" if is_axis else ""
             problems.append(f"{key} = {_show(value)}: {problem}{hint}")
         else:
-            top[key] = tuple(value) if key == "seeds" else value
+            kind = {"seeds": tuple, "input_gain": float}.get(key)
+            top[key] = kind(value) if kind else value
     tables = raw.get("grid", {})
     tables = [tables] if isinstance(tables, dict) else tables
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
@@ -365,6 +378,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
             defaults,
             invalid,
             top.get("dtype", "float32"),
+            top.get("split", "validation"),
             problems,
         )
         for index, table in enumerate(tables or [{}])
@@ -375,6 +389,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
     if count > MAX_MEMBERS:
         amount = f"{count:,}" if count < 10**21 else "over 10²¹"
         problems.append(f"grid: {amount} members; at most {MAX_MEMBERS:,} in one run")
+    top |= _num_validation(top, grid, problems)
     return None if problems else Config(**top, grid=tuple(grid))
 
 
@@ -384,9 +399,13 @@ def _check_table(
     defaults: Mapping[str, Any],
     invalid: set[str],
     dtype: str,
+    split: datasets.Part,
     problems: list[str],
 ) -> dict[str, tuple[Any, ...]]:
-    """Checks one table of the grid; returns its axes as tuples."""
+    """Checks one table of the grid; returns its axes as tuples.
+
+    Where recorded data have one length, it is an axis even if the table has none.
+    """
     axes: dict[str, tuple[Any, ...]] = {}
 
     def problem(key: str, text: str) -> None:
@@ -400,6 +419,15 @@ def _check_table(
             problem(key, "the same value twice")
 
     settings: dict[str, tuple[Any, ...]] = {}
+    names = axes.get("task", (defaults["task"],))
+    tasks = _find_tasks(names, split, problems)
+    lengths = {None if task is None else task.max_seq_len for task in tasks.values()}
+    if "seq_len" not in axes and defaults["seq_len"] is None and len(lengths) == 1:
+        (length,) = lengths
+        if length is not None:
+            axes["seq_len"] = (length,)
+        elif None in tasks.values():  # data that are not there
+            invalid = {*invalid, "seq_len"}
     for key in AXES:
         settings[key] = axes.get(key, (defaults[key],))
         if key in axes:
@@ -445,10 +473,15 @@ def _check_table(
                 problem(key, f"{text}, got {_show(value)}")
 
     for task, seq_len in itertools.product(settings["task"], settings["seq_len"]):
-        if task is None or seq_len is None:
+        found = tasks.get(task)
+        if found is None or seq_len is None:
             continue
-        least = TASKS[task].min_seq_len
-        if seq_len < least:
+        least, most = found.min_seq_len, found.max_seq_len
+        if most is not None and not least <= seq_len <= most:
+            problems.append(
+                f"seq_len = {seq_len}: task {task!r} has {most}; it may be left out"
+            )
+        elif seq_len < least:
             problems.append(
                 f"seq_len = {seq_len}: task {task!r} needs at least {least}"
             )
@@ -464,8 +497,56 @@ def _check_table(
     return axes
 
 
+def _find_tasks(
+    names: Sequence[Any], split: datasets.Part, problems: list[str]
+) -> dict[str, Task | None]:
+    """The tasks of names that are known; None for data that cannot be used."""
+    found: dict[str, Task | None] = {}
+    for name in names:
+        if not isinstance(name, str) or name not in datasets.KNOWN:
+            continue  # reported with the setting itself
+        try:
+            found[name] = datasets.find(name, split)
+        except datasets.DatasetError as error:
+            found[name] = None
+            text = f"task = {_show(name)}: {error}"
+            if text not in problems:
+                problems.append(text)
+    return found
+
+
+def _num_validation(
+    top: Mapping[str, Any], grid: Sequence[Mapping[str, Any]], problems: list[str]
+) -> dict[str, int]:
+    """How large the validation set of recorded data is, as a setting; else nothing."""
+    names = [name for table in grid for name in table.get("task", (top.get("task"),))]
+    tasks = _find_tasks(names, top.get("split", "validation"), problems)
+    sizes = {
+        name: None if task.validation is None else task.validation.size
+        for name, task in tasks.items()
+        if task is not None
+    }
+    if set(sizes.values()) <= {None}:
+        return {}
+    if len(set(sizes.values())) > 1:
+        texts = (f"{name} {size or 'any number'}" for name, size in sizes.items())
+        problems.append(
+            "task: these have validation sets of different sizes, which needs separate "
+            f"runs: {', '.join(texts)}"
+        )
+        return {}
+    ((name, size),) = [*sizes.items()][:1]
+    assert size is not None
+    if top.get("num_validation", size) != size:
+        problems.append(
+            f"num_validation = {top['num_validation']}: task {name!r} has {size}; it "
+            "may be left out"
+        )
+    return {"num_validation": size}
+
+
 _TABLES: dict[str, Mapping[str, Any]] = {
-    "task": TASKS,
+    "task": datasets.KNOWN,
     "rule": RULES,
     "optimizer": OPTIMIZERS,
 }
@@ -493,6 +574,9 @@ def _check_setting(key: str, value: Any) -> str | None:
         return None if good else "expected a name for a folder, of at most 255 bytes"
     if _HINTS[key] is bool:
         return None if isinstance(value, bool) else "expected true or false"
+    if _HINTS[key] is float:
+        good = type(value) in (int, float) and 0 < value <= 1e30
+        return None if good else "expected a positive number of at most 1e30"
     return _check_integer(value, _LEAST.get(key, 1))
 
 

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import optax
 
+from experiments import datasets
 from experiments.config import AXES, Config, ConfigError, arguments_of
 from experiments.optimizers import OPTIMIZERS
-from lra_jax import RULES, TASKS, rnn, train, types
+from lra_jax import RULES, rnn, train, types
 from lra_jax.member import Experiment, Hyperparameters
 from lra_jax.rules.lra_released import evaluate_released
 from lra_jax.sweep import Grid, make_grid
@@ -91,7 +92,7 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
     first = found[0][1]
     numbers = _number_names(first)
     statics = {k: v for k, v in first.items() if k not in (*numbers, "seed")}
-    task = TASKS[statics["task"]]
+    task = datasets.find(statics["task"], config.split)
     options = {k: v for k, v in statics.items() if k not in AXES}
 
     def build(
@@ -112,6 +113,7 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         build=build,
         seq_len=statics["seq_len"],
         hidden_size=statics["hidden_size"],
+        input_gain=config.input_gain,
         batch_size=statics["batch_size"],
         eval_every=config.eval_every,
         num_validation=config.num_validation,

@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import difflib
 import pathlib
 import statistics
 import sys
-import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +25,7 @@ import jax
 import rich.console
 from absl import app, flags
 
+from experiments import bench as bench_lib
 from experiments import command_line, costs, machine, results, run, store
 from experiments import config as config_lib
 from experiments.config import Config, ConfigError
@@ -49,6 +48,7 @@ ERRORS = {
     "lra_fdbk": ("step by step", "W_hyᵀ"),
     "lra_norm": ("step by step: BPTT's, rescaled", "W_hhᵀ, W_hyᵀ"),
     "lra_released": ("gradients of the Lₜ, unrolled", "W_hhᵀ, W_hyᵀ"),
+    "lra_reversible": ("as lra_norm; states computed back", "W_hhᵀ, W_hh⁻¹, W_hyᵀ"),
     "readout_only": ("not at all", "none"),
     "rec_lra": ("step by step, and from the output", "none"),
     "tpri": ("step by step", "W_hh⁻¹, W_hyᵀ"),
@@ -64,8 +64,8 @@ class Bench:
       name: of the bench, and of its folders.
       tasks: names of `lra_jax.TASKS`.
       seq_len: lengths, in increasing order.
-      methods: name to a table of `label` and `grid`, the latter as in a config of
-        `experiments.grid`.
+      methods: name to a table of `label`, `grid` and, if it is not 1, `input_gain`; the
+        last two as in a config of `experiments.grid`.
       seeds: that are counted.
       tuning_seeds: that choose a setting.
       required: how many of `seeds` have to be solved to go on to the next T.
@@ -107,6 +107,7 @@ class Bench:
             "num_validation": self.num_validation,
             "patience": 0,
             "seeds": [*seeds],
+            "input_gain": self.methods[method].get("input_gain", 1.0),
         }
         return config_lib.resolve({**settings, "grid": grid}, self.name)
 
@@ -123,39 +124,7 @@ def load(path: str) -> Bench:
     Raises:
       ConfigError: with all problems of one kind at once.
     """
-    raw = config_lib.read(path)
-    problems = [*_misfits(raw)]
-    if problems:
-        raise ConfigError(path, problems)
-    bench = Bench(**raw)
-    problems = [*_contradictions(bench)]
-    if problems:
-        raise ConfigError(path, problems)
-    return bench
-
-
-def _misfits(raw: dict[str, Any]) -> Iterator[str]:
-    """Unknown keys, values of another type, and keys that are missing."""
-    fields = {field.name: field for field in dataclasses.fields(Bench)}
-    hints = typing.get_type_hints(Bench)
-    for key, value in raw.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            yield f"{key}: unknown; expected one of {', '.join(fields)}{hint}"
-            continue
-        kind = typing.get_origin(hints[key]) or hints[key]
-        items = typing.get_args(hints[key])
-        fits = type(value) is kind
-        if fits and kind is list:
-            fits = bool(value) and all(type(item) is items[0] for item in value)
-        if not fits:
-            of = f" of {items[0].__name__}" if kind is list else ""
-            yield f"{key} = {str(value)[:60]}: expected a {kind.__name__}{of}"
-    for key, field in fields.items():
-        is_required = field.default is field.default_factory is dataclasses.MISSING
-        if is_required and key not in raw:
-            yield f"{key}: missing"
+    return bench_lib.load(path, Bench, _contradictions)
 
 
 def _contradictions(bench: Bench) -> Iterator[str]:
@@ -164,26 +133,12 @@ def _contradictions(bench: Bench) -> Iterator[str]:
         yield f"seq_len = {bench.seq_len}: expected increasing lengths"
     if not 1 <= bench.required <= len(bench.seeds):
         yield f"required = {bench.required}: expected 1 to {len(bench.seeds)} seeds"
-    if shared := sorted(set(bench.seeds) & set(bench.tuning_seeds)):
-        yield f"tuning_seeds: {shared} are among seeds, which have to be new"
-    labels = [m["label"] for m in bench.methods.values() if "label" in m]
-    if len(set(labels)) < len(labels):
-        yield f"methods: two have the same label, of {', '.join(labels)}"
-    for name, method in bench.methods.items():
-        where = f"methods.{name}"
-        if not isinstance(method, dict) or {*method} != {"label", "grid"}:
-            yield f"{where}: expected a table with label and grid"
-            continue
-        for task in bench.tasks:
-            try:
-                config = bench.tuning(name, task, bench.seq_len[0])
-            except ConfigError as error:
-                yield from (f"{where}: {problem}" for problem in error.problems)
-                break
-        else:
-            count = sum(1 for _ in config.members()) // len(config.seeds)
-            if count != bench.num_trials:
-                yield f"{where}: {count} settings; num_trials is {bench.num_trials}"
+    yield from bench_lib.contradictions(
+        bench,
+        lambda method: (
+            bench.tuning(method, task, bench.seq_len[0]) for task in bench.tasks
+        ),
+    )
 
 
 class Trial(NamedTuple):
@@ -268,8 +223,7 @@ def rows_of(
 def _text(setting: dict[str, Any] | None) -> str:
     if setting is None:
         return "no setting solved a tuning seed"
-    left_out = ("rule", "hidden_size", "batch_size")
-    return ", ".join(f"{k} {v}" for k, v in setting.items() if k not in left_out)
+    return bench_lib.text(setting)
 
 
 def page(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> str:
@@ -368,6 +322,7 @@ def _run(console: rich.console.Console) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     text = page(bench, rows, costs_of(bench))
     results.write_rows(folder / "reach.csv", rows)
+    results.write_by_name(folder / "reach.json", rows)
     (folder / "reach.md").write_text(text, encoding="utf-8")
     console.print(text, soft_wrap=True, highlight=False, markup=False)
     run.draw(console, "reach", folder)

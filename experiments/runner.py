@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 import rich.console
@@ -22,6 +23,22 @@ class StoppedError(Exception):
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
+
+
+class Evaluations(NamedTuple):
+    """What the evaluations of a member found, in the order they were made.
+
+    Attributes:
+      status: of the member at its end.
+      step: `[R]` updates done, the first 0.
+      loss: `[R]`.
+      num_errors: `[R]`.
+    """
+
+    status: str
+    step: np.ndarray
+    loss: np.ndarray
+    num_errors: np.ndarray
 
 
 class Runner:
@@ -90,6 +107,18 @@ class Runner:
             ]
             for row in rows
         }
+
+    def evaluations(self, config: Config) -> list[Evaluations]:
+        """The evaluations of each member of a run, in the order of its results."""
+        rows = self.rows(config)
+        with np.load(self.used[config.name] / "curves.npz") as columns:
+            member, *found = (
+                columns[key] for key in ("member", "step", "loss", "num_errors")
+            )
+        return [
+            Evaluations(row["status"], *(x[member == row["member"]] for x in found))
+            for row in rows
+        ]
 
     def stop_if_asked(self) -> None:
         """Raises StoppedError if a signal came."""

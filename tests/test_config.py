@@ -94,8 +94,21 @@ def test_the_resolved_config_reads_back_as_itself(write, tmp_path):
 def test_the_digest_is_of_all_but_the_name(write):
     config = config_lib.load(write(GOOD))
     assert config_lib.load(write(GOOD), ["name=other"]).digest() == config.digest()
-    for override in ("max_steps=7", "grid.gamma=[1]", "seeds=[1, 0]", "patience=0"):
+    for override in ("input_gain=0.1", "max_steps=7", "grid.gamma=[1]", "seeds=[1, 0]", "patience=0"):
         assert config_lib.load(write(GOOD), [override]).digest() != config.digest()
+
+
+def test_a_setting_that_older_files_do_not_have_is_left_out_at_its_default(write):
+    config = config_lib.load(write(GOOD), ["input_gain=1"])
+    assert config == config_lib.load(write(GOOD))
+    assert "input_gain" not in config.to_toml()
+    small = config_lib.load(write(GOOD), ["input_gain=0.1"])
+    assert config_lib.load(write(small.to_toml())) == small
+
+
+def test_the_input_gain_reaches_the_experiment(write):
+    config = config_lib.load(write(GOOD), ["input_gain=0.1"])
+    assert groups.make_groups(config)[0].experiment.input_gain == 0.1
 
 
 def test_overrides(write):
@@ -165,6 +178,7 @@ BAD = {
         f"grid.{key} = .*rule 'bptt' has no such argument; use ..grid"
         for key in ("gamma", "num_refinements", "lambda")
     ],
+    "input_gain = 0\n" + GOOD: ["input_gain = 0: expected a positive number"],
     'validation = "release"\n' + GOOD: [
         'validation = "release": expected one of standard, released'
     ],

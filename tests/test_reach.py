@@ -97,7 +97,7 @@ GOOD = {
         ({"required": 6}, "expected 1 to 5 seeds"),
         ({"tuning_seeds": [4, 100]}, "[4] are among seeds"),
         ({"num_trials": 3}, "methods.bptt: 2 settings; num_trials is 3"),
-        ({"methods": {"x": {"grid": {}}}}, "expected a table with label and grid"),
+        ({"methods": {"x": {"grid": {}}}}, "expected a table with label, grid"),
         (
             {"methods": {"x": {"label": "x", "grid": {"rule": "bppt", "lr": 1}}}},
             "did you mean 'bptt'?",

@@ -1,0 +1,344 @@
+"""The bench on recorded data: what is chosen, what is counted, and what is said."""
+
+import copy
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from command_line import ENVIRONMENT
+
+from experiments import datasets, real, results
+from experiments.config import ConfigError
+from experiments.runner import Evaluations
+from lra_jax import losses
+
+METHODS = {
+    "bptt": {
+        "label": "BPTT",
+        "grid": [
+            {"rule": "bptt", "optimizer": "sgd", "lr": 0.3},
+            {"rule": "bptt", "optimizer": "adam", "lr": 0.01},
+        ],
+    },
+}
+GOOD = {"name": "b", "task": "fake", "methods": METHODS, "num_trials": 2}
+
+
+def records():
+    index = np.arange(40)
+    inputs = np.tile((index % 4)[:, None, None], (1, 5, 2)).astype(np.uint8)
+    return datasets.Records(inputs, (index % 4).astype(np.int32))
+
+
+FAKE = datasets.Dataset("fake data", records, 4, 2, 3)
+SONGS = datasets.Dataset(
+    "songs",
+    lambda: datasets.Records(np.zeros((40, 6, 88), np.uint8), None),
+    88, 8, 12,
+    output_loss=losses.binary_cross_entropy_every_step,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fake_data(monkeypatch):
+    monkeypatch.setitem(datasets.DATASETS, "fake", FAKE)
+    monkeypatch.setitem(datasets.DATASETS, "songs", SONGS)
+    datasets.find.cache_clear()
+    datasets._load.cache_clear()
+
+
+def bench(**changes):
+    settings = {"max_steps": 30, "eval_every": 10, "seeds": [0, 1, 2]}
+    return real.Bench(**GOOD | settings | changes)
+
+
+def member(*points, status="exhausted"):
+    """Evaluations of a member: updates, number of errors and loss of each."""
+    step, num_errors, loss = (np.array(x) for x in zip(*points, strict=True))
+    return Evaluations(status, step, loss.astype(np.float32), num_errors)
+
+
+def constant(errors, **options):
+    return member(*((s, errors, 1.0) for s in (0, 10, 20, 30)), **options)
+
+
+class Trained:
+    """A runner that knows what every run would give."""
+
+    def __init__(self, **outcomes):
+        self.outcomes = outcomes  # by the phase: of each member
+        self.configs = {}
+
+    def evaluations(self, config):
+        phase = config.name.rpartition(".")[2]
+        self.configs[phase] = config
+        return self.outcomes[phase]
+
+
+def test_the_best_mean_over_tuning_seeds_chooses_setting_and_updates():
+    # Seeds vary fastest: 8 - 3 of 8 are right in the mean after 20 updates of the second.
+    tuning = [
+        constant(4), constant(3),
+        member((0, 8, 1), (10, 4, 1), (20, 2, 1), (30, 3, 1)),
+        member((0, 8, 1), (10, 4, 1), (20, 4, 1), (30, 4, 1)),
+    ]  # fmt: skip
+    test = [member((0, 9, 1), (20, errors, 1)) for errors in (0, 3, 6)]
+    runner = Trained(tuning=tuning, test=test)
+    outcome = real.compare(runner, bench(), "bptt")
+    choice = outcome.choice
+    assert (choice.setting["optimizer"], choice.setting["lr"]) == ("adam", 0.01)
+    assert (choice.updates, choice.score) == (20, 1 - 3 / 8)
+    first, second = runner.configs["tuning"], runner.configs["test"]
+    assert (first.split, first.seeds, first.patience) == ("validation", (100, 101), 0)
+    assert (first.max_steps, first.eval_every, first.num_validation) == (30, 10, 8)
+    assert (second.split, second.seeds, second.patience) == ("test", (0, 1, 2), 0)
+    # Evaluated once, after the last update.
+    assert (second.max_steps, second.eval_every, second.num_validation) == (20, 20, 12)
+    assert [m["lr"] for m in second.members()] == [0.01] * 3
+    np.testing.assert_allclose(outcome.test, [1, 0.75, 0.5])
+    row = real.row_of(bench(), "bptt", outcome)
+    assert row["test"] == pytest.approx(0.75)
+    assert row["interval_95"] == pytest.approx(4.303 * 0.25 / 3**0.5)
+    assert row["test_by_seed"] == "1.0000 0.7500 0.5000"
+    assert (row["updates"], row["diverged"], row["seeds"]) == (20, 0, 3)
+
+
+def test_of_equals_the_fewest_updates_and_then_the_first_setting_are_chosen():
+    late = member((0, 8, 1), (10, 8, 1), (20, 1, 1), (30, 1, 1))
+    early = member((0, 8, 1), (10, 1, 1), (20, 1, 1), (30, 1, 1))
+    config = bench().tuning("bptt")
+    choice = real.choose("fake", config, [late, late, early, early])
+    assert (choice.setting["optimizer"], choice.updates) == ("adam", 10)
+    choice = real.choose("fake", config, [early] * 4)
+    assert (choice.setting["optimizer"], choice.updates) == ("sgd", 10)
+
+
+def test_a_member_without_an_error_stays_as_it_was_when_it_ended():
+    solved = member((0, 8, 1), (10, 0, 1), status="solved")
+    other = member((0, 8, 1), (10, 4, 1), (20, 3, 1), (30, 2, 1))
+    config = bench().tuning("bptt")
+    choice = real.choose("fake", config, [constant(3)] * 2 + [solved, other])
+    assert (choice.setting["optimizer"], choice.updates) == ("adam", 30)
+    assert choice.score == 1 - 1 / 8
+
+
+def test_a_setting_is_no_candidate_from_the_update_on_at_which_a_seed_diverged():
+    # 1 error after 10 updates, and weights of update 14 are the last finite ones.
+    diverged = member((0, 8, 1), (10, 4, 1), (14, 0, 1), status="diverged")
+    best_late = member((0, 8, 1), (10, 4, 1), (20, 0, 1), (30, 0, 1))
+    config = bench().tuning("bptt")
+    choice = real.choose("fake", config, [constant(5)] * 2 + [diverged, best_late])
+    assert (choice.setting["optimizer"], choice.updates) == ("adam", 10)
+    early = member((0, 8, 1), (3, 0, 1), status="diverged")
+    choice = real.choose("fake", config, [constant(5)] * 2 + [early] * 2)
+    assert choice.setting["optimizer"] == "sgd"
+    assert real.choose("fake", config, [early] * 4) is None
+
+
+def test_where_every_setting_diverges_nothing_is_counted():
+    early = member((0, 8, 1), (3, 0, 1), status="diverged")
+    outcome = real.compare(Trained(tuning=[early] * 4), bench(), "bptt")
+    assert outcome == (None, [], 0)
+    row = real.row_of(bench(), "bptt", outcome)
+    assert (row["test"], row["updates"]) == (None, None)
+    assert "| BPTT | every setting diverged | – | – | diverged | 3 |" in real.page(
+        [row]
+    )
+
+
+def test_a_diverged_seed_counts_with_its_last_finite_weights_and_is_shown():
+    test = [member((0, 9, 1), (20, 3, 1))] * 2
+    test.append(member((0, 9, 1), (7, 9, 1), status="diverged"))
+    runner = Trained(tuning=[constant(1)] * 4, test=test)
+    outcome = real.compare(runner, bench(), "bptt")
+    np.testing.assert_allclose(outcome.test, [0.75, 0.75, 0.25])
+    row = real.row_of(bench(), "bptt", outcome)
+    assert real.cell(row) == "58.33 ± 71.72 (1 of 3 diverged)"
+
+
+def test_where_every_step_is_asked_the_least_nll_is_the_best():
+    points = ((0, 8, 60.0), (10, 8, 20.0), (20, 8, 12.5), (30, 8, 13.0))
+    songs = bench(task="songs")
+    tuning = [member(*((s, 8, 14.0) for s in (0, 10, 20, 30)))] * 2
+    runner = Trained(
+        tuning=[*tuning, member(*points), member(*points)],
+        test=[member((0, 12, 60.0), (20, 12, 12.0 + i)) for i in range(3)],
+    )
+    outcome = real.compare(runner, songs, "bptt")
+    assert (outcome.choice.updates, outcome.choice.score) == (20, 12.5)
+    row = real.row_of(songs, "bptt", outcome)
+    assert (row["measure"], row["test"]) == ("nll", 13.0)
+    assert real.cell(row) == "13.000 ± 2.484"
+
+
+def rows(name, measure="accuracy", methods=("BPTT", "control")):
+    return [
+        {
+            "name": f"{method} {name}", "bench": name, "data": name, "seq_len": 8,
+            "method": method, "measure": measure, "validation": 0.9, "updates": 100,
+            "test": 0.5 + 0.1 * i, "interval_95": 0.01, "seeds": 5, "diverged": 0,
+            "max_steps": 2000, "settings": 8, "tuning_seeds": 2, "setting": "lr 1",
+            "test_by_seed": "",
+        }
+        for i, method in enumerate(methods)
+    ]  # fmt: skip
+
+
+def test_the_table_has_methods_in_rows_and_data_sets_in_columns():
+    text = real.table([*rows("one"), *rows("two", "nll", ("control", "other"))])
+    lines = text.splitlines()
+    assert lines[0] == "| method | one, T = 8, % | two, T = 8, NLL |"
+    assert lines[2:5] == [
+        "| BPTT | 50.00 ± 1.00 |  |",
+        "| control | 60.00 ± 1.00 | 0.500 ± 0.010 |",
+        "| other |  | 0.600 ± 0.010 |",
+    ]
+    assert "| *updates, at most* | 2,000 | 2,000 |" in lines
+
+
+def test_the_table_is_of_all_data_sets_in_the_folder_in_a_fixed_order(tmp_path):
+    titles = [datasets.DATASETS[n].title for n in ("mnist_rows", "digits_rows")]
+    for name, title in zip("ab", titles, strict=True):
+        found = [row | {"data": title} for row in rows(name)]
+        results.write_rows(tmp_path / f"{name}.csv", found)
+    results.write_rows(tmp_path / "table.csv", rows("stale"))
+    assert [row["bench"] for row in real.all_rows(tmp_path)] == ["b", "b", "a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seeds": 5}, "seeds = 5: expected a list of int"),
+        ({"taks": "fake"}, "did you mean 'task'?"),
+        ({"task": None}, "task: missing"),
+        ({"task": "fakes"}, "did you mean 'fake'?"),
+        ({"task": "temporal_order"}, "task = temporal_order: expected one of digits_"),
+        ({"name": "table"}, "name = table: is that of the table"),
+        ({"tuning_seeds": [4, 100]}, "[4] are among seeds"),
+        ({"num_trials": 3}, "methods.bptt: 2 settings; num_trials is 3"),
+        ({"methods": {"x": 5}}, "methods.x: expected a table with label, grid"),
+        ({"methods": {"x": {"grid": {}}}}, "expected a table with label, grid"),
+        (
+            {"methods": {"x": {"label": "x", "grid": {"rule": "bppt", "lr": 1}}}},
+            "did you mean 'bptt'?",
+        ),
+        (
+            {"methods": METHODS | {"again": METHODS["bptt"]}},
+            "methods: two have the same label, of BPTT, BPTT",
+        ),
+        ({"max_steps": 0}, "max_steps = 0: expected an integer of at least 1"),
+    ],
+)
+def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):
+    raw = {k: v for k, v in (copy.deepcopy(GOOD) | change).items() if v is not None}
+    monkeypatch.setattr(real.config_lib, "read", lambda path: raw)
+    with pytest.raises(ConfigError) as refusal:
+        real.load("b.toml")
+    assert says in str(refusal.value).replace("\n      ", " ")
+
+
+def test_without_the_package_a_bench_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(real.config_lib, "read", lambda path: copy.deepcopy(raw))
+    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda _: None)
+    raw = GOOD | {"task": "digits_rows"}
+    with pytest.raises(ConfigError) as refusal:
+        real.load("b.toml")
+    assert refusal.value.problems == [
+        "task = digits_rows: needs the package sklearn: pip install 'lra_jax[digits]'"
+    ]
+
+
+def test_every_bench_in_configs_is_good():
+    benches = sorted(pathlib.Path("configs/real").glob("*.toml"))
+    assert {path.stem for path in benches} == {*datasets.DATASETS} - {"fake", "songs"}
+    for path in benches:
+        raw = real.config_lib.read(path)
+        assert raw["name"] == raw["task"] == path.stem
+        try:
+            datasets.find(raw["task"])
+        except datasets.MissingDatasetError:
+            continue
+        loaded = real.load(str(path))
+        assert [*loaded.methods] == [
+            "readout_only", "bptt", "tptt", "lra_diff", "lra_norm"
+        ]  # fmt: skip
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from absl import app
+from experiments import datasets, real
+index = np.arange(80)
+inputs = np.tile((index % 4)[:, None, None], (1, 5, 2)).astype(np.uint8)
+records = datasets.Records(inputs, (index % 4).astype(np.int32))
+datasets.DATASETS["fake"] = datasets.Dataset("fake data", lambda: records, 4, 2, 3)
+app.run(real.main, sys.argv, flags_parser=real.parse)
+"""
+CONFIG = """
+task = "fake"
+seeds = [0, 1]
+tuning_seeds = [5]
+num_trials = 2
+max_steps = 40
+eval_every = 20
+hidden_size = 8
+batch_size = 8
+
+[methods.bptt]
+label = "BPTT"
+grid = { rule = "bptt", optimizer = "adam", lr = [1e-9, 0.05] }
+"""
+
+
+def command(folder, *words):
+    root = str(pathlib.Path(real.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True,
+        check=False, cwd=folder, env={**os.environ, **ENVIRONMENT, "PYTHONPATH": root},
+    )  # fmt: skip
+
+
+def test_the_command_trains_both_phases_and_goes_on_where_it_stood(tmp_path):
+    (tmp_path / "my.toml").write_text(CONFIG, "utf8")
+    done = command(tmp_path, "--config", "my.toml")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results" / "real"
+    (row,) = results.read_rows(folder / "my.csv")
+    assert "lr 0.05" in row["setting"]
+    assert row["validation"] > 0.5
+    assert 0 < row["test"] <= 1
+    assert row["updates"] in (20, 40)
+    names = {path.name for path in folder.iterdir()}
+    tables = {f"table.{end}" for end in ("csv", "json", "md", "png", "svg")}
+    assert names == {"my.csv", "my.md", *tables}
+    by_name = json.loads((folder / "table.json").read_text())
+    assert by_name["bptt my"]["test"] == pytest.approx(row["test"])
+    assert "fake data, T = 5, %" in (folder / "table.md").read_text()
+    test = tmp_path / "runs" / "real" / "my" / "bptt.test"
+    assert 'split = "test"' in (test / "config.resolved.toml").read_text()
+    with np.load(test / "curves.npz") as curves:
+        assert set(curves["step"].tolist()) == {0, row["updates"]}
+    before = (folder / "my.csv").read_text()
+    again = command(tmp_path, "--config", "my.toml")
+    assert again.returncode == 0, again.stderr
+    assert "member-steps/s" not in again.stdout
+    assert (folder / "my.csv").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "experiments.real: --config is missing, such as configs/real/digits_rows"),
+        (("--config", "no.toml"), "no.toml: 1 problem\n  cannot be read: No such file"),
+    ],
+)
+def test_a_bad_command_is_one_message_and_exit_code_2(words, says, tmp_path):
+    done = command(tmp_path, *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(says)
+    assert "Traceback" not in done.stderr
