@@ -16,8 +16,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments import report
-from lra_jax import TASKS
+from experiments import datasets, report
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -113,7 +112,7 @@ def _accuracy(
         width = 4.0 / (1 + 0.35 * index)
         axes.plot(steps, height(mean), dash, color=color, lw=width, label=label)
         axes.plot(steps[-1], height(mean[-1:]), "o", color=color, ms=2 + width)
-    chance = num_validation * (1 - TASKS[rows[0]["task"]].chance)
+    chance = num_validation * (1 - datasets.find(rows[0]["task"]).chance)
     axes.axhline(height(chance), color="0.5", lw=0.8, ls=":", label="chance")
     marks = [
         m for m in (0, 50, 90, 99, 99.9, 99.99) if (100 - m) * num_validation >= 99

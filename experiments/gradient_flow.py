@@ -13,7 +13,8 @@ is only large:
   equally likely to the network (and H ≥ Y), towards -1 when it is left with two.
 
 All rules are treated alike. The error at hₜ of any rule is read off its gradient with
-respect to xₜ W_xh: see `hidden_errors`.
+respect to xₜ W_xh: see `hidden_errors`. How far the errors themselves keep their size
+is their norm in units of the last step's.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from experiments import report
+from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES, TASKS, Task, bptt, gradients, member, numerics, rnn, types
 from lra_jax.train import train_step
 
@@ -43,6 +45,9 @@ COSINES = ("error_cosine", "w_hh_cosine", "error_label_swap")
 # Columns of `table` for the whole network.
 SUMS = ("w_hh_sum_cosine", "w_xh_sum_cosine", "w_hh_label_swap", "w_xh_label_swap")
 WHOLE = ("loss", "accuracy", "decay", *SUMS)
+COLUMNS = (*MAGNITUDES, *COSINES, *WHOLE)
+# A magnitude too, which the paper's figures do not have: ‖qₜ‖ / ‖q_{T-1}‖.
+RELATIVE_NORM = "relative_error_norm"
 DECAY_STEPS = 5
 
 
@@ -54,13 +59,17 @@ class Setting:
       name: as figures and tables call it.
       rule: a name of `lra_jax.RULES`.
       options: keyword arguments of the rule, without `output_loss`.
-      lr: learning rate of plain gradient descent.
+      lr: learning rate.
+      optimizer: a name of `experiments.optimizers.OPTIMIZERS`.
+      optimizer_options: keyword arguments of the optimizer, without `lr`.
     """
 
     name: str
     rule: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     lr: float = 0.1
+    optimizer: str = "sgd"
+    optimizer_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Observation(NamedTuple):
@@ -76,6 +85,7 @@ class Observation(NamedTuple):
       info: of the rule, for that batch; fields without a meaning are None.
       error_cosine: `[T]` mean over the batch of cos(qₜ, BPTT's qₜ), see
         `hidden_errors`.
+      error_norm: `[T]` mean over the batch of ‖qₜ‖.
       w_hh_cosine: `[T]` cosine of zₜ₋₁ᵀ qₜ to BPTT's; NaN at t = 0, where z₋₁ = 0.
       error_label_swap: `[T]` mean over the batch of cos(qₜ, qₜ for swapped labels).
       w_hh_sum_cosine: `[]` cosine of the whole gradient of W_hh to BPTT's.
@@ -90,6 +100,7 @@ class Observation(NamedTuple):
     accuracy: Any
     info: types.RuleInfo
     error_cosine: Any
+    error_norm: Any
     w_hh_cosine: Any
     error_label_swap: Any
     w_hh_sum_cosine: Any
@@ -131,6 +142,10 @@ class Recording:
         if name == "decay":
             loss = self.seen.info.local_loss
             return None if loss is None else decay(np.asarray(loss))
+        if name == RELATIVE_NORM:
+            norm = np.asarray(self.seen.error_norm)
+            last = norm[..., -1:]
+            return norm / np.where(last > 0, last, np.nan)
         holder = self.seen.info if name in MAGNITUDES else self.seen
         values = getattr(holder, name)
         return None if values is None else np.asarray(values)
@@ -255,7 +270,9 @@ def _make_run(
         )
     chosen = TASKS[task]
     rule = RULES[setting.rule](**setting.options, output_loss=chosen.output_loss)
-    optimizer = optax.sgd(setting.lr)
+    optimizer = OPTIMIZERS[setting.optimizer](
+        lr=setting.lr, **setting.optimizer_options
+    )
     experiment = member.Experiment(
         task=chosen,
         build=lambda _: (rule, optimizer),
@@ -350,6 +367,7 @@ def _observe(run: _Run, seed: jax.Array, state: types.TrainState) -> Observation
         accuracy=1 - metrics.num_errors / run.experiment.num_validation,
         info=jax.tree.map(lambda x: x[0], info),
         error_cosine=jnp.nanmean(cosine(q, exact_q), axis=1),
+        error_norm=jnp.mean(numerics.norm(q, axis=-1)[..., 0], axis=1),
         w_hh_cosine=_matrix_cosine(w_hh, exact_w_hh),
         error_label_swap=jnp.nanmean(cosine(q, swapped_q), axis=1),
         w_hh_sum_cosine=_matrix_cosine(grads.w_hh[0], exact_grads.w_hh),
@@ -511,12 +529,14 @@ def _magnitude(values: np.ndarray) -> tuple[float | None, float | None]:
     return None if mean is None else 10**mean, half_width
 
 
-def table(recordings: Sequence[Recording]) -> list[Row]:
-    """Everything over seeds: a row per setting, step and t, and one without t.
+def table(
+    recordings: Sequence[Recording], columns: Sequence[str] = COLUMNS
+) -> list[Row]:
+    """Columns over seeds: a row per setting, step and t, and one without t.
 
-    Rows with t have `MAGNITUDES` and `COSINES`, rows whose t is None have `WHOLE`, each
-    with its 95 % interval in `..._interval` (`..._log10_interval` of magnitudes). What
-    has no meaning is None.
+    Rows whose t is None have those of `WHOLE`, rows with t have the others, each with
+    its 95 % interval in `..._interval` (`..._log10_interval` of magnitudes). What has
+    no meaning is None.
     """
     rows = []
     for recording in recordings:
@@ -528,13 +548,13 @@ def table(recordings: Sequence[Recording]) -> list[Row]:
                     "step": int(step),
                     "t": t,
                 }
-                for name in (*MAGNITUDES, *COSINES, *WHOLE):
+                for name in columns:
                     values = recording.values(name)
                     mean = half_width = None
                     if values is not None and (name in WHOLE) == (t is None):
                         at = values[:, index] if t is None else values[:, index, t]
                         average = (
-                            _magnitude if name in MAGNITUDES else mean_and_interval
+                            _magnitude if is_magnitude(name) else mean_and_interval
                         )
                         mean, half_width = average(at)
                     row[name] = mean
@@ -543,9 +563,14 @@ def table(recordings: Sequence[Recording]) -> list[Row]:
     return rows
 
 
+def is_magnitude(name: str) -> bool:
+    """Whether means over seeds of a column are geometric."""
+    return name in (*MAGNITUDES, RELATIVE_NORM)
+
+
 def interval_name(name: str) -> str:
     """The column of `table` with the interval of another column."""
-    return name + ("_log10_interval" if name in MAGNITUDES else "_interval")
+    return name + ("_log10_interval" if is_magnitude(name) else "_interval")
 
 
 def summary(recordings: Sequence[Recording]) -> list[Row]:

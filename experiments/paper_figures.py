@@ -41,6 +41,8 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
         "warm": {"warm": reach},
         "figure5": {"figure5": slopes, "figure5_accuracy": strength},
         "released": {"released": released},
+        "table": {"table": real},
+        "alignment": {"alignment": gradient_flow_figures.alignment},
     }
     mine = figures.get(name, {})
     with mpl.rc_context(STYLE):
@@ -254,4 +256,42 @@ def released(rows: Sequence[Row]) -> Figure:
         ax.set_xlabel("updates")
     axes[0].set_ylabel("validation accuracy, %")
     axes[0].legend(frameon=False, loc="lower right")
+    return figure
+
+
+def real(rows: Sequence[Row]) -> Figure:
+    """A panel for each data set: what each method reaches on its test part."""
+    benches = list(dict.fromkeys(row["bench"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    width = min(4, len(benches))
+    height = -(-len(benches) // width)
+    figure = Figure(
+        figsize=(1.6 + 2.1 * width, height * (0.9 + 0.24 * len(methods))),
+        layout="constrained",
+    )
+    panels = figure.subplots(height, width, squeeze=False, sharey=True)
+    for ax in panels.flat[len(benches) :]:
+        ax.set_visible(False)
+    for bench, ax in zip(benches, panels.flat, strict=False):
+        mine = [row for row in rows if row["bench"] == bench]
+        is_accuracy = mine[0]["measure"] == "accuracy"
+        scale = 100 if is_accuracy else 1
+        for row in mine:
+            if row["test"] is None:
+                continue
+            place = methods.index(row["method"])
+            ax.errorbar(
+                scale * row["test"],
+                place,
+                xerr=scale * (row["interval_95"] or 0),
+                color=COLORS[place % len(COLORS)],
+                marker="osD^vP*Xhd"[place % 10],
+                markersize=4,
+                capsize=2,
+            )
+        ax.set_title(f"{mine[0]['data']}, T = {mine[0]['seq_len']}", fontsize=8)
+        ax.set_xlabel("test accuracy, %" if is_accuracy else "test NLL per frame")
+        ax.grid(axis="x", color="0.9")
+    panels[0][0].set_yticks(range(len(methods)), methods)
+    panels[0][0].set_ylim(len(methods) - 0.5, -0.5)
     return figure

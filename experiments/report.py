@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from experiments import datasets
 from experiments.config import AXES
-from lra_jax import TASKS
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond
 # the table, that of 30 (which is a little too wide).
@@ -188,7 +188,9 @@ def markdown(
         for status in dict.fromkeys(sorted(statuses))
     )
     tasks = sorted({row["task"] for row in rows})
-    chances = ", ".join(f"{task} {percent(TASKS[task].chance)} %" for task in tasks)
+    chances = ", ".join(
+        f"{task} {percent(datasets.find(task).chance)} %" for task in tasks
+    )
     header, lines = table(rows)
     page = [f"# {name}", "", "```", command, "```", ""]
     page += [f"{len(rows)} members: {counts}. Chance: {chances}.", ""]

@@ -506,12 +506,7 @@ class Artefact:
         """Writes rows as CSV, and as JSON by name, from which pages take numbers."""
         path = self.folder / f"{name or self.name}.csv"
         results.write_rows(path, rows)
-        by_name = {
-            row["name"]: {key: value for key, value in row.items() if key != "name"}
-            for row in rows
-        }
-        text = json.dumps(by_name, indent=0, ensure_ascii=False)
-        path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        results.write_by_name(path.with_suffix(".json"), rows)
 
 
 def _made_with(name: str, dtype: str) -> Row:

@@ -38,6 +38,16 @@ def write_rows(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     aside.replace(path)
 
 
+def write_by_name(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows as JSON, an object by "name", from which pages take numbers."""
+    by_name = {
+        row["name"]: {key: value for key, value in row.items() if key != "name"}
+        for row in rows
+    }
+    text = json.dumps(by_name, indent=0, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
 def read_rows(path: pathlib.Path) -> list[Row]:
     """The rows of a CSV; numbers are numbers, and empty fields None."""
     with path.open(newline="", encoding="utf-8") as file:

@@ -1,0 +1,367 @@
+"""Why a rule works, or does not: `python -m experiments.alignment`.
+
+Every rule but `lra_released` (which `experiments.reproduce` takes apart) learns
+temporal order with gradients of its own. At regular intervals
+`experiments.gradient_flow` asks it what it would do next, and BPTT what it would do
+with the same weights and batch: do the rule's errors point where BPTT's do, at each
+step and in sum over them, and do they keep their size on the way back? BPTT and
+`lra_norm`, with and without its cost of activity, do the same on a longer sequence,
+with the optimizer of configs/reach/one_setting.toml.
+
+The table, its numbers and the figure go into `results/alignment/`; those of another
+budget than `standard` into a folder of its name there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+from absl import app, flags
+
+from experiments import command_line, gradient_flow, machine, results, run
+from experiments.gradient_flow import (
+    RELATIVE_NORM,
+    Recording,
+    Setting,
+    mean_and_interval,
+)
+from experiments.report import percent
+from experiments.results import Row
+from experiments.tables import TITLES, markdown_table
+
+TASK = "temporal_order"
+# Columns of the CSV, for each t and for the whole network.
+COLUMNS = (
+    "error_cosine",
+    RELATIVE_NORM,
+    "w_hh_cosine",
+    "w_hh_grad_norm",
+    "w_xh_grad_norm",
+    "w_hh_sum_cosine",
+    "w_xh_sum_cosine",
+    "accuracy",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much is trained.
+
+    Attributes:
+      seq_len: T of all rules.
+      long_seq_len: T of the rules for long sequences.
+      num_steps: updates.
+      every: updates between two observations; there is one in the middle.
+      num_seeds: of each setting.
+      hidden_size: H.
+      num_validation: samples behind the accuracy.
+    """
+
+    seq_len: int = 60
+    long_seq_len: int = 150
+    num_steps: int = 1000
+    every: int = 100
+    num_seeds: int = 5
+    hidden_size: int = 100
+    num_validation: int = 1000
+
+    def length(self, family: str) -> int:
+        """T of a family."""
+        return self.long_seq_len if family == LONG else self.seq_len
+
+
+BUDGETS = {
+    "standard": Budget(),
+    "smoke": Budget(
+        seq_len=12, long_seq_len=15, num_steps=20, every=10, num_seeds=2,
+        hidden_size=16, num_validation=200,
+    ),
+}  # fmt: skip
+
+LONG = "long sequence"
+_NORM = {"max_norm": 1.0}
+_LRA = {"gamma": 50.0, "num_refinements": 1, "c1": 1.0}
+# configs/reach/one_setting.toml
+_ADAM: dict[str, Any] = {
+    "lr": 1e-3,
+    "optimizer": "adam",
+    "optimizer_options": {
+        "b2": 0.99, "decay_steps": 500, "w_hh_rate": 0.003, "readout_rate": 10,
+    },
+}  # fmt: skip
+_NESTEROV: dict[str, Any] = {
+    "optimizer": "momentum",
+    "optimizer_options": {"nesterov": True},
+}
+
+# By the way that errors take. One setting of each rule: from results/standard where T =
+# 60 has one, else the best of a few on two other seeds (BUILD_NOTES.md has them).
+FAMILIES: dict[str, tuple[Setting, ...]] = {
+    "through W_hhᵀ": (
+        Setting("bptt", "bptt", _NORM, 0.1),
+        Setting("lra_diff", "lra_diff", _LRA, 0.1),
+        Setting("lra_diff, λ = 0.1", "lra_diff", _LRA | {"lambda_": 0.1}, 0.1),
+        Setting("lra_norm", "lra_norm", _NORM, 0.03),
+    ),
+    "own feedback weights": (
+        Setting("fa", "fa", _NORM, 0.03),
+        Setting("lra_fdbk", "lra_fdbk", _NORM, 0.03),
+        Setting("lra_e", "lra_e", _NORM, 0.1),
+    ),
+    "direct, or not at all": (
+        Setting("rec_lra", "rec_lra", _NORM, 0.1),
+        Setting("dfa", "dfa", _NORM, 0.03),
+        Setting("readout_only", "readout_only", {}, 0.1),
+    ),
+    "through an inverse": (
+        Setting("tpri", "tpri", _NORM | {"ridge": 1.0}, 0.3),
+        Setting("tptt", "tptt", {"target_lr": 10.0, "feedback_lr": 0.1}, **_NESTEROV),
+    ),
+    LONG: (
+        Setting("bptt, Adam", "bptt", **_ADAM),
+        Setting("lra_norm, Adam", "lra_norm", **_ADAM),
+        Setting("lra_norm, no cost, Adam", "lra_norm", {"activity": 0.0}, **_ADAM),
+    ),
+}
+
+_BUDGET = flags.DEFINE_enum(  # other programs here have flags of these names
+    "budget", "standard", [*BUDGETS], "How much is trained.", allow_override=True
+)
+_RESULTS = flags.DEFINE_string(
+    "results", "results", "Where tables and figures go.", allow_override=True
+)
+
+
+def record(setting: Setting, seq_len: int, budget: Budget) -> Recording:
+    """Trains a setting with all seeds, in float64: errors of 1e-60 are errors."""
+    with jax.enable_x64(True):
+        return gradient_flow.record(
+            setting,
+            task=TASK,
+            seq_len=seq_len,
+            seeds=range(budget.num_seeds),
+            num_steps=budget.num_steps,
+            every=budget.every,
+            hidden_size=budget.hidden_size,
+            num_validation=budget.num_validation,
+        )
+
+
+def moments(recording: Recording) -> dict[str, int]:
+    """The observations that are told apart: their positions."""
+    last = len(recording.steps) - 1
+    return {"start": 0, "middle": last // 2, "end": last}
+
+
+def distances(seq_len: int) -> dict[str, int]:
+    """The steps at which errors are compared: how far they are from the last one."""
+    return {"1": 1, "10": 10, "half": seq_len // 2, "first": seq_len - 1}
+
+
+def numbers(recording: Recording, family: str) -> Row:
+    """What a setting comes to: means over seeds, and their 95 % intervals.
+
+    `accuracy_best` is that of each seed's best observation. Columns at the start, in
+    the middle and at the end of training are: `accuracy_...`; `w_hh_cosine_...` and
+    `w_xh_cosine_...`, of whole gradients to BPTT's; `error_cosine_1_...`, `_10_`,
+    `_half_` and `_first_`, that many steps back from the last one; and `decades_...`,
+    how much log₁₀ ‖qₜ‖ falls per step back in time, by a line through all steps. None
+    where there is nothing to compare.
+    """
+    setting = recording.setting
+    row: Row = {
+        "name": setting.name,
+        "family": family,
+        "rule": setting.rule,
+        "options": _text(setting.options),
+        "lr": setting.lr,
+        "optimizer": setting.optimizer,
+        "optimizer_options": _text(setting.optimizer_options),
+        "task": recording.task,
+        "seq_len": recording.seq_len,
+        "updates": int(recording.steps[-1]),
+        "seeds": len(recording.seeds),
+        "diverged": int(np.sum(recording.diverged)),
+    }
+    best = np.max(recording.seen.accuracy, axis=1)
+    row["accuracy_best"], row["accuracy_best_interval"] = mean_and_interval(best)
+    norm = np.asarray(recording.seen.error_norm)
+    columns = {
+        "accuracy": recording.seen.accuracy,
+        "w_hh_cosine": recording.seen.w_hh_sum_cosine,
+        "w_xh_cosine": recording.seen.w_xh_sum_cosine,
+        **{
+            f"error_cosine_{name}": recording.seen.error_cosine[..., -1 - distance]
+            for name, distance in distances(recording.seq_len).items()
+        },
+        "decades": gradient_flow.decay(norm, recording.seq_len),
+    }
+    for name, values in columns.items():
+        for when, index in moments(recording).items():
+            mean, half_width = mean_and_interval(values[:, index])
+            row[f"{name}_{when}"] = mean
+            row[f"{name}_{when}_interval"] = half_width
+    return row
+
+
+def _text(options: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name.rstrip('_')} = {value:g}" if not isinstance(value, bool) else name
+        for name, value in options.items()
+    )
+
+
+def lines(recording: Recording, family: str) -> list[Row]:
+    """What the figure shows: steps at three moments of training, sums at all."""
+    shown = [int(recording.steps[index]) for index in moments(recording).values()]
+    return [
+        {"family": family, "seq_len": recording.seq_len, **row}
+        for row in gradient_flow.table([recording], COLUMNS)
+        if row["t"] is None or row["step"] in shown
+    ]
+
+
+def page(rows: Sequence[Row], budget: Budget) -> str:
+    """The settings, and what they come to."""
+    settings = markdown_table(
+        ["errors go", "setting", "rule", "options", "optimizer", "T"],
+        [
+            [
+                row["family"],
+                row["name"],
+                row["rule"],
+                row["options"] or "defaults",
+                ", ".join(
+                    filter(
+                        None,
+                        (row["optimizer"], f"lr = {row['lr']:g}",
+                         row["optimizer_options"]),
+                    )
+                ),
+                str(row["seq_len"]),
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+    whole = markdown_table(
+        [
+            "setting",
+            "accuracy %: best",
+            "at the end",
+            "cos ∇W_hh, BPTT: start → middle → end",
+            "cos ∇W_xh, BPTT: start → middle → end",
+        ],
+        [
+            [
+                row["name"] + _diverged(row),
+                *(
+                    percent(row[f"accuracy_{when}"], row[f"accuracy_{when}_interval"])
+                    for when in ("best", "end")
+                ),
+                _cell(row, "w_hh_cosine", ("start", "middle", "end")),
+                _cell(row, "w_xh_cosine", ("start", "middle", "end")),
+            ]
+            for row in rows
+        ],
+    )
+    steps = markdown_table(
+        [
+            "setting",
+            "cos qₜ, BPTT: 1 step back, start → end",
+            "10 steps",
+            "T/2 steps",
+            "T - 1 steps",
+            "decades ‖qₜ‖ falls per step back",
+        ],
+        [
+            [
+                row["name"],
+                *(
+                    _cell(row, f"error_cosine_{name}", ("start", "end"))
+                    for name in distances(row["seq_len"])
+                ),
+                _cell(row, "decades", ("start", "end"), 3),
+            ]
+            for row in rows
+        ],
+    )
+    notes = (
+        f"{TITLES[TASK].capitalize()}, H = {budget.hidden_size}, batches of 20, "
+        f"{budget.num_seeds} seeds, {budget.num_steps:,} updates, float64. Accuracy on "
+        f"{budget.num_validation:,} samples every {budget.every:,} updates; the best "
+        "is each seed's. ± is the 95 % interval over seeds.",
+        "qₜ is the error at hₜ that the rule's update of W_xh descends. BPTT's is that "
+        "of the same weights and batch, which are of the rule's own training. A cosine "
+        "of errors is a mean over the batch; – is where there are none.",
+        "Decades: the slope of a line through log₁₀ ‖qₜ‖ of all t, with the mean of "
+        "‖qₜ‖ over the batch; negative where errors grow on their way back.",
+    )
+    return (
+        "\n".join((settings, whole, steps))
+        + "\n"
+        + "".join(f"- {note}\n" for note in notes)
+    )
+
+
+def _cell(row: Row, name: str, when: Sequence[str], digits: int = 2) -> str:
+    """Means and intervals of some moments, said once where they are equal."""
+    found = []
+    for moment in when:
+        mean, interval = row[f"{name}_{moment}"], row[f"{name}_{moment}_interval"]
+        text = "–" if mean is None else f"{mean:z.{digits}f}"
+        found.append(text if interval is None else f"{text} ± {interval:.{digits}f}")
+    return " → ".join(found[:1] if len(set(found)) == 1 else found)
+
+
+def _diverged(row: Row) -> str:
+    if not row["diverged"]:
+        return ""
+    return f" ({row['diverged']} of {row['seeds']} seeds diverged)"
+
+
+def _run(console: rich.console.Console) -> int:
+    machine.prepare()
+    budget = BUDGETS[_BUDGET.value]
+    folder = pathlib.Path(_RESULTS.value) / "alignment"
+    if _BUDGET.value != "standard":
+        folder /= _BUDGET.value
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, drawn = [], []
+    for family, settings in FAMILIES.items():
+        for setting in settings:
+            console.print(f"recording {setting.name}", highlight=False)
+            recording = record(setting, budget.length(family), budget)
+            rows.append(numbers(recording, family))
+            drawn += lines(recording, family)
+    results.write_rows(folder / "alignment.csv", drawn)
+    results.write_by_name(folder / "alignment.json", rows)
+    text = page(rows, budget)
+    (folder / "alignment.md").write_text(text, encoding="utf-8")
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    run.draw(console, "alignment", folder)
+    return 0
+
+
+parse = command_line.parser("experiments.alignment")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    del argv
+    console = command_line.console()
+    try:
+        return _run(console)
+    except (machine.MachineError, OSError) as error:
+        print(f"experiments.alignment: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)
