@@ -6,7 +6,7 @@ temporal order with gradients of its own. At regular intervals
 with the same weights and batch: do the rule's errors point where BPTT's do, at each
 step and in sum over them, and do they keep their size on the way back? BPTT and
 `lra_norm`, with and without its cost of activity, do the same on a longer sequence,
-with the optimizer of configs/reach/one_setting.toml.
+with Adam, and rates of their own for W_hh and the readout.
 
 The table, its numbers and the figure go into `results/alignment/`; those of another
 budget than `standard` into a folder of its name there.
@@ -88,7 +88,7 @@ BUDGETS = {
 LONG = "long sequence"
 _NORM = {"max_norm": 1.0}
 _LRA = {"gamma": 50.0, "num_refinements": 1, "c1": 1.0}
-# configs/reach/one_setting.toml
+# As configs/reach/one_setting.toml, but for a slower readout and W_hh left to itself.
 _ADAM: dict[str, Any] = {
     "lr": 1e-3,
     "optimizer": "adam",
