@@ -94,7 +94,13 @@ def test_the_resolved_config_reads_back_as_itself(write, tmp_path):
 def test_the_digest_is_of_all_but_the_name(write):
     config = config_lib.load(write(GOOD))
     assert config_lib.load(write(GOOD), ["name=other"]).digest() == config.digest()
-    for override in ("input_gain=0.1", "max_steps=7", "grid.gamma=[1]", "seeds=[1, 0]", "patience=0"):
+    for override in (
+        "input_gain=0.1",
+        "max_steps=7",
+        "grid.gamma=[1]",
+        "seeds=[1, 0]",
+        "patience=0",
+    ):
         assert config_lib.load(write(GOOD), [override]).digest() != config.digest()
 
 

@@ -51,7 +51,9 @@ def test_traced_defaults_are_the_defaults(factory):
     traced = jax.jit(
         lambda *x: update_w_xh(factory, **dict(zip(names, x, strict=True)))
     )
-    np.testing.assert_allclose(traced(0.0, 1.0, 1.0, 0.0), update_w_xh(factory), rtol=1e-6)
+    np.testing.assert_allclose(
+        traced(0.0, 1.0, 1.0, 0.0), update_w_xh(factory), rtol=1e-6
+    )
 
 
 def update_w_xh(factory, **arguments):

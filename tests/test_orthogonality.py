@@ -16,7 +16,9 @@ def params_with(singular_values):
     size = len(singular_values)
     params = lra_jax.init_params(jax.random.key(0), 2, size, 2)
     other = lra_jax.init_params(jax.random.key(1), 2, size, 2)
-    return params._replace(w_hh=params.w_hh @ jnp.diag(jnp.array(singular_values)) @ other.w_hh)
+    return params._replace(
+        w_hh=params.w_hh @ jnp.diag(jnp.array(singular_values)) @ other.w_hh
+    )
 
 
 def step(params, strength, updates=None):
