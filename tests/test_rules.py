@@ -351,6 +351,8 @@ def test_every_matrix_product_has_the_highest_precision(case):
 @pytest.mark.parametrize("task", ["temporal_order"])
 def test_train_steps_in_a_scan_are_the_steps_of_a_loop(case):
     numbers, key, params, _ = case.member(0)
+    # States computed back have the rounding of all steps above in them.
+    grows = 20 if case.factory is lra_jax.lra_reversible else 1
     rule, optimizer = case.make(numbers), optax.sgd(0.1, momentum=0.9)
     start = lra_jax.init_train_state(key, params, rule, optimizer)
     sample = jax.jit(jax.vmap(lambda key: case.task.sample(key, B, T)))
@@ -370,10 +372,10 @@ def test_train_steps_in_a_scan_are_the_steps_of_a_loop(case):
         )
         updates, opt_state = optimizer.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
-        assert_close(member(infos, i), info)
-    assert_close(scanned.params, params, 1e-5)
+        assert_close(member(infos, i), info, 1e-4 * grows)
+    assert_close(scanned.params, params, 1e-5 * grows)
     assert_close(scanned.rule_state, rule_state, 1e-5)
-    assert_close(scanned.opt_state, opt_state)
+    assert_close(scanned.opt_state, opt_state, 1e-4 * grows)
     assert scanned.step == 3
 
 

@@ -16,8 +16,8 @@ from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 from lra_jax.rules.lra_norm import displacement_below, error_at
 
-# tanh⁻¹ is taken of states no nearer to ±1 than this.
-MIN_DISTANCE = 1e-6
+# tanh⁻¹ is taken of states no nearer to ±1 than this many roundings of 1.
+MIN_ROUNDINGS = 8
 
 
 def lra_reversible(
@@ -68,18 +68,17 @@ def lra_reversible(
         pi = output_loss.grad(logits, batch.labels)
         w_inverse = _inverse(params.w_hh)
         p, mu = (jnp.asarray(x, z_last.dtype) for x in (exponent, activity))
-        start = batch.start
-        if start is None:
-            start = jnp.zeros(z_last.shape[:1], jnp.int32)
-        started = rnn.has_started(batch.inputs, start)
-        assert started is not None
+        started = rnn.has_started(batch.inputs, batch.start)
         inputs = rnn.silence(batch.inputs, started)
-        started_before = jnp.concatenate([jnp.zeros_like(started[:1]), started[:-1]])
+        # Before the first step z is 0, and so it is before a sample's own.
+        begun = jnp.arange(len(inputs))[:, None] >= 0 if started is None else started
+        started_before = jnp.concatenate([jnp.zeros_like(begun[:1]), begun[:-1]])
+
+        limit = 1 - MIN_ROUNDINGS * jnp.finfo(z_last.dtype).eps
 
         def back(carry: Any, now: Any) -> tuple[Any, Any]:
             z, d, total = carry
             x, started, started_before = now
-            limit = 1 - MIN_DISTANCE
             h = jnp.arctanh(jnp.clip(z, -limit, limit))
             z_prev = matmul(h - rnn.project_inputs(params, x[None])[0], w_inverse)
             z_prev = rnn.silence(jnp.clip(z_prev, -limit, limit), started_before)

@@ -236,7 +236,3 @@ def lra_norm(
     result = network.result(d + activity * size * network.z, max_norm)
     step_norm = np.mean(size[..., 0], axis=1)
     return result._replace(info=result.info._replace(target_step_norm=step_norm)), state
-
-
-# The same numbers, by other means.
-lra_reversible = lra_norm

@@ -345,14 +345,6 @@ LOCAL_RULES = {
             {"exponent": 1.0, "activity": 2.0, "max_norm": 0.5},
         ],
     ),
-    "lra_reversible": (
-        [{}],
-        [
-            {"exponent": 1.0, "activity": 0.02, "max_norm": 0.0},
-            {"exponent": 0.3, "activity": 0.0, "max_norm": 0.0},
-            {"exponent": 1.0, "activity": 2.0, "max_norm": 0.5},
-        ],
-    ),
     "tpri": (
         [{}],
         [
@@ -417,6 +409,30 @@ def test_local_rules_bound_one_norm_over_all_gradients(name):
     grads, _ = check_local_rule(name, random_problem(13), **choices[0], **numbers[-1])
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in grads))
     assert norm == pytest.approx(numbers[-1]["max_norm"], rel=1e-12)
+
+
+@pytest.mark.parametrize("output", OUTPUT_LOSSES)
+@pytest.mark.parametrize("tokens", [True, False])
+def test_states_computed_back_give_the_numbers_of_lra_norm(tokens, output):
+    """Weights as an orthogonal start has them: far from ±1, z can be had back."""
+    problem = random_problem(14, tokens=tokens, output=output)
+    q, _ = np.linalg.qr(problem.params.w_hh)
+    small = problem.params._replace(
+        w_xh=0.1 * problem.params.w_xh, w_hh=q, b_h=0.1 * problem.params.b_h
+    )
+    problem = problem._replace(params=small)
+    for numbers in LOCAL_RULES["lra_norm"][1]:
+        grads, info, _, _ = update(lra_jax.lra_reversible, problem, **numbers)
+        expected, _ = numpy_local_rules.lra_norm(
+            problem.params,
+            (),
+            problem.inputs,
+            problem.labels,
+            **numbers,
+            output_loss=problem.oracle_loss,
+        )
+        assert_close(grads, expected.grads)
+        assert_close(info, expected.info)
 
 
 # tptt.
