@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +76,39 @@ def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     return rows / jnp.where(scale == 0, 1, scale), scale
 
 
+def no_gradients(params: types.Params) -> HiddenGrads:
+    """Zeros: the sum over no steps."""
+    return HiddenGrads(*map(jnp.zeros_like, (params.w_xh, params.w_hh, params.b_h)))
+
+
+def add_step(
+    total: HiddenGrads,
+    now: Rows,
+    batch_size: int,
+    normalize: Callable[..., Normalized],
+) -> tuple[HiddenGrads, tuple[jax.Array, jax.Array]]:
+    """total + Normalize(∇ᵗ) of one step, and the norms of its parts of W_xh and W_hh.
+
+    The rows are scaled before they are multiplied, not the products after: a `[B, H]`
+    array is smaller than `[H, H]`, and no square of a tiny product vanishes.
+    """
+    right, q_scale = _join(now.q, now.right)
+    left, z_scale = _join(now.z_prev, now.left)
+    q = right[: now.q.shape[0]]
+    if now.x.ndim == 1:  # symbols: xₜᵀ q adds row b of q to row x_b
+        w_xh = jnp.zeros_like(total.w_xh).at[now.x].add(q)
+    else:
+        w_xh = matmul(now.x.astype(q.dtype).T, q)
+    scale = q_scale / batch_size
+    parts = (
+        normalize(w_xh, scale=scale),
+        normalize(matmul(left.T, right), scale=scale * z_scale),
+        normalize(jnp.sum(q, axis=0), scale=scale),
+    )
+    total = HiddenGrads(*(a + g.value for a, g in zip(total, parts, strict=True)))
+    return total, (parts[0].norm.reshape(()), parts[1].norm.reshape(()))
+
+
 def sum_over_time(
     rows: Rows,
     params: types.Params,
@@ -84,35 +117,17 @@ def sum_over_time(
 ) -> SummedGrads:
     """Σₜ Normalize(∇ᵗ), in memory that does not grow with T.
 
-    The rows are scaled before they are multiplied, not the products after: a `[B, H]`
-    array is smaller than `[H, H]`, and no square of a tiny product vanishes.
-
     Args:
       rows: arrays `[T, ...]`.
       params: weights of the shapes and dtype to sum in.
       batch_size: B.
       normalize: `(gradient, scale=...) -> Normalized`, for each of a step's three.
     """
-
-    def add(total: HiddenGrads, now: Rows) -> tuple[HiddenGrads, Any]:
-        right, q_scale = _join(now.q, now.right)
-        left, z_scale = _join(now.z_prev, now.left)
-        q = right[: now.q.shape[0]]
-        if now.x.ndim == 1:  # symbols: xₜᵀ q adds row b of q to row x_b
-            w_xh = jnp.zeros_like(params.w_xh).at[now.x].add(q)
-        else:
-            w_xh = matmul(now.x.astype(q.dtype).T, q)
-        scale = q_scale / batch_size
-        parts = (
-            normalize(w_xh, scale=scale),
-            normalize(matmul(left.T, right), scale=scale * z_scale),
-            normalize(jnp.sum(q, axis=0), scale=scale),
-        )
-        total = HiddenGrads(*(a + g.value for a, g in zip(total, parts, strict=True)))
-        return total, (parts[0].norm.reshape(()), parts[1].norm.reshape(()))
-
-    zeros = HiddenGrads(*map(jnp.zeros_like, (params.w_xh, params.w_hh, params.b_h)))
-    grads, (w_xh_norm, w_hh_norm) = lax.scan(add, zeros, rows)
+    grads, (w_xh_norm, w_hh_norm) = lax.scan(
+        lambda total, now: add_step(total, now, batch_size, normalize),
+        no_gradients(params),
+        rows,
+    )
     return SummedGrads(grads, w_xh_norm, w_hh_norm)
 
 

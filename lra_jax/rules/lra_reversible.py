@@ -75,6 +75,7 @@ def lra_reversible(
         started_before = jnp.concatenate([jnp.zeros_like(begun[:1]), begun[:-1]])
 
         limit = 1 - MIN_ROUNDINGS * jnp.finfo(z_last.dtype).eps
+        no_bound = functools.partial(numerics.clip, c=0.0)
 
         def back(carry: Any, now: Any) -> tuple[Any, Any]:
             z, d, total = carry
@@ -83,28 +84,23 @@ def lra_reversible(
             z_prev = matmul(h - rnn.project_inputs(params, x[None])[0], w_inverse)
             z_prev = rnn.silence(jnp.clip(z_prev, -limit, limit), started_before)
             q = rnn.silence(error_at(d, z, mu), started)
-            rows = gradients.Rows(x[None], z_prev[None], q[None])
-            step = gradients.sum_over_time(
-                rows, params, len(q), functools.partial(numerics.clip, c=0.0)
+            total, norms = gradients.add_step(
+                total, gradients.Rows(x, z_prev, q), len(q), no_bound
             )
-            total = jax.tree.map(jnp.add, total, step.grads)
             size = jnp.mean(rnn.silence(numerics.norm(d, axis=-1)[:, 0], started))
-            seen = (size, step.w_hh_norm[0], step.w_xh_norm[0])
-            return (z_prev, displacement_below(d, z_prev, params.w_hh, p), total), seen
+            d = displacement_below(d, z_prev, params.w_hh, p)
+            return (z_prev, d, total), (size, norms)
 
-        zeros = gradients.HiddenGrads(
-            *map(jnp.zeros_like, (params.w_xh, params.w_hh, params.b_h))
-        )
         top = matmul(pi, params.w_hy.T) * (1 - z_last**2)
         (_, _, total), seen = lax.scan(
             back,
-            (z_last, top, zeros),
+            (z_last, top, gradients.no_gradients(params)),
             (inputs, started, started_before),
             reverse=True,
         )
         readout = gradients.readout_gradients(z_last[None], pi)
         flat, unravel = ravel_pytree(types.Params(*total, *readout))
-        size, w_hh_norm, w_xh_norm = seen
+        size, (w_xh_norm, w_hh_norm) = seen
         info = types.RuleInfo(
             loss=jnp.mean(output_loss.value(logits, batch.labels)),
             target_step_norm=size,
