@@ -226,15 +226,15 @@ def _text(setting: dict[str, Any] | None) -> str:
     return bench_lib.text(setting)
 
 
-def page(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> str:
-    """The tables of a bench."""
-    labels = {m: method["label"] for m, method in bench.methods.items()}
+def summary(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> str:
+    """The table of methods: what they need and cost, and the longest T they solve."""
     header = ["method", "errors arrive", "weights transported", "kB per step"]
     header += ["ms per update"]
     for task in bench.tasks:
         header += [f"{TITLES.get(task, task)}: published", "ours"]
     body = []
-    for method, label in labels.items():
+    for method, named in bench.methods.items():
+        label = named["label"]
         config = bench.tuning(method, bench.tasks[0], bench.seq_len[0])
         rule = next(iter(config.members()))["rule"]
         cost = spent[method]
@@ -246,14 +246,20 @@ def page(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> str
             line.append(str(mine[0]["published_reach"] or ""))
             line.append("≥ " * is_open + str(mine[0]["longest"] or "–"))
         body.append(line)
-    parts = [markdown_table(header, body)]
+    return markdown_table(header, body)
+
+
+def page(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> str:
+    """The tables of a bench."""
+    labels = [method["label"] for method in bench.methods.values()]
+    parts = [summary(bench, rows, spent)]
     for task in bench.tasks:
         mine = [row for row in rows if row["task"] == task]
         lengths = [t for t in bench.seq_len if any(r["seq_len"] == t for r in mine)]
         cells = {(r["method"], r["seq_len"]): r for r in mine}
         lines = [
             [label, *(_cell(cells.get((label, t))) for t in lengths)]
-            for label in labels.values()
+            for label in labels
         ]
         table = markdown_table(["method", *(f"T = {t}" for t in lengths)], lines)
         parts.append(f"**{TITLES.get(task, task)}**\n\n{table}")
@@ -320,10 +326,13 @@ def _run(console: rich.console.Console) -> int:
         interruption.say("Interrupted; what was finished is saved. To go on:")
         return 128 + stop.number
     folder.mkdir(parents=True, exist_ok=True)
-    text = page(bench, rows, costs_of(bench))
+    spent = costs_of(bench)
+    text = page(bench, rows, spent)
     results.write_rows(folder / "reach.csv", rows)
     results.write_by_name(folder / "reach.json", rows)
     (folder / "reach.md").write_text(text, encoding="utf-8")
+    short = summary(bench, rows, spent)
+    (folder / "summary.md").write_text(short, encoding="utf-8")
     console.print(text, soft_wrap=True, highlight=False, markup=False)
     run.draw(console, "reach", folder)
     return 0
