@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 
+import pytest
 from command_line import CONFIG, command, run, start
 
 
@@ -22,6 +23,7 @@ def start_two(folder):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_results_of_one(tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     for folder in (alone, shared):
