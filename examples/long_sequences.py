@@ -1,7 +1,7 @@
 """Temporal order at T = 300 with a local rule: `python examples/long_sequences.py`.
 
 Prints the errors of three seeds among 10,000 samples every 250 updates, until each has
-had none. Takes some minutes on two cores. docs/long_sequences.md says why the
+had none. Takes about two minutes on two cores. docs/long_sequences.md says why the
 rates are what they are.
 """
 
