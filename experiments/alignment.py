@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -355,12 +354,8 @@ parse = command_line.parser("experiments.alignment")
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    console = command_line.console()
-    try:
-        return _run(console)
-    except (machine.MachineError, OSError) as error:
-        print(f"experiments.alignment: {error}", file=sys.stderr)
-        return 2
+    errors = (machine.MachineError, OSError)
+    return command_line.exit_code(_run, errors, "experiments.alignment")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,25 @@ def console() -> rich.console.Console:
     return terminal if terminal.is_terminal else rich.console.Console(width=120)
 
 
+def exit_code(
+    run: Callable[[rich.console.Console], int],
+    errors: tuple[type[Exception], ...],
+    program: str = "",
+) -> int:
+    """What a program returns; where the user is to mend something, a message and 2.
+
+    Args:
+      run: the program.
+      errors: that are the user's.
+      program: its name, which begins the message; none where the message has a file's.
+    """
+    try:
+        return run(console())
+    except errors as error:
+        print(f"{program}: {error}" if program else error, file=sys.stderr)
+        return 2
+
+
 def _underscored(word: str) -> str:
     """`--seq-len=9` to `--seq_len=9`; what is not a flag stays as it is."""
     name, equals, value = word.partition("=")

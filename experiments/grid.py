@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 
 import jax
@@ -139,16 +138,8 @@ parse = command_line.parser("experiments.grid", _check_flags)
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    console = command_line.console()
-    try:
-        return _run(console)
-    except (
-        config_lib.ConfigError,
-        machine.MachineError,
-        store.RunFolderError,
-    ) as error:
-        print(error, file=sys.stderr)
-        return 2
+    errors = (config_lib.ConfigError, machine.MachineError, store.RunFolderError)
+    return command_line.exit_code(_run, errors)
 
 
 if __name__ == "__main__":

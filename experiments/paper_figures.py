@@ -18,6 +18,8 @@ from experiments.figures import COLORS, DASHES, STYLE, save
 from experiments.results import Row
 from experiments.tables import TITLES
 
+MARKERS = "osD^vP*Xhd"  # of methods, in their order
+
 
 def draw(name: str, folder: pathlib.Path) -> list[str]:
     """Draws what there is for an artefact, each as PNG and SVG.
@@ -77,7 +79,7 @@ def reach(rows: Sequence[Row]) -> Figure:
                 *zip(*points, strict=True),
                 color=COLORS[index % len(COLORS)],
                 linestyle=DASHES[(index // len(COLORS)) % len(DASHES)],
-                marker="osD^vP*Xhd"[index % 10],
+                marker=MARKERS[index % len(MARKERS)],
                 markersize=4,
                 label=method,
             )
@@ -285,7 +287,7 @@ def real(rows: Sequence[Row]) -> Figure:
                 place,
                 xerr=scale * (row["interval_95"] or 0),
                 color=COLORS[place % len(COLORS)],
-                marker="osD^vP*Xhd"[place % 10],
+                marker=MARKERS[place % len(MARKERS)],
                 markersize=4,
                 capsize=2,
             )

@@ -17,7 +17,6 @@ import collections
 import dataclasses
 import pathlib
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -249,10 +248,10 @@ def summary(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> 
     return markdown_table(header, body)
 
 
-def page(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> str:
-    """The tables of a bench."""
+def page(bench: Bench, rows: Sequence[Row], summary: str) -> str:
+    """The tables of a bench: below the summary, one for each task."""
     labels = [method["label"] for method in bench.methods.values()]
-    parts = [summary(bench, rows, spent)]
+    parts = [summary]
     for task in bench.tasks:
         mine = [row for row in rows if row["task"] == task]
         lengths = [t for t in bench.seq_len if any(r["seq_len"] == t for r in mine)]
@@ -326,12 +325,11 @@ def _run(console: rich.console.Console) -> int:
         interruption.say("Interrupted; what was finished is saved. To go on:")
         return 128 + stop.number
     folder.mkdir(parents=True, exist_ok=True)
-    spent = costs_of(bench)
-    text = page(bench, rows, spent)
+    short = summary(bench, rows, costs_of(bench))
+    text = page(bench, rows, short)
     results.write_rows(folder / "reach.csv", rows)
     results.write_by_name(folder / "reach.json", rows)
     (folder / "reach.md").write_text(text, encoding="utf-8")
-    short = summary(bench, rows, spent)
     (folder / "summary.md").write_text(short, encoding="utf-8")
     console.print(text, soft_wrap=True, highlight=False, markup=False)
     run.draw(console, "reach", folder)
@@ -349,12 +347,8 @@ parse = command_line.parser("experiments.reach", _check_flags)
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    console = command_line.console()
-    try:
-        return _run(console)
-    except (ConfigError, machine.MachineError, store.RunFolderError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    errors = (ConfigError, machine.MachineError, store.RunFolderError, OSError)
+    return command_line.exit_code(_run, errors)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -394,12 +393,8 @@ parse = command_line.parser("experiments.real", _check_flags)
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    console = command_line.console()
-    try:
-        return _run(console)
-    except (ConfigError, machine.MachineError, store.RunFolderError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    errors = (ConfigError, machine.MachineError, store.RunFolderError, OSError)
+    return command_line.exit_code(_run, errors)
 
 
 if __name__ == "__main__":

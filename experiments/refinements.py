@@ -210,12 +210,8 @@ parse = command_line.parser("experiments.refinements")
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    console = command_line.console()
-    try:
-        return _run(console)
-    except (machine.MachineError, store.RunFolderError, OSError) as error:
-        print(f"experiments.refinements: {error}", file=sys.stderr)
-        return 2
+    errors = (machine.MachineError, store.RunFolderError, OSError)
+    return command_line.exit_code(_run, errors, "experiments.refinements")
 
 
 if __name__ == "__main__":

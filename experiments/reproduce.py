@@ -572,18 +572,16 @@ parse = command_line.parser("experiments.reproduce", takes_words=True)
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
-    console = command_line.console()
-    try:
-        return _run(console, _names(argv[1:]))
-    except (
+    errors = (
         ConfigError,
         machine.MachineError,
         store.RunFolderError,
         ValueError,
         OSError,
-    ) as error:
-        print(f"experiments.reproduce: {error}", file=sys.stderr)
-        return 2
+    )
+    return command_line.exit_code(
+        lambda console: _run(console, _names(argv[1:])), errors, "experiments.reproduce"
+    )
 
 
 if __name__ == "__main__":

@@ -90,22 +90,12 @@ class Runner:
 
     def curves(self, config: Config) -> dict[int, list[tuple[int, float]]]:
         """For each seed of a run of one setting: updates and validation accuracy."""
-        rows = self.rows(config)
-        with np.load(self.used[config.name] / "curves.npz") as columns:
-            member, step, errors = (
-                columns[key] for key in ("member", "step", "num_errors")
-            )
-        accuracy = 1 - errors / config.num_validation
         return {
-            row["seed"]: [
-                (int(s), float(a))
-                for s, a in zip(
-                    step[member == row["member"]],
-                    accuracy[member == row["member"]],
-                    strict=True,
-                )
+            seed: [
+                (int(step), 1 - int(errors) / config.num_validation)
+                for step, errors in zip(found.step, found.num_errors, strict=True)
             ]
-            for row in rows
+            for seed, found in zip(config.seeds, self.evaluations(config), strict=True)
         }
 
     def evaluations(self, config: Config) -> list[Evaluations]:

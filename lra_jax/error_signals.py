@@ -17,7 +17,6 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from lra_jax import gradients, numerics, rnn, types
-from lra_jax.numerics import matmul
 
 
 class Signals(NamedTuple):
@@ -50,7 +49,7 @@ def top(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Array:
 
     With a loss of every step, (πₜ W_hyᵀ) ⊙ σ'ₜ of all t, `[T, B, H]`.
     """
-    return matmul(pi, params.w_hy.T) * (1 - rnn.read_states(trace.z, pi) ** 2)
+    return gradients.output_error(params, rnn.read_states(trace.z, pi), pi)
 
 
 def chain(
@@ -127,7 +126,6 @@ def make_rule(
         )
         summed = gradients.sum_local_gradients(params, inputs, trace.z, found.q)
         readout = gradients.readout_gradients(trace.z, pi)
-        flat, unravel = ravel_pytree(types.Params(*summed.grads, *readout))
         info = types.RuleInfo(
             loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
             local_loss=_over_batch(found.local_loss),
@@ -135,9 +133,19 @@ def make_rule(
             w_hh_grad_norm=summed.w_hh_norm,
             w_xh_grad_norm=summed.w_xh_norm,
         )
-        return unravel(numerics.clip(flat, max_norm).value), rule_state, info
+        return bounded(summed.grads, readout, max_norm), rule_state, info
 
     return types.LearningRule(init, grads)
+
+
+def bounded(
+    hidden: gradients.HiddenGrads,
+    readout: tuple[jax.Array, jax.Array],
+    max_norm: ArrayLike,
+) -> types.Params:
+    """All five gradients, with `max_norm` for the one norm of them all; 0 is none."""
+    flat, unravel = ravel_pytree(types.Params(*hidden, *readout))
+    return unravel(numerics.clip(flat, max_norm).value)
 
 
 def _over_batch(values: jax.Array | None) -> jax.Array | None:

@@ -155,6 +155,17 @@ def previous(z: jax.Array) -> jax.Array:
     return jnp.concatenate([jnp.zeros_like(z[:1]), z[:-1]])
 
 
+def output_error(params: types.Params, z: jax.Array, pi: jax.Array) -> jax.Array:
+    """(π W_hyᵀ) ⊙ σ', `[..., H]`: ∂E_b/∂h through the output of the states z.
+
+    Args:
+      params: the weights.
+      z: `[..., H]`, the states that were read out.
+      pi: `[..., Y]`.
+    """
+    return matmul(pi, params.w_hy.T) * (1 - z**2)
+
+
 def readout_gradients(z: jax.Array, pi: jax.Array) -> tuple[jax.Array, jax.Array]:
     """∇W_hy = mean_b z_{T-1}ᵀ π,  ∇b_y = mean_b π: the gradients of E.
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lra_jax import losses, regularizer, rnn, types
+from lra_jax import gradients, losses, regularizer, rnn, types
 from lra_jax.losses import LocalLoss
 from lra_jax.numerics import Normalized, matmul, norm, tanh_difference
 
@@ -114,7 +114,7 @@ def output_error(
 ) -> jax.Array:
     """(π W_hyᵀ) ⊙ σ', `[B, H]`: ∂E_b/∂h through the output of the state z `[B, H]`."""
     pi = output_grad(output.logits, output.labels)
-    return matmul(pi, params.w_hy.T) * (1 - z**2)
+    return gradients.output_error(params, z, pi)
 
 
 def top_target(

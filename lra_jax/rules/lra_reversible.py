@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from lra_jax import gradients, losses, numerics, rnn, types
+from lra_jax import error_signals, gradients, losses, numerics, rnn, types
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 from lra_jax.rules.lra_norm import displacement_below, error_at
@@ -91,15 +90,17 @@ def lra_reversible(
             d = displacement_below(d, z_prev, params.w_hh, p)
             return (z_prev, d, total), (size, norms)
 
-        top = matmul(pi, params.w_hy.T) * (1 - z_last**2)
         (_, _, total), seen = lax.scan(
             back,
-            (z_last, top, gradients.no_gradients(params)),
+            (
+                z_last,
+                gradients.output_error(params, z_last, pi),
+                gradients.no_gradients(params),
+            ),
             (inputs, started, started_before),
             reverse=True,
         )
         readout = gradients.readout_gradients(z_last[None], pi)
-        flat, unravel = ravel_pytree(types.Params(*total, *readout))
         size, (w_xh_norm, w_hh_norm) = seen
         info = types.RuleInfo(
             loss=jnp.mean(output_loss.value(logits, batch.labels)),
@@ -107,7 +108,7 @@ def lra_reversible(
             w_hh_grad_norm=w_hh_norm,
             w_xh_grad_norm=w_xh_norm,
         )
-        return unravel(numerics.clip(flat, max_norm).value), rule_state, info
+        return error_signals.bounded(total, readout, max_norm), rule_state, info
 
     return types.LearningRule(types.init_empty, grads)
 
