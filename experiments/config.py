@@ -9,6 +9,7 @@
     gamma = [1, 10]                # arguments of the rule and of the optimizer
     lambda = [0, 0.1]
     local_loss = "mse"             # a single value is an axis of one
+    c0 = { log_uniform = [1e-3, 10], num = 64 }    # drawn, see `experiments.draws`
 
 `[[grid]]`, several times, is the union of several products: a rule and its controls in
 one run. The settings in `AXES` may stand at the top level or be axes. What the keys of
@@ -38,6 +39,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from experiments import datasets
+from experiments.draws import Draws
 from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES, Task
 
@@ -141,7 +143,11 @@ class Config:
         ]
         for table in self.grid:
             lines += ["", "[[grid]]"]
-            lines += [f"{key} = {json.dumps(values)}" for key, values in table.items()]
+            for key, values in table.items():
+                if isinstance(values, Draws):
+                    lines.append(f"{key} = {values.to_toml()}")
+                else:
+                    lines.append(f"{key} = {json.dumps(values)}")
         return "\n".join(lines) + "\n"
 
     def digest(self) -> str:
@@ -153,10 +159,28 @@ class Config:
         """Each member's settings and hyper-parameters; the seed varies fastest."""
         fixed = {key: getattr(self, key) for key in AXES}
         for table in self.grid:
-            for values in itertools.product(*table.values()):
-                setting = {**fixed, **dict(zip(table, values, strict=True))}
+            for values in _product(table):
                 for seed in self.seeds:
-                    yield {**setting, "seed": seed}
+                    yield {**fixed, **values, "seed": seed}
+
+
+def _product(table: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """A table's settings: the product of its lists with the rows of what is drawn."""
+    drawn = [key for key, values in table.items() if isinstance(values, Draws)]
+    axes = [[{key: x} for x in table[key]] for key in table if key not in drawn]
+    if drawn:
+        rows = zip(*(table[key] for key in drawn), strict=True)
+        axes.append([dict(zip(drawn, row, strict=True)) for row in rows])
+    for parts in itertools.product(*axes):
+        found = {key: value for part in parts for key, value in part.items()}
+        yield {key: found[key] for key in table}
+
+
+def _num_settings(table: Mapping[str, tuple[Any, ...]]) -> int:
+    """How many `_product` has, without making them."""
+    drawn = [len(values) for values in table.values() if isinstance(values, Draws)]
+    lists = (len(x) for x in table.values() if not isinstance(x, Draws))
+    return math.prod([*lists, *drawn[:1]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -383,9 +407,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
         )
         for index, table in enumerate(tables or [{}])
     ]
-    count = sum(
-        math.prod(len(values) for values in table.values()) for table in grid
-    ) * len(top.get("seeds", (0,)))
+    count = sum(map(_num_settings, grid)) * len(top.get("seeds", (0,)))
     if count > MAX_MEMBERS:
         amount = f"{count:,}" if count < 10**21 else "over 10²¹"
         problems.append(f"grid: {amount} members; at most {MAX_MEMBERS:,} in one run")
@@ -412,11 +434,24 @@ def _check_table(
         problems.append(f"{where}.{_show_key(key)} = {_show(table[key])}: {text}")
 
     for key, value in table.items():
+        if isinstance(value, dict):
+            axes[key] = ()
+            try:
+                axes[key] = Draws.make(key, value)
+            except ValueError as error:
+                problem(key, str(error))
+            continue
         axes[key] = tuple(value) if isinstance(value, list) else (value,)
         if not axes[key]:
             problem(key, "expected at least one value")
         elif _has_repeats(axes[key]):
             problem(key, "the same value twice")
+    nums = {len(x) for x in axes.values() if isinstance(x, Draws)}
+    if len(nums) > 1:
+        problems.append(
+            f"{where}: drawn axes are drawn together and need the same num, got "
+            f"{', '.join(map(str, sorted(nums)))}"
+        )
 
     settings: dict[str, tuple[Any, ...]] = {}
     names = axes.get("task", (defaults["task"],))
@@ -430,7 +465,10 @@ def _check_table(
             invalid = {*invalid, "seq_len"}
     for key in AXES:
         settings[key] = axes.get(key, (defaults[key],))
-        if key in axes:
+        if isinstance(settings[key], Draws):
+            problem(key, _NOT_DRAWN)
+            settings[key] = (None,)
+        elif key in axes:
             for value in axes[key]:
                 if (text := _check_setting(key, value)) is not None:
                     problem(key, f"{text}, got {_show(value)}")
@@ -468,6 +506,9 @@ def _check_table(
             takers = [n for n in names if n and n not in others]
             if takers and others:
                 problem(key, f"{kind} {others[0]!r} has no such argument; use [[grid]]")
+        if isinstance(axes[key], Draws) and not _is_real(key, known[key]):
+            problem(key, _NOT_DRAWN)
+            continue
         for value in axes[key]:
             if (text := _check_argument(key, value, known[key], dtype)) is not None:
                 problem(key, f"{text}, got {_show(value)}")
@@ -595,13 +636,20 @@ def _check_choice(value: Any, allowed: Sequence[str]) -> str | None:
     return f"expected one of {', '.join(allowed)}{hint}"
 
 
+_NOT_DRAWN = "only real numbers can be drawn; expected a list of values"
+
+
+def _is_real(key: str, argument: Argument) -> bool:
+    return argument.kind == "number" and key != "num_refinements"
+
+
 def _check_argument(key: str, value: Any, argument: Argument, dtype: str) -> str | None:
     """What is wrong with one value of a rule's or optimizer's argument, or None."""
     if argument.kind == "choice":
         return _check_choice(value, argument.choices)
     if argument.kind == "flag":
         return None if isinstance(value, bool) else "expected true or false"
-    if key == "num_refinements":
+    if not _is_real(key, argument):
         return _check_integer(value, 1)
     if type(value) not in (int, float):
         hint = "; write numbers without quotes" if isinstance(value, str) else ""

@@ -1,5 +1,6 @@
 """Recurrent networks trained without backpropagation through time, in JAX."""
 
+from lra_jax.flax_model import params_from_flax, params_to_flax
 from lra_jax.losses import (
     LOCAL_LOSSES,
     binary_cross_entropy_every_step,
@@ -7,6 +8,7 @@ from lra_jax.losses import (
     cross_entropy_every_step,
     squared_error,
 )
+from lra_jax.member import Experiment, Limits, Status
 from lra_jax.orthogonality import soft_orthogonality
 from lra_jax.rnn import forward, init_params
 from lra_jax.rules import (
@@ -25,6 +27,7 @@ from lra_jax.rules import (
     tpri,
     tptt,
 )
+from lra_jax.sweep import run_sweep
 from lra_jax.tasks import TASKS, Task
 from lra_jax.train import evaluate, init_train_state, train_step
 from lra_jax.types import (
@@ -47,11 +50,14 @@ __all__ = [
     "TASKS",
     "Batch",
     "EmptyState",
+    "Experiment",
     "LearningRule",
+    "Limits",
     "Metrics",
     "OutputLoss",
     "Params",
     "RuleInfo",
+    "Status",
     "Task",
     "Trace",
     "TrainState",
@@ -71,8 +77,11 @@ __all__ = [
     "lra_norm",
     "lra_released",
     "lra_reversible",
+    "params_from_flax",
+    "params_to_flax",
     "readout_only",
     "rec_lra",
+    "run_sweep",
     "soft_orthogonality",
     "squared_error",
     "tpri",

@@ -23,7 +23,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from lra_jax import member, tiles
+from lra_jax import member, tiles, types
 from lra_jax.member import (
     Check,
     Experiment,
@@ -76,6 +76,10 @@ class SweepState(NamedTuple):
     runs: RunState | None
     members: Members
     curves: Curves
+
+
+Weights = Mapping[int, types.Params]  # members to NumPy arrays
+OnChunk = Callable[[SweepState, Weights], None]
 
 
 class Grid(NamedTuple):
@@ -349,6 +353,7 @@ def iterate_sweep(
     *,
     limits: Limits = DEFAULT_LIMITS,
     devices: Sequence[jax.Device] | None = None,
+    on_chunk: OnChunk | None = None,
 ) -> Iterator[SweepState]:
     """Advances a sweep chunk by chunk, and yields its state after each.
 
@@ -364,6 +369,7 @@ def iterate_sweep(
       state: from `init_sweep`, or the last one of an earlier call.
       limits: when members end unsolved.
       devices: among which tiles are divided; None is all of `jax.devices()`.
+      on_chunk: see `run_sweep`; of several processes, all need one or none.
     """
     devices = _devices(devices)
     program = make_program(experiment, devices)
@@ -391,11 +397,10 @@ def iterate_sweep(
             )
             state = _move(program, state, slots)
         used = (state.slots != EMPTY).any(axis=1)
-        arguments = grid.arguments(state.slots)
+        arguments, advanced = grid.arguments(state.slots), state.slots
         try:
-            state = _collect(
-                state, *program.chunk(limits, used, *arguments, state.runs)
-            )
+            runs, check = program.chunk(limits, used, *arguments, state.runs)
+            state = _collect(state, runs, check)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or state.slots.shape[1] == 1:
                 raise
@@ -404,6 +409,8 @@ def iterate_sweep(
             continue
         state = _end_races(state, grid.race)
         queue = queue[state.members.status[queue] == Status.PENDING]
+        if on_chunk is not None:
+            on_chunk(state, _weights(runs, advanced, state.slots))
         yield state
 
 
@@ -416,6 +423,7 @@ def run_sweep(
     max_parallel: int | None = None,
     tile_width: int | None = None,
     devices: Sequence[jax.Device] | None = None,
+    on_chunk: OnChunk | None = None,
 ) -> SweepState:
     """Trains a whole grid.
 
@@ -427,6 +435,10 @@ def run_sweep(
       max_parallel: see `init_sweep`, as for the next two.
       tile_width: most members advanced in lockstep by a device.
       devices: among which tiles are divided.
+      on_chunk: is called after every chunk of `eval_every` updates with the state, and
+        with the last weights of the members that it ended (also of those outrun). The
+        newest rows of `state.curves` are the chunk's. What it returns is ignored; to
+        stop early, iterate over `iterate_sweep`.
 
     Returns:
       The last state: `members` has the results, `curves` all evaluations.
@@ -438,7 +450,9 @@ def run_sweep(
     last = init_sweep(
         grid, max_parallel=max_parallel, tile_width=tile_width, devices=devices
     )
-    for state in iterate_sweep(experiment, grid, last, limits=limits, devices=devices):
+    for state in iterate_sweep(
+        experiment, grid, last, limits=limits, devices=devices, on_chunk=on_chunk
+    ):
         last = state
     return last
 
@@ -551,6 +565,18 @@ def _collect(state: SweepState, runs: RunState, check: Check) -> SweepState:
         ),
         curves=_extend(state.curves, rows),
     )
+
+
+def _weights(runs: RunState, before: np.ndarray, after: np.ndarray) -> Weights:
+    """The weights of the members that a chunk took out of the slots."""
+    left = np.argwhere((before != EMPTY) & (after == EMPTY))
+    if not left.size:
+        return {}
+    params = jax.device_get(_local(runs.train.params))
+    return {
+        int(before[tile, slot]): types.Params(*(x[tile, slot] for x in params))
+        for tile, slot in left
+    }
 
 
 def _end_races(state: SweepState, race: np.ndarray | None) -> SweepState:

@@ -40,6 +40,7 @@ ALLOWED = LIBRARY | {
     "train": {"types", "losses", "rnn"},
     "member": {"types", "losses", "rnn", "train", "tasks"},
     "orthogonality": {"types", "numerics"},
+    "flax_model": {"types"},
     "tiles": set(),
     "sweep": {"types", "losses", "rnn", "train", "tasks", "member", "tiles"},
 }

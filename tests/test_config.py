@@ -10,6 +10,7 @@ import pytest
 
 from experiments import config as config_lib
 from experiments import groups
+from experiments.draws import Draws
 from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES, train
 from lra_jax.rules.lra_released import evaluate_released
@@ -91,6 +92,14 @@ def test_the_resolved_config_reads_back_as_itself(write, tmp_path):
     assert again.digest() == config.digest()
 
 
+def test_what_is_drawn_is_written_as_it_was_asked_for(write, tmp_path):
+    config = config_lib.load(write(DRAWN))
+    path = tmp_path / "again.toml"
+    path.write_text(config.to_toml())
+    assert "lr = { log_uniform = [0.0001, 1], num = 3 }\n" in path.read_text()
+    assert config_lib.load(path) == config
+
+
 def test_the_digest_is_of_all_but_the_name(write):
     config = config_lib.load(write(GOOD))
     assert config_lib.load(write(GOOD), ["name=other"]).digest() == config.digest()
@@ -115,6 +124,38 @@ def test_a_setting_that_older_files_do_not_have_is_left_out_at_its_default(write
 def test_the_input_gain_reaches_the_experiment(write):
     config = config_lib.load(write(GOOD), ["input_gain=0.1"])
     assert groups.make_groups(config)[0].experiment.input_gain == 0.1
+
+
+DRAWN = GOOD.replace("[0.1, 0.01]", "{ log_uniform = [1e-4, 1], num = 3 }").replace(
+    "[1, 10]", "{ uniform = [1, 50], num = 3, seed = 7 }"
+)
+
+
+def test_drawn_axes_are_one_axis_together(write):
+    members = list(config_lib.load(write(DRAWN)).members())
+    assert len(members) == 3 * 2 * 2  # draws, K, seeds
+    pairs = {(m["lr"], m["gamma"]) for m in members}
+    assert pairs == {
+        (0.00227287, 3.58863), (0.0101391, 3.01071), (0.00582262, 25.8517)
+    }  # fmt: skip
+    assert list(members[0]) == [
+        "task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size", "lr",
+        "gamma", "num_refinements", "lambda", "seed",
+    ]  # fmt: skip
+
+
+def test_draws_depend_on_name_and_seed_alone_and_go_on(write):
+    few = Draws.make("lr", {"log_uniform": [1e-3, 10], "num": 400})
+    assert few[:3] == Draws.make("lr", {"log_uniform": [1e-3, 10], "num": 3})
+    for other in (
+        Draws.make("c0", {"log_uniform": [1e-3, 10], "num": 3}),
+        Draws.make("lr", {"log_uniform": [1e-3, 10], "num": 3, "seed": 1}),
+    ):
+        assert not set(other) & set(few)
+    # Even over four decades: a hundred in each, give or take three deviations.
+    counts = np.histogram(np.log10(few), bins=[-3, -2, -1, 0, 1])[0]
+    assert counts.sum() == 400
+    assert np.all(np.abs(counts - 100) < 3 * np.sqrt(75))
 
 
 def test_overrides(write):
@@ -166,6 +207,24 @@ BAD = {
     ],
     GOOD.replace("seq_len = 10", "seq_len = 9"): [
         "seq_len = 9: task 'temporal_order' needs at least 10"
+    ],
+    DRAWN.replace("1e-4", "0"): ["grid.lr = .*expected two positive numbers, the smaller"],
+    DRAWN.replace("1e-4", "1" + "0" * 400): ["grid.lr = .*two positive numbers"],
+    DRAWN.replace("[1, 50]", "[50, 1]"): ["grid.gamma = .*expected two numbers, the smal"],
+    DRAWN.replace("num = 3 }", "num = 2 }"): ["grid: drawn axes .* the same num, got 2, 3"],
+    DRAWN.replace("num = 3 }", "num = 0 }"): ["grid.lr = .*num: expected an integer from 1"],
+    DRAWN.replace("seed = 7", "seed = -7"): ["grid.gamma = .*seed: expected an integer"],
+    DRAWN.replace("log_uniform", "lognormal"): [
+        "grid.lr = .*expected one of uniform, log_uniform, and num, such as .* num = 64"
+    ],
+    DRAWN.replace("[1, 3]", "{ uniform = [1, 3], num = 3 }"): [
+        "grid.num_refinements = .*only real numbers can be drawn; expected a list"
+    ],
+    DRAWN + "rule = { uniform = [1, 3], num = 3 }": [
+        "grid.rule = .*only real numbers can be drawn; expected a list"
+    ],
+    DRAWN.replace("num = 3", "num = 1_000_000"): [
+        "grid: 4,000,000 members; at most 1,000,000"
     ],
     GOOD.replace("[1, 10]", "[]"): ["grid.gamma = ..: expected at least one value"],
     GOOD.replace("[1, 10]", "[1, nan]"): ["grid.gamma = .*expected a finite number"],
@@ -279,10 +338,13 @@ JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["lr", "gamma", "x"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["lr", "gamma", "x", "uniform", "log_uniform", "num"]),
+            inner, max_size=3,
+        )
     ),
     max_leaves=6,
-)
+)  # fmt: skip
 KEYS = st.sampled_from(
     [*config_lib.Config.__dataclass_fields__, "gamma", "lambda", "lr", "x"]
 )

@@ -79,7 +79,9 @@ def test_feedback_weights_are_orthogonal_and_differ(rule, output_size):
     assert np.abs(rows @ rows.T - np.eye(len(rows))).max() < 0.99
 
 
-@pytest.mark.parametrize(("rule", "variance"), [("dfa", 1 / 200), ("lra_fdbk", 1.0)])
+@pytest.mark.parametrize(
+    ("rule", "variance"), [("dfa", 1 / 200), ("lra_fdbk", 1 / 200)]
+)
 def test_feedback_weights_have_the_variance_asked_for(rule, variance):
     params = lra_jax.init_params(jax.random.key(0), 3, 200, 100)
     (w,) = jax.tree.leaves(RULES[rule]().init(jax.random.key(1), params))

@@ -419,3 +419,29 @@ def test_a_race_does_not_change_what_its_winner_computes():
     for index in np.flatnonzero(raced.members.status == Status.OUTRUN):
         winners = (race == race[index]) & (raced.members.status == Status.SOLVED)
         assert raced.members.step[index] <= steps[winners].min()
+
+
+def test_a_callback_sees_every_chunk_and_the_last_weights():
+    seen, weights = [], {}
+
+    def on_chunk(state, ended):
+        seen.append((int(state.members.step.sum()), sorted(ended)))
+        weights.update(ended)
+
+    limits = Limits(max_steps=10, patience=0)
+    options = {"limits": limits, "max_parallel": 2, "tile_width": 2, "devices": ONE}
+    last = sweep.run_sweep(EXPERIMENT, HP, SEEDS, on_chunk=on_chunk, **options)
+    # Two at once, ten updates each in two chunks; one of them may diverge earlier.
+    assert seen == [(10, []), (20, [0, 1]), (30, []), (40, [2, 3])]
+    assert set(last.members.status) == {Status.EXHAUSTED}
+    for index, params in weights.items():
+        hp = {name: jnp.asarray(values[index]) for name, values in HP.items()}
+        seed = jnp.asarray(SEEDS[index])
+        run = member.start(EXPERIMENT, hp, seed, member.initial(EXPERIMENT, seed))
+        for _ in range(2):
+            run, _ = member.advance(EXPERIMENT, limits, hp, seed, run)
+        for mine, alone in zip(params, run.train.params, strict=True):
+            assert isinstance(mine, np.ndarray)
+            np.testing.assert_allclose(mine, alone, rtol=1e-4, atol=1e-6)
+        errors = member.validate(EXPERIMENT, lra_jax.Params(*params), seed).num_errors
+        assert errors == last.members.num_errors[index]

@@ -13,8 +13,8 @@ from lra_jax.numerics import matmul, tanh_difference
 from lra_jax.rules import arguments
 
 
-class Feedback(NamedTuple):
-    """The fixed feedback weights, shared by all steps."""
+class FixedFeedback(NamedTuple):
+    """The feedback weights, shared by all steps."""
 
     a: jax.Array  # [H, H]
 
@@ -34,31 +34,34 @@ def lra_fdbk(
         dₜ₋₁ = γ Normalize( qₜ A, c1 )
 
     Args:
-      gamma: γ, size of a target's step. γ = 1 leaves nothing after a few steps: qₜ has
-        a factor 2/H.
+      gamma: γ, size of a target's step. As for `lra_diff`, small displacements keep
+        their size on the way back where 2γ/H = 1, and far below vanish.
       c1: bound of each sample's step (Euclidean); 0 is none.
       max_norm: as for `bptt`.
       output_loss: E.
 
     Returns:
-      A rule whose state is A ~ N(0, 1), which never changes. Of `RuleInfo`,
+      A rule whose state is A ~ N(0, 1/H), which never changes. Of `RuleInfo`,
       `local_loss` is (1/H) ‖eₜ‖² and `target_step_norm` is ‖eₜ‖.
 
     Raises:
       ValueError: a number that is not a scalar.
 
     Note: known to us from descriptions alone. They agree that a displacement has one
-    factor σ', and not on which: that of step t, here.
+    factor σ', and not on which: that of step t, here. They have A ~ N(0, 1), with
+    which γ = H/2 makes displacements √H times larger at each step, until tanh stops
+    them, whatever the error was.
     """
     arguments.check_scalars(gamma=gamma, c1=c1, max_norm=max_norm)
     arguments.check_last_step(lra_fdbk, output_loss)
 
-    def init(key: jax.Array, params: types.Params) -> Feedback:
-        return Feedback(jax.random.normal(key, params.w_hh.shape, params.w_hh.dtype))
+    def init(key: jax.Array, params: types.Params) -> FixedFeedback:
+        normal = jax.random.normal(key, params.w_hh.shape, params.w_hh.dtype)
+        return FixedFeedback(normal / jnp.sqrt(normal.shape[0]))
 
     def signals(
-        key: jax.Array, rule_state: Feedback, now: error_signals.Now
-    ) -> tuple[error_signals.Signals, Feedback]:
+        key: jax.Array, rule_state: FixedFeedback, now: error_signals.Now
+    ) -> tuple[error_signals.Signals, FixedFeedback]:
         del key
         h, z = now.trace.h, now.trace.z
         dz = 2 / z.shape[-1] * (1 - z**2)
