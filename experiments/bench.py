@@ -1,34 +1,54 @@
 """A bench: methods with equally many settings, chosen with seeds that do not count.
 
-What `experiments.reach` and `experiments.real` have in common: reading the file of a
-bench, and all that can be wrong with it.
+What `experiments.reach` and `experiments.real` have in common: their command line,
+reading the file of a bench, and all that can be wrong with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import pathlib
 import typing
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import jax
+import rich.console
+from absl import flags
+
+from experiments import command_line, machine, run, store
 from experiments import config as config_lib
-from experiments.config import Config, ConfigError
+from experiments.config import AXES, Config, ConfigError
+from experiments.runner import Runner, StoppedError
+
+_CONFIG = flags.DEFINE_string(  # other programs have flags of these names
+    "config", None, "TOML file that describes the bench.", allow_override=True
+)
+_OUT = flags.DEFINE_string(
+    "out", ".", "Folder in which runs/ and results/ are.", allow_override=True
+)
 
 _NEEDED = {"label", "grid"}  # of a method
+_POSSIBLE = {"input_gain", "published"}
 
 
 class Bench(Protocol):
     """What every bench has; a frozen dataclass whose fields are the keys of its file.
 
     Attributes:
+      name: of the bench, and of its files and folders.
       methods: name to a table of `label`, `grid` and, if it is not 1, `input_gain`; the
-        last two as in a config of `experiments.grid`, where a grid may be several.
+        last two as in a config of `experiments.grid`, where a grid may be several. Of
+        the settings in `AXES`, a grid says only the rule and the optimizer. In
+        `published`, the name of the method in the paper's Table V.
       seeds: that are counted.
       tuning_seeds: that choose a setting.
       num_trials: settings of each method, the same for all.
     """
 
+    @property
+    def name(self) -> str: ...
     @property
     def methods(self) -> dict[str, dict[str, Any]]: ...
     @property
@@ -40,6 +60,57 @@ class Bench(Protocol):
 
 
 AnyBench = TypeVar("AnyBench", bound=Bench)
+
+
+class Program(NamedTuple):
+    """What `app.run` needs."""
+
+    parse: Callable[[list[str]], list[str]]
+    main: Callable[[Sequence[str]], int]
+
+
+def program(
+    name: str,
+    example: str,
+    load: Callable[[str], AnyBench],
+    work: Callable[[Runner, AnyBench, pathlib.Path], None],
+) -> Program:
+    """The program of a kind of bench, with `--config` and `--out`.
+
+    Args:
+      name: of the program, and of its folder among the runs.
+      example: a file that `--config` may name.
+      load: reads a bench.
+      work: trains it, and writes what came of it into the folder of results.
+    """
+
+    def check_flags() -> None:
+        if _CONFIG.value is None:
+            raise flags.Error(f"--config is missing, such as {example}")
+
+    def train(console: rich.console.Console) -> int:
+        path, out = str(_CONFIG.value), pathlib.Path(_OUT.value)
+        bench = load(path)
+        machine.prepare()
+        jax.config.update("jax_enable_x64", False)
+        command = ["python", "-m", f"experiments.{name}", "--config", path]
+        command += ["--out", str(out)] * (out != pathlib.Path("."))
+        interruption = run.Interruption(console, command)
+        runner = Runner(console, out / "runs" / name / bench.name, interruption)
+        try:
+            work(runner, bench, out / "results" / name)
+        except StoppedError as stop:
+            interruption.say("Interrupted; what was finished is saved. To go on:")
+            return 128 + stop.number
+        return 0
+
+    def main(argv: Sequence[str]) -> int:
+        """Runs the command; errors of the user's are one message and exit code 2."""
+        del argv
+        errors = (ConfigError, machine.MachineError, store.RunFolderError, OSError)
+        return command_line.exit_code(train, errors)
+
+    return Program(command_line.parser(f"experiments.{name}", check_flags), main)
 
 
 def load(
@@ -103,14 +174,35 @@ def contradictions(
     """
     if shared := sorted(set(bench.seeds) & set(bench.tuning_seeds)):
         yield f"tuning_seeds: {shared} are among seeds, which have to be new"
+    for key in ("seeds", "tuning_seeds"):
+        values = getattr(bench, key)
+        if (
+            len(set(values)) < len(values)
+            or not 0 <= min(values) <= max(values) < 2**32
+        ):
+            yield f"{key} = {values}: expected different integers from 0 to 2³² - 1"
+    if bench.name != pathlib.Path(bench.name).name or not bench.name.strip("."):
+        yield f"name = {bench.name}: expected a name for a folder"
+    if not bench.methods:
+        yield "methods: expected at least one"
     tables = [method for method in bench.methods.values() if isinstance(method, dict)]
     labels = [str(method["label"]) for method in tables if "label" in method]
     if len(set(labels)) < len(labels):
         yield f"methods: two have the same label, of {', '.join(labels)}"
     for name, method in bench.methods.items():
         where = f"methods.{name}"
-        if not isinstance(method, dict) or {*method} - {"input_gain"} != _NEEDED:
-            yield f"{where}: expected a table with label, grid and maybe input_gain"
+        if not isinstance(method, dict) or {*method} - _POSSIBLE != _NEEDED:
+            yield (
+                f"{where}: expected a table with label, grid and maybe "
+                f"{', '.join(sorted(_POSSIBLE))}"
+            )
+            continue
+        if type(method["label"]) is not str:
+            yield f"{where}.label = {method['label']}: expected a text"
+        grids = method["grid"] if isinstance(method["grid"], list) else [method["grid"]]
+        said = {key for grid in grids if isinstance(grid, dict) for key in grid}
+        if shared_keys := sorted((said & {*AXES}) - {"rule", "optimizer"}):
+            yield f"{where}.grid: {', '.join(shared_keys)} is the same for all methods"
             continue
         try:
             found = [*configs(name)]
@@ -123,7 +215,14 @@ def contradictions(
                 yield f"{where}: {count} settings; num_trials is {bench.num_trials}"
 
 
+def setting_of(member: dict[str, Any]) -> dict[str, Any]:
+    """What a member's method has chosen: all but the seed, and what the bench says."""
+    kept = {"rule", "optimizer"}
+    return {
+        k: v for k, v in member.items() if k != "seed" and (k in kept or k not in AXES)
+    }
+
+
 def text(setting: dict[str, Any]) -> str:
     """A setting for people."""
-    left_out = ("rule", "hidden_size", "batch_size")
-    return ", ".join(f"{k} {v}" for k, v in setting.items() if k not in left_out)
+    return ", ".join(f"{k} {v}" for k, v in setting.items() if k != "rule")

@@ -20,22 +20,16 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import rich.console
-from absl import app, flags
+from absl import app
 
 from experiments import bench as bench_lib
-from experiments import command_line, costs, machine, results, run, store
 from experiments import config as config_lib
-from experiments.config import Config, ConfigError
+from experiments import costs, report, results, run
+from experiments.config import Config
 from experiments.published import TABLE5
 from experiments.results import Row
-from experiments.runner import Runner, StoppedError
+from experiments.runner import Runner
 from experiments.tables import TITLES, markdown_table
-
-_CONFIG = flags.DEFINE_string(  # experiments.grid has a flag of this name
-    "config", None, "TOML file that describes the bench.", allow_override=True
-)
 
 # How an error reaches a step, and through which of the forward weights.
 ERRORS = {
@@ -53,6 +47,10 @@ ERRORS = {
     "tpri": ("step by step", "W_hh⁻¹, W_hyᵀ"),
     "tptt": ("step by step", "W_hyᵀ"),
 }
+NOT_RESCALED = {  # with `exponent = 0`
+    "lra_norm": ("step by step: BPTT's", "W_hhᵀ, W_hyᵀ"),
+    "lra_reversible": ("BPTT's; states computed back", "W_hhᵀ, W_hh⁻¹, W_hyᵀ"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +61,7 @@ class Bench:
       name: of the bench, and of its folders.
       tasks: names of `lra_jax.TASKS`.
       seq_len: lengths, in increasing order.
-      methods: name to a table of `label`, `grid` and, if it is not 1, `input_gain`; the
-        last two as in a config of `experiments.grid`.
+      methods: see `bench.Bench`.
       seeds: that are counted.
       tuning_seeds: that choose a setting.
       required: how many of `seeds` have to be solved to go on to the next T.
@@ -128,6 +125,12 @@ def load(path: str) -> Bench:
 
 def _contradictions(bench: Bench) -> Iterator[str]:
     """What is wrong with values of the right types."""
+    if len(set(bench.tasks)) < len(bench.tasks):
+        yield f"tasks = {bench.tasks}: one twice"
+    for method, table in bench.methods.items():
+        known = TABLE5["temporal_order"]
+        if isinstance(table, dict) and table.get("published", "bptt") not in known:
+            yield f"methods.{method}.published: expected one of {', '.join(known)}"
     if bench.seq_len != sorted(set(bench.seq_len)):
         yield f"seq_len = {bench.seq_len}: expected increasing lengths"
     if not 1 <= bench.required <= len(bench.seeds):
@@ -175,7 +178,7 @@ def try_length(
             return Trial(None, [])
         best = min(steps, key=lambda i: (-len(steps[i]), statistics.fmean(steps[i])))
         chosen = members[best * len(tuning.seeds)]
-    setting = {k: v for k, v in chosen.items() if k not in ("seed", "task", "seq_len")}
+    setting = bench_lib.setting_of(chosen)
     grid = {key: [value] for key, value in setting.items()}
     config = bench.config(method, task, seq_len, grid, bench.seeds)
     return Trial(setting, runner.rows(config))
@@ -208,15 +211,29 @@ def rows_of(
             "name": f"{method} {task} T{seq_len}",
             "task": task,
             "method": bench.methods[method]["label"],
-            "published_reach": TABLE5[task].get(method) if task in TABLE5 else None,
+            "published_reach": published(bench, method, task),
             "seq_len": seq_len,
             "solved": len(steps),
             "seeds": len(bench.seeds),
-            "updates_to_solve": statistics.median(steps) if steps else None,
+            "median_updates": statistics.median(steps) if steps else None,
             "accuracy": statistics.fmean(accuracies) if accuracies else None,
             "longest": longest(bench, found),
             "setting": _text(trial.setting),
         }
+
+
+def published(bench: Bench, method: str, task: str) -> str | None:
+    """The reach that the paper has for a method: "–" where it reports none, else T."""
+    name = bench.methods[method].get("published")
+    if name is None or task not in TABLE5:
+        return None
+    return str(TABLE5[task][name] or "–")
+
+
+def errors_of(setting: dict[str, Any]) -> tuple[str, str]:
+    """How errors arrive with a setting, and which weights they need; see `ERRORS`."""
+    rescaled = setting.get("exponent", 1) != 0
+    return (ERRORS if rescaled else NOT_RESCALED)[setting["rule"]]
 
 
 def _text(setting: dict[str, Any] | None) -> str:
@@ -227,25 +244,39 @@ def _text(setting: dict[str, Any] | None) -> str:
 
 def summary(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> str:
     """The table of methods: what they need and cost, and the longest T they solve."""
+    printed = any("published" in method for method in bench.methods.values())
     header = ["method", "errors arrive", "weights transported", "kB per step"]
     header += ["ms per update"]
     for task in bench.tasks:
-        header += [f"{TITLES.get(task, task)}: published", "ours"]
+        title = TITLES.get(task, task)
+        header += [f"{title}: published", "ours"] if printed else [title]
     body = []
     for method, named in bench.methods.items():
         label = named["label"]
         config = bench.tuning(method, bench.tasks[0], bench.seq_len[0])
-        rule = next(iter(config.members()))["rule"]
         cost = spent[method]
-        line = [label, *ERRORS[rule], f"{cost.bytes_per_step / 1000:,.0f}"]
+        line = [label, *errors_of(next(iter(config.members())))]
+        line.append(f"{cost.bytes_per_step / 1000:,.0f}")
         line.append(f"{1000 * cost.seconds:,.1f}")
         for task in bench.tasks:
             mine = [r for r in rows if r["task"] == task and r["method"] == label]
-            is_open = mine[-1]["longest"] == bench.seq_len[-1]
-            line.append(str(mine[0]["published_reach"] or ""))
-            line.append("≥ " * is_open + str(mine[0]["longest"] or "–"))
+            if printed:
+                line.append(mine[0]["published_reach"] or "")
+            line.append(_reached(bench, mine))
         body.append(line)
     return markdown_table(header, body)
+
+
+def _reached(bench: Bench, rows: Sequence[Row]) -> str:
+    """The longest T, the next one that failed, and the seeds at the last one tried."""
+    last, longest = rows[-1], rows[-1]["longest"]
+    if longest == bench.seq_len[-1]:
+        where = f"≥ {longest}"
+    elif longest:
+        where = f"{longest}, not {last['seq_len']}"
+    else:
+        where = f"not {last['seq_len']}"
+    return f"{where}: {_cell(last)}"
 
 
 def page(bench: Bench, rows: Sequence[Row], summary: str) -> str:
@@ -270,9 +301,11 @@ def _cell(row: Row | None) -> str:
         return ""
     if row["accuracy"] is None:
         return "not tuned"
-    updates = row["updates_to_solve"]
-    after = f" in {updates:,.0f}" if updates else f" ({100 * row['accuracy']:.1f} %)"
-    return f"{row['solved']}/{row['seeds']}{after}"
+    updates = row["median_updates"]
+    after = (
+        f"in {updates:,.0f}" if updates else f"({report.percent(row['accuracy'])} %)"
+    )
+    return f"{row['solved']}/{row['seeds']} {after}"
 
 
 def _notes(bench: Bench) -> str:
@@ -285,13 +318,14 @@ def _notes(bench: Bench) -> str:
     lines = (
         tuned,
         f"Fresh weights at each T, at most {bench.max_steps:,} updates, solved is no "
-        f"error of {bench.num_validation:,} samples. A cell has the seeds solved, and "
-        "the median of the updates they took or the mean best accuracy; the next T is "
-        f"tried after {bench.required} of {len(bench.seeds)}. `not tuned`: no setting "
-        "solved a tuning seed.",
+        f"error of {bench.num_validation:,} samples, looked at every "
+        f"{bench.eval_every:,} updates. A cell has the seeds solved, and the median of "
+        "the updates that these took or, where there are none, the mean best accuracy; "
+        f"the next T is tried after {bench.required} of {len(bench.seeds)}. `not "
+        "tuned`: no setting solved a tuning seed.",
         "kB per step: how the memory of an update grows with T, between "
-        f"T = {costs.SEQ_LEN[0]} and {costs.SEQ_LEN[1]:,}. ms per update: of one "
-        f"member at T = {costs.SEQ_LEN[0]}, alone on the machine.",
+        f"T = {costs.SEQ_LEN[0]} and {costs.SEQ_LEN[1]:,}, in this implementation. ms "
+        f"per update: of one member at T = {costs.SEQ_LEN[0]}.",
     )
     return "\n" + "".join(f"- {line}\n" for line in lines)
 
@@ -306,49 +340,27 @@ def costs_of(bench: Bench) -> dict[str, costs.Cost]:
     }
 
 
-def _run(console: rich.console.Console) -> int:
-    bench = load(str(_CONFIG.value))
-    machine.prepare()
-    jax.config.update("jax_enable_x64", False)
-    interruption = run.Interruption(
-        console, ["python", "-m", "experiments.reach", "--config", str(_CONFIG.value)]
-    )
-    runner = Runner(console, pathlib.Path("runs/reach") / bench.name, interruption)
-    folder = pathlib.Path("results/reach") / bench.name
+def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
+    """Trains what is not trained yet, and writes tables and figure."""
+    folder = folder / bench.name
     rows: list[Row] = []
-    try:
-        for task in bench.tasks:
-            for method in bench.methods:
-                found = reach(runner, bench, method, task)
-                rows += rows_of(bench, method, task, found)
-    except StoppedError as stop:
-        interruption.say("Interrupted; what was finished is saved. To go on:")
-        return 128 + stop.number
-    folder.mkdir(parents=True, exist_ok=True)
+    for task in bench.tasks:
+        for method in bench.methods:
+            found = reach(runner, bench, method, task)
+            rows += rows_of(bench, method, task, found)
     short = summary(bench, rows, costs_of(bench))
+    runner.stop_if_asked()
     text = page(bench, rows, short)
+    folder.mkdir(parents=True, exist_ok=True)
     results.write_rows(folder / "reach.csv", rows)
     results.write_by_name(folder / "reach.json", rows)
     (folder / "reach.md").write_text(text, encoding="utf-8")
     (folder / "summary.md").write_text(short, encoding="utf-8")
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
-    run.draw(console, "reach", folder)
-    return 0
+    runner.console.print(text, soft_wrap=True, highlight=False, markup=False)
+    run.draw(runner.console, "reach", folder)
 
 
-def _check_flags() -> None:
-    if _CONFIG.value is None:
-        raise flags.Error("--config is missing, such as configs/reach/smoke.toml")
-
-
-parse = command_line.parser("experiments.reach", _check_flags)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; errors of the user's are one message and exit code 2."""
-    del argv
-    errors = (ConfigError, machine.MachineError, store.RunFolderError, OSError)
-    return command_line.exit_code(_run, errors)
+parse, main = bench_lib.program("reach", "configs/reach/smoke.toml", load, _work)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Rules on recorded data: `python -m experiments.real --config configs/real/NAME.toml`.
 
 A file is one data set. Phase 1 trains all settings of each method on the training part
-with seeds of their own (`tuning_seeds`); the setting and the number of updates with the
-best mean on the validation part are chosen. Phase 2 trains the chosen setting with
-other seeds (`seeds`), for that many updates, on training and validation parts together,
-and looks at the test part once, at the end. All methods have as many settings, and as
-many updates. docs/real_data.md describes the data and their parts.
+with seeds of their own (`tuning_seeds`); the one whose last evaluations on the
+validation part have the best mean is chosen. Phase 2 trains it with other seeds
+(`seeds`) for as many updates, on training and validation parts together, and what it
+has at the end on the test part counts. All methods have as many settings, and as many
+updates. docs/real_data.md describes the data and their parts.
 
 Runs go into `runs/real/NAME/` and go on where they stand. Results go into
 `results/real/NAME.csv` and `.md`, and with those of all other data sets there into
@@ -21,25 +21,18 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import rich.console
-from absl import app, flags
+from absl import app
 
 from experiments import bench as bench_lib
-from experiments import command_line, datasets, machine, report, results, run, store
 from experiments import config as config_lib
-from experiments.config import Config, ConfigError
+from experiments import datasets, report, results, run
+from experiments.config import Config
 from experiments.report import percent
 from experiments.results import Row
-from experiments.runner import Evaluations, Runner, StoppedError
+from experiments.runner import Evaluations, Runner
 from experiments.tables import markdown_table
 
-_CONFIG = flags.DEFINE_string(  # experiments.grid has a flag of this name
-    "config", None, "TOML file that describes the bench.", allow_override=True
-)
-
-RESULTS = pathlib.Path("results/real")
 TABLE = "table"  # of all data sets, beside the results of each
 
 
@@ -54,8 +47,9 @@ class Bench:
       seeds: that are counted.
       tuning_seeds: that choose a setting.
       num_trials: settings of each method, the same for all.
-      max_steps: most updates of each run.
+      max_steps: updates of each run.
       eval_every: updates between two evaluations of phase 1.
+      num_last: evaluations at the end of phase 1 whose mean chooses a setting.
       hidden_size: H.
       batch_size: B.
     """
@@ -68,6 +62,7 @@ class Bench:
     num_trials: int = 8
     max_steps: int = 2000
     eval_every: int = 100
+    num_last: int = 5
     hidden_size: int = 100
     batch_size: int = 20
 
@@ -102,8 +97,8 @@ class Bench:
         grid = {key: [value] for key, value in choice.setting.items()}
         raw = self._common(method, grid, self.seeds) | {
             "name": f"{method}.test",
-            "max_steps": choice.updates,
-            "eval_every": choice.updates,
+            "max_steps": self.max_steps,
+            "eval_every": self.max_steps,
             "split": "test",
         }
         return config_lib.resolve(raw, self.name)
@@ -114,12 +109,11 @@ class Choice(NamedTuple):
 
     Attributes:
       setting: settings and hyper-parameters.
-      updates: how many.
-      score: mean over the tuning seeds on the validation part: accuracy, or NLL.
+      score: mean over the tuning seeds and their last evaluations on the validation
+        part: accuracy, or NLL.
     """
 
     setting: dict[str, Any]
-    updates: int
     score: float
 
 
@@ -127,7 +121,7 @@ class Outcome(NamedTuple):
     """A method on a data set.
 
     Attributes:
-      choice: None where every setting diverged before its first evaluation.
+      choice: None where every setting diverged on a tuning seed.
       test: for each of the counted seeds what its last finite weights reach on the
         test part: accuracy, or NLL. Empty without a choice.
       diverged: seeds whose weights did not stay finite.
@@ -177,52 +171,44 @@ def scores(task: str, config: Config, found: Evaluations) -> np.ndarray:
     return 1 - found.num_errors / config.num_validation
 
 
-def choose(task: str, config: Config, found: Sequence[Evaluations]) -> Choice | None:
-    """The setting and the number of updates with the best mean over the tuning seeds.
+def choose(bench: Bench, config: Config, found: Sequence[Evaluations]) -> Choice | None:
+    """The setting with the best mean of its seeds' last evaluations.
 
-    A member that had no error stays as it was; from the update on at which one of its
-    seeds diverged, a setting is no candidate. Of equals, the one with the fewest
-    updates, and then the first, is chosen.
+    A member that had no error stays as it was. A setting of which a seed diverged is no
+    candidate. Of equals the first is chosen.
 
     Args:
-      task: name of the data set.
+      bench: says how many evaluations are the last.
       config: of phase 1.
       found: of each member.
 
     Returns:
-      None where no setting has an evaluation before it diverges.
+      None where there is no candidate.
     """
     every, most = config.eval_every, config.max_steps
-    steps = np.array([*range(every, most, every), most])
+    steps = np.array([*range(every, most, every), most])[-bench.num_last :]
 
-    def on_steps(member: Evaluations) -> np.ndarray:
-        place = np.searchsorted(member.step, steps, side="right") - 1
-        values = scores(task, config, member)[place].astype(float)
+    def score(member: Evaluations) -> float:
         if member.status == "diverged":
-            values[steps > member.step[-1]] = np.nan
-        return values
+            return np.nan
+        place = np.searchsorted(member.step, steps, side="right") - 1
+        return float(scores(bench.task, config, member)[place].astype(float).mean())
 
     seeds = len(config.seeds)  # they vary fastest
-    every_seed = np.stack([on_steps(member) for member in found])
-    means = every_seed.reshape(-1, seeds, len(steps)).mean(axis=1)
-    sign = 1 if is_nll(task) else -1
+    means = np.array([score(member) for member in found]).reshape(-1, seeds).mean(1)
+    sign = 1 if is_nll(bench.task) else -1
     order = np.where(np.isnan(means), np.inf, sign * means)
     if np.isinf(order).all():
         return None
-    step, setting = np.unravel_index(np.argmin(order.T), order.T.shape)
-    member = [*config.members()][setting * seeds]
-    left_out = ("seed", "task", "seq_len")
-    return Choice(
-        setting={k: v for k, v in member.items() if k not in left_out},
-        updates=int(steps[step]),
-        score=float(means[setting, step]),
-    )
+    best = int(np.argmin(order))
+    member = [*config.members()][best * seeds]
+    return Choice(bench_lib.setting_of(member), float(means[best]))
 
 
 def compare(runner: Runner, bench: Bench, method: str) -> Outcome:
     """Both phases of a method."""
     tuning = bench.tuning(method)
-    choice = choose(bench.task, tuning, runner.evaluations(tuning))
+    choice = choose(bench, tuning, runner.evaluations(tuning))
     if choice is None:
         return Outcome(None, [], 0)
     final = bench.final(method, choice)
@@ -248,7 +234,6 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
         "method": bench.methods[method]["label"],
         "measure": "nll" if is_nll(bench.task) else "accuracy",
         "validation": choice.score if choice else None,
-        "updates": choice.updates if choice else None,
         "test": mean,
         "interval_95": interval,
         "seeds": len(bench.seeds),
@@ -265,13 +250,12 @@ def page(rows: Sequence[Row]) -> str:
     """The table of one data set."""
     first = rows[0]
     unit = "NLL per frame" if first["measure"] == "nll" else "accuracy %"
-    header = ["method", "chosen setting", "updates", f"validation {unit}"]
+    header = ["method", "chosen setting", f"validation {unit}"]
     header += [f"test {unit}", "n"]
     body = [
         [
             row["method"],
             row["setting"] or "every setting diverged",
-            f"{row['updates']:,}" if row["updates"] else "–",
             "–" if row["validation"] is None else _value(row, row["validation"]),
             cell(row),
             str(row["seeds"]),
@@ -280,18 +264,19 @@ def page(rows: Sequence[Row]) -> str:
     ]
     lines = (
         f"{first['data']}, T = {first['seq_len']}. Of {first['settings']} settings of "
-        f"each method, and of up to {first['max_steps']:,} updates, those with the "
-        f"best mean on the validation part over {first['tuning_seeds']} tuning seeds; "
-        "then trained with other seeds on training and validation parts, and evaluated "
-        "once on the test part.",
+        f"each method, trained for {first['max_steps']:,} updates, the one with the "
+        f"best mean over the last evaluations of {first['tuning_seeds']} tuning seeds "
+        "on the validation part; then trained for as long with other seeds on training "
+        "and validation parts, and evaluated on the test part.",
         _NOTE,
     )
     return markdown_table(header, body) + "\n" + "".join(f"- {x}\n" for x in lines)
 
 
 _NOTE = (
-    "Test: mean and 95 % interval (Student's t) over the n seeds, of which those that "
-    "diverged count with their last finite weights."
+    "Test: mean and 95 % interval (Student's t) over the n seeds, all on the same test "
+    "samples: it does not have the error of having no others. Seeds that diverged "
+    "count with their last finite weights."
 )
 
 
@@ -315,7 +300,7 @@ def table(rows: Sequence[Row]) -> str:
         for method in methods
     ]
     for title, value in (
-        ("*updates, at most*", lambda row: f"{row['max_steps']:,}"),
+        ("*updates*", lambda row: f"{row['max_steps']:,}"),
         (
             "*settings × tuning seeds*",
             lambda r: f"{r['settings']} × {r['tuning_seeds']}",
@@ -347,54 +332,29 @@ def _value(row: Row, value: float, interval: float | None = None) -> str:
 def all_rows(folder: pathlib.Path) -> list[Row]:
     """The rows of all data sets in a folder of results, in the order of `DATASETS`."""
     titles = [dataset.title for dataset in datasets.DATASETS.values()]
-    found = [
-        results.read_rows(path)
-        for path in sorted(folder.glob("*.csv"))
-        if path.stem != TABLE
-    ]
-    found.sort(key=lambda rows: titles.index(rows[0]["data"]))
-    return [row for rows in found for row in rows]
+    paths = [path for path in sorted(folder.glob("*.csv")) if path.stem != TABLE]
+    found = [rows for path in paths if (rows := results.read_rows(path))]
+    known = [rows for rows in found if rows[0].get("data") in titles]
+    known.sort(key=lambda rows: titles.index(rows[0]["data"]))
+    return [row for rows in known for row in rows]
 
 
-def _run(console: rich.console.Console) -> int:
-    bench = load(str(_CONFIG.value))
-    machine.prepare()
-    jax.config.update("jax_enable_x64", False)
-    interruption = run.Interruption(
-        console, ["python", "-m", "experiments.real", "--config", str(_CONFIG.value)]
-    )
-    runner = Runner(console, pathlib.Path("runs/real") / bench.name, interruption)
-    try:
-        rows = [row_of(bench, m, compare(runner, bench, m)) for m in bench.methods]
-    except StoppedError as stop:
-        interruption.say("Interrupted; what was finished is saved. To go on:")
-        return 128 + stop.number
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    results.write_rows(RESULTS / f"{bench.name}.csv", rows)
+def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
+    """Trains what is not trained yet, and writes its table and that of all data."""
+    rows = [row_of(bench, m, compare(runner, bench, m)) for m in bench.methods]
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write_rows(folder / f"{bench.name}.csv", rows)
     text = page(rows)
-    (RESULTS / f"{bench.name}.md").write_text(text, encoding="utf-8")
-    every = all_rows(RESULTS)
-    results.write_rows(RESULTS / f"{TABLE}.csv", every)
-    results.write_by_name(RESULTS / f"{TABLE}.json", every)
-    (RESULTS / f"{TABLE}.md").write_text(table(every), encoding="utf-8")
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
-    run.draw(console, TABLE, RESULTS)
-    return 0
+    (folder / f"{bench.name}.md").write_text(text, encoding="utf-8")
+    every = all_rows(folder)
+    results.write_rows(folder / f"{TABLE}.csv", every)
+    results.write_by_name(folder / f"{TABLE}.json", every)
+    (folder / f"{TABLE}.md").write_text(table(every), encoding="utf-8")
+    runner.console.print(text, soft_wrap=True, highlight=False, markup=False)
+    run.draw(runner.console, TABLE, folder)
 
 
-def _check_flags() -> None:
-    if _CONFIG.value is None:
-        raise flags.Error("--config is missing, such as configs/real/digits_rows.toml")
-
-
-parse = command_line.parser("experiments.real", _check_flags)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; errors of the user's are one message and exit code 2."""
-    del argv
-    errors = (ConfigError, machine.MachineError, store.RunFolderError, OSError)
-    return command_line.exit_code(_run, errors)
+parse, main = bench_lib.program("real", "configs/real/digits_rows.toml", load, _work)
 
 
 if __name__ == "__main__":

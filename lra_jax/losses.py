@@ -92,9 +92,9 @@ def is_asked(labels: jax.Array) -> jax.Array:
     """Where a label asks for an answer, `[T, B]`: one below 0 asks nothing.
 
     Args:
-      labels: `[T, B]` or `[T, B, Y]`.
+      labels: `[T, B]`, or `[T, B, Y]`, of which all Y below 0 ask nothing.
     """
-    asked = labels >= 0
+    asked = ~(labels < 0)  # also where a label is not a number
     return asked if asked.ndim == 2 else jnp.any(asked, axis=2)
 
 

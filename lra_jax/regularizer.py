@@ -105,7 +105,9 @@ def _error_ratio(
 SCHEDULES: dict[str, Schedule] = {
     # λₜ = λ
     "constant": lambda lambda_, omega, size, size_next: jnp.full_like(size, lambda_),
-    # λₜ = λ ‖uₜ‖ / ‖∂Ωₜ/∂hₜ₋₁‖: Ω moves hₜ₋₁ by as much as its neighbour's error is
+    # λₜ = λ ‖uₜ‖ / ‖∂Ωₜ/∂hₜ₋₁‖: Ω moves hₜ₋₁ by as much as its neighbour's error is.
+    # The denominator has a factor zₜ₋₁: where states are small, the part of Ω that is
+    # direct in W_hh grows like 1/‖zₜ₋₁‖.
     "matched": _matched,
     # λₜ = λ max(0, 1 - ρₜ): only where the norm shrinks
     "shrinkage": lambda lambda_, omega, size, size_next: (

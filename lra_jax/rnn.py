@@ -128,7 +128,8 @@ def has_started(inputs: jax.Array, start: jax.Array | None) -> jax.Array | None:
       start: `[B]` integers, or None.
 
     Raises:
-      ValueError: `start` is no integer array `[B]`.
+      ValueError: `start` is no integer array `[B]`, or where its values are known, not
+        from 0 to T-1.
     """
     if start is None:
         return None
@@ -138,7 +139,10 @@ def has_started(inputs: jax.Array, start: jax.Array | None) -> jax.Array | None:
             f"start: expected integers [B] = {(batch_size,)}, "
             f"got {start.dtype} {start.shape}"
         )
-    return jnp.arange(seq_len, dtype=start.dtype)[:, None] >= start[None]
+    known = not isinstance(start, jax.core.Tracer)
+    if known and not ((start >= 0) & (start < seq_len)).all():
+        raise ValueError(f"start: expected 0 to T-1 = {seq_len - 1}, got {start}")
+    return jnp.arange(seq_len)[:, None] >= start.astype(jnp.int32)[None]
 
 
 def silence(x: jax.Array, started: jax.Array | None) -> jax.Array:

@@ -109,7 +109,7 @@ class Output(NamedTuple):
 OutputGrad = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def output_error(
+def own_error(
     params: types.Params, z: jax.Array, output: Output, output_grad: OutputGrad
 ) -> jax.Array:
     """(π W_hyᵀ) ⊙ σ', `[B, H]`: ∂E_b/∂h through the output of the state z `[B, H]`."""
@@ -147,9 +147,9 @@ def top_target(
     def direction(d_bar: jax.Array) -> jax.Array:
         z_bar = jnp.tanh(h - d_bar)
         moved = output._replace(logits=rnn.readout(params, z_bar))
-        return output_error(params, z_bar, moved, output_grad)
+        return own_error(params, z_bar, moved, output_grad)
 
-    return refine(output_error(params, z, output, output_grad), direction, step)
+    return refine(own_error(params, z, output, output_grad), direction, step)
 
 
 class _Level(NamedTuple):
@@ -198,7 +198,7 @@ def _target_below(
         u_back = matmul(u, params.w_hh.T)
         v = u_back * (1 - z_bar**2)
         if output is not None:
-            v += output_error(params, z_bar, output, output_grad)
+            v += own_error(params, z_bar, output, output_grad)
         if step.lambda_ is None:
             return v, None
         omega = regularizer.norm_preservation(u, u_back, z_bar)

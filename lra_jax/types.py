@@ -53,8 +53,9 @@ class Batch(NamedTuple):
       inputs: `[T, B]` integer symbols (one-hot vectors by their index), or
         `[T, B, X]` real vectors.
       labels: `[B]` integer classes, or what the task's `OutputLoss` expects.
-      start: `[B]` int32, 0 ≤ start < T, the first step of each sample; None is 0 for
-        all, and costs nothing.
+      start: `[B]` integers, 0 ≤ start < T, the first step of each sample; None is 0 for
+        all, and costs nothing. With a loss of every step, labels before it have to be
+        below 0.
     """
 
     inputs: jax.Array
@@ -74,8 +75,9 @@ class OutputLoss(NamedTuple):
     """The global loss E of a task, per sample, and what counts as an error.
 
     With `every_step` the readout answers at every step: logits are `[T, B, Y]`, labels
-    `[T, B, ...]`, and a label below 0 asks nothing. With n_b the number of steps at
-    which sample b is asked, E_b = (1/n_b) Σ E_bt over these; 0 where there are none.
+    `[T, B, ...]`, and a label below 0 asks nothing (of labels `[T, B, Y]`, all Y are).
+    With n_b the number of steps at which sample b is asked, E_b = (1/n_b) Σ E_bt over
+    these; 0 where there are none.
 
     Attributes:
       value: `(logits [B, Y], labels) -> [B]`, E_b.
@@ -104,6 +106,8 @@ class RuleInfo(NamedTuple):
         step after Ω and Normalize. For rules with targets in z: of ‖ẑₜ - zₜ‖.
       w_hh_grad_norm: `[T]` Frobenius norm of step t's part of the gradient.
       w_xh_grad_norm: `[T]` the same for W_xh.
+      reversal_error: `[]` of states that are computed back: mean over the batch of the
+        norm of the state before the first step, which is 0 but for rounding.
     """
 
     loss: jax.Array
@@ -111,6 +115,7 @@ class RuleInfo(NamedTuple):
     target_step_norm: jax.Array | None = None
     w_hh_grad_norm: jax.Array | None = None
     w_xh_grad_norm: jax.Array | None = None
+    reversal_error: jax.Array | None = None
 
 
 class EmptyState(NamedTuple):

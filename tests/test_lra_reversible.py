@@ -27,6 +27,14 @@ def assert_as_close(found, expected, tolerance):
         np.testing.assert_allclose(mine, theirs, atol=tolerance * scale, rtol=0)
 
 
+def assert_same(found, expected, tolerance):
+    """Gradients and report, up to what only computed states have: their error."""
+    grads, info = found
+    assert 0 < info.reversal_error < 1e-4
+    found = grads, info._replace(reversal_error=None)
+    assert_as_close(found, expected, tolerance)
+
+
 @pytest.mark.parametrize("name", ["temporal_order", "adding"])
 @pytest.mark.parametrize(
     "numbers",
@@ -39,6 +47,16 @@ def test_gradients_and_report_are_those_of_lra_norm(name, numbers):
     options = {**numbers, "output_loss": task.output_loss}
     found = gradients_of(lra_jax.lra_reversible(**options), task, batch)
     expected = gradients_of(lra_jax.lra_norm(**options), task, batch)
+    assert_same(found, expected, 2e-3)
+
+
+def test_without_rescaling_and_cost_it_is_bptt():
+    task = lra_jax.TASKS["temporal_order"]
+    batch = task.sample(jax.random.key(1), 3, 200)
+    (found, _), (expected, _) = (
+        gradients_of(rule, task, batch)
+        for rule in (lra_jax.lra_reversible(exponent=0, activity=0), lra_jax.bptt())
+    )
     assert_as_close(found, expected, 2e-3)
 
 
@@ -51,7 +69,7 @@ def test_samples_that_start_later_are_as_in_lra_norm():
     options = {"output_loss": task.output_loss}
     found = gradients_of(lra_jax.lra_reversible(**options), task, batch)
     expected = gradients_of(lra_jax.lra_norm(**options), task, batch)
-    assert_as_close(found, expected, 1e-3)
+    assert_same(found, expected, 1e-3)
 
 
 def test_memory_grows_by_less_than_one_state_for_each_step():
@@ -80,13 +98,19 @@ def test_rounding_grows_where_states_are_large():
     task = lra_jax.TASKS["temporal_order"]
     batch = task.sample(jax.random.key(1), 3, 300)
 
-    def cosine(gain):
+    def compare(gain):
         rules = lra_jax.lra_reversible(), lra_jax.lra_norm()
-        a, b = (gradients_of(rule, task, batch, gain)[0].w_xh for rule in rules)
-        return float(jnp.vdot(a, b) / jnp.linalg.norm(a) / jnp.linalg.norm(b))
+        (a, info), (b, _) = (gradients_of(rule, task, batch, gain) for rule in rules)
+        cosine = jnp.vdot(a.w_xh, b.w_xh)
+        cosine /= jnp.linalg.norm(a.w_xh) * jnp.linalg.norm(b.w_xh)
+        return float(cosine), float(info.reversal_error)
 
-    assert cosine(GAIN) > 0.9999
-    assert cosine(3.0) < 0.9
+    cosine, error = compare(GAIN)
+    assert cosine > 0.9999
+    assert error < 0.01
+    cosine, error = compare(1.0)
+    assert cosine < 0.9
+    assert error > 1
 
 
 def test_a_loss_of_every_step_is_refused():

@@ -101,6 +101,7 @@ FIELDS = {
         "target_step_norm",
         "w_hh_grad_norm",
         "w_xh_grad_norm",
+        "reversal_error",
     ],
     "EmptyState": [],
     "TrainState": ["params", "opt_state", "rule_state", "key", "step"],

@@ -1,13 +1,14 @@
 """The bench of reach: who is tried, what is chosen, and what is counted."""
 
 import copy
+import dataclasses
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from experiments import reach
+from experiments import costs, reach
 from experiments.config import ConfigError
 from lra_jax import RULES
 
@@ -16,7 +17,11 @@ BENCH = reach.Bench(
     tasks=["temporal_order"],
     seq_len=[10, 20, 30],
     methods={
-        "bptt": {"label": "BPTT", "grid": {"rule": "bptt", "lr": [0.3, 0.1]}},
+        "bptt": {
+            "label": "BPTT",
+            "published": "bptt",
+            "grid": {"rule": "bptt", "lr": [0.3, 0.1]},
+        },
     },
     seeds=[0, 1, 2],
     required=2,
@@ -34,7 +39,7 @@ class Trained:
     def rows(self, config):
         self.configs[config.name] = config
         return [
-            {"member": i, "status": status, "step": step, "best_accuracy": 0.9}
+            {"member": i, "status": status, "step": step, "best_accuracy": 0.99996}
             for i, (status, step) in enumerate(self.outcomes[config.name])
         ]
 
@@ -66,7 +71,7 @@ def test_a_method_goes_on_while_enough_new_seeds_are_solved():
     assert reach.longest(BENCH, found) == 10
     rows = [*reach.rows_of(BENCH, "bptt", "temporal_order", found)]
     assert [(row["seq_len"], row["solved"]) for row in rows] == [(10, 2), (20, 1)]
-    assert [row["published_reach"] for row in rows] == [120, 120]
+    assert [row["published_reach"] for row in rows] == ["120", "120"]
     assert "lr 0.3" in rows[0]["setting"]
     assert "lr 0.1" in rows[1]["setting"]
 
@@ -108,6 +113,11 @@ GOOD = {
             "methods: two have the same label, of BPTT, BPTT",
         ),
         ({"seq_len": [5]}, "needs at least 10"),
+        ({"tasks": ["adding"] * 2}, "tasks = ['adding', 'adding']: one twice"),
+        (
+            {"methods": {"x": BENCH.methods["bptt"] | {"published": "fa"}}},
+            "methods.x.published: expected one of tptt, bptt",
+        ),
     ],
 )
 def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):
@@ -116,6 +126,56 @@ def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):
     with pytest.raises(ConfigError) as refusal:
         reach.load("b.toml")
     assert says in str(refusal.value).replace("\n      ", " ")
+
+
+SPENT = {"bptt": costs.Cost(0.00204, 32_400.0), "norm": costs.Cost(0.004, 0.0)}
+
+
+def test_the_tables_of_a_bench():
+    norm = {
+        "label": "no rescaling",
+        "grid": {"rule": "lra_norm", "exponent": 0, "lr": 1},
+    }
+    bench = dataclasses.replace(
+        BENCH,
+        tasks=["temporal_order", "random_permutation"],
+        methods=BENCH.methods | {"norm": norm},
+    )
+    won, lost = ("solved", 250), ("exhausted", 900)
+    names = ["bptt.temporal_order", "bptt.random_permutation"]
+    outcomes = {f"{name}.T10.tuning": [won] * 4 for name in names}
+    outcomes |= {f"{name}.T10": [won, ("solved", 350), lost] for name in names}
+    outcomes |= {
+        f"{names[0]}.T20.tuning": [won] * 4, f"{names[0]}.T20": [lost] * 3,
+        f"{names[1]}.T20.tuning": [won] * 4, f"{names[1]}.T20": [won] * 3,
+        f"{names[1]}.T30.tuning": [won] * 4, f"{names[1]}.T30": [won] * 3,
+        "norm.temporal_order.T10.tuning": [lost] * 2,
+        "norm.random_permutation.T10.tuning": [won] * 2,
+        "norm.random_permutation.T10": [lost] * 3,
+    }  # fmt: skip
+    runner = Trained(outcomes)
+    rows = [
+        row
+        for task in bench.tasks
+        for method in bench.methods
+        for row in reach.rows_of(
+            bench, method, task, reach.reach(runner, bench, method, task)
+        )
+    ]
+    short = reach.summary(bench, rows, SPENT)
+    assert short.splitlines() == [
+        "| method | errors arrive | weights transported | kB per step | ms per update |"
+        " temporal order: published | ours | random permutation: published | ours |",
+        "| --- " * 9 + "|",
+        "| BPTT | gradient of E, unrolled | W_hhᵀ, W_hyᵀ | 32 | 2.0 | 120 | "
+        "10, not 20: 0/3 (99.99 %) | 70 | ≥ 30: 3/3 in 250 |",
+        "| no rescaling | step by step: BPTT's | W_hhᵀ, W_hyᵀ | 0 | 4.0 |  | "
+        "not 10: not tuned |  | not 10: 0/3 (99.99 %) |",
+    ]
+    page = reach.page(bench, rows, short).splitlines()
+    assert "| BPTT | 2/3 in 300 | 0/3 (99.99 %) |" in page
+    assert "| BPTT | 2/3 in 300 | 3/3 in 250 | 3/3 in 250 |" in page
+    assert "| no rescaling | not tuned |  |" in page
 
 
 def test_every_rule_says_how_its_errors_arrive():

@@ -238,9 +238,9 @@ def test_info_has_the_loss_and_finite_values_per_step(case):
     assert type(info) is lra_jax.RuleInfo
     assert info.loss.shape == ()
     np.testing.assert_allclose(info.loss, case.expected_loss, rtol=1e-6)
-    for values in info[1:]:
+    for name, values in info._asdict().items():
         if values is not None:
-            assert values.shape == (T,)
+            assert values.shape == (() if name in ("loss", "reversal_error") else (T,))
             assert np.all(np.isfinite(values))
             assert np.all(values >= 0)
 
@@ -542,4 +542,4 @@ def test_readout_only_is_bptt_without_the_hidden_layer():
     exact = exact_gradient(params, case.batch)
     hidden = {name: jnp.zeros_like(getattr(exact, name)) for name in exact._fields[:3]}
     assert_close(grads, exact._replace(**hidden), 1e-5)
-    assert info[1:] == (None, None, None, None)
+    assert info[1:] == (None,) * 5

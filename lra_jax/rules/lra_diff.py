@@ -111,10 +111,10 @@ def lra_diff(
         x = rnn.silence(batch.inputs, started)
         z_prev, u = gradients.previous(trace.z), found.u
         if not update_first_step:
-            if batch.start is None:
+            if started is None:
                 u = u.at[0].set(0)
             else:
-                u = rnn.silence(u, rnn.has_started(x, batch.start + 1))
+                u = rnn.silence(u, gradients.previous(started))
         if not descend_local_loss:
             u = jnp.zeros_like(u)
 

@@ -34,9 +34,9 @@ def lra_norm(
 ) -> types.LearningRule:
     """Displacements that keep their size on the way back, and shrink what they pass.
 
-    The displacement of a target from its state has the direction that a gradient step
-    on the local loss of the step above gives it, and the size of the displacement
-    above, for each sample:
+    The displacement dₜ₋₁ of a target ĥₜ₋₁ from hₜ₋₁ has the direction that a gradient
+    step on ½‖hₜ - ĥₜ‖² gives it, and the size of the displacement above, for each
+    sample:
 
         d_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1}
         v = (dₜ W_hhᵀ) ⊙ σ'ₜ₋₁,   dₜ₋₁ = v (‖dₜ‖ / ‖v‖)^p
@@ -51,7 +51,7 @@ def lra_norm(
     has the derivation, what is known of its reach, and when it fails.
 
     Args:
-      exponent: p. 1 keeps norms; 0 is BPTT, with the cost of activity.
+      exponent: p, from 0 to 1. 1 keeps norms; 0 is BPTT, with the cost of activity.
       activity: μ.
       max_norm: as for `bptt`.
       output_loss: E.

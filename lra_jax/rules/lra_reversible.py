@@ -34,20 +34,22 @@ def lra_reversible(
 
     and finds dₜ, qₜ and the gradients of step t as `lra_norm` does, with these states.
 
-    What rounding does to zₜ reaches zₜ₋₁ divided by σ'ₜ. Where states are small and
-    W_hh is nearly orthogonal that is nothing, over thousands of steps. With W_xh as
-    `init_params` makes it, it grows by 7 % a step, and early gradients at T = 300 are
-    noise: use `input_gain=0.1`. A step has one product more than one of `lra_norm`, and
-    an update one inverse of W_hh.
+    What rounding does to zₜ reaches zₜ₋₁ divided by σ'ₜ and times W_hh⁻¹. Where states
+    are small and W_hh is nearly orthogonal that is nothing, over thousands of steps.
+    With W_xh as `init_params` makes it, it grows by 7 % a step, and what the first
+    steps of T = 300 add is noise: use `input_gain=0.1` or less. z₋₁ = 0 has to come
+    back as 0, and `reversal_error` says how far it does not. A step has one product
+    more than one of `lra_norm`, and an update one inverse of W_hh.
 
     Args:
-      exponent: p, as for `lra_norm`.
+      exponent: p, as for `lra_norm`. p = 0 and μ = 0 are BPTT, without stored states.
       activity: μ, as for `lra_norm`.
       max_norm: as for `bptt`.
       output_loss: E, of the last step.
 
     Returns:
-      A rule without state. `RuleInfo` is as that of `lra_norm`.
+      A rule without state. `RuleInfo` is as that of `lra_norm`, and has
+      `reversal_error`.
 
     Raises:
       ValueError: a number that is not a scalar, or a loss of every step.
@@ -71,16 +73,18 @@ def lra_reversible(
         inputs = rnn.silence(batch.inputs, started)
         # Before the first step z is 0, and so it is before a sample's own.
         begun = jnp.arange(len(inputs))[:, None] >= 0 if started is None else started
-        started_before = jnp.concatenate([jnp.zeros_like(begun[:1]), begun[:-1]])
+        started_before = gradients.previous(begun)
 
         limit = 1 - MIN_ROUNDINGS * jnp.finfo(z_last.dtype).eps
         no_bound = functools.partial(numerics.clip, c=0.0)
 
         def back(carry: Any, now: Any) -> tuple[Any, Any]:
             z, d, total = carry
-            x, started, started_before = now
+            x, started, begun, started_before = now
             h = jnp.arctanh(jnp.clip(z, -limit, limit))
             z_prev = matmul(h - rnn.project_inputs(params, x[None])[0], w_inverse)
+            first = begun & ~started_before
+            wrong = rnn.silence(numerics.norm(z_prev, axis=-1)[:, 0], first)
             z_prev = rnn.silence(jnp.clip(z_prev, -limit, limit), started_before)
             q = rnn.silence(error_at(d, z, mu), started)
             total, norms = gradients.add_step(
@@ -88,7 +92,7 @@ def lra_reversible(
             )
             size = jnp.mean(rnn.silence(numerics.norm(d, axis=-1)[:, 0], started))
             d = displacement_below(d, z_prev, params.w_hh, p)
-            return (z_prev, d, total), (size, norms)
+            return (z_prev, d, total), (size, norms, jnp.mean(wrong))
 
         (_, _, total), seen = lax.scan(
             back,
@@ -97,16 +101,17 @@ def lra_reversible(
                 gradients.output_error(params, z_last, pi),
                 gradients.no_gradients(params),
             ),
-            (inputs, started, started_before),
+            (inputs, started, begun, started_before),
             reverse=True,
         )
         readout = gradients.readout_gradients(z_last[None], pi)
-        size, (w_xh_norm, w_hh_norm) = seen
+        size, (w_xh_norm, w_hh_norm), wrong = seen
         info = types.RuleInfo(
             loss=jnp.mean(output_loss.value(logits, batch.labels)),
             target_step_norm=size,
             w_hh_grad_norm=w_hh_norm,
             w_xh_grad_norm=w_xh_norm,
+            reversal_error=jnp.sum(wrong),
         )
         return error_signals.bounded(total, readout, max_norm), rule_state, info
 

@@ -51,9 +51,9 @@ def rec_lra(
       ValueError: a number that is not a scalar, or j below 1.
 
     Note: known to us from others' programs alone. One E_skip is shared by all skips, as
-    A is by all steps, and does not learn. The original bounds each matrix's update,
-    which is `max_norm`'s task here, and mixes errors with their signs, which is left
-    out.
+    A is by all steps, and does not learn. The original bounds each matrix's update, A's
+    and E_y's too, where `max_norm` is one bound of the five gradients; and it mixes
+    errors with their signs, which is left out.
     """
     arguments.check_scalars(beta=beta, feedback_lr=feedback_lr, max_norm=max_norm)
     arguments.check_count(num_steps_per_skip=num_steps_per_skip)

@@ -31,6 +31,7 @@ class Info(NamedTuple):
     target_step_norm: np.ndarray | None = None  # [T]
     w_hh_grad_norm: np.ndarray | None = None  # [T]
     w_xh_grad_norm: np.ndarray | None = None  # [T]
+    reversal_error: None = None  # of states computed back, which no twin does
 
 
 class Result(NamedTuple):
