@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments import datasets, report
+from experiments import datasets, summary
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -38,7 +38,7 @@ def draw(
     names = []
     with mpl.rc_context(STYLE):
         for (task, seq_len), found in _by(rows, ("task", "seq_len")).items():
-            if not report.settings(found):
+            if not summary.settings(found):
                 continue
             suffix = f"{task}_T{seq_len}"
             title = f"{task.replace('_', ' ')}, T = {seq_len}"
@@ -94,7 +94,7 @@ def _accuracy(
     def height(num_errors: Any) -> Any:
         return -np.log10(np.maximum(num_errors, 0.5) / num_validation)
 
-    for index, (setting, _) in enumerate(report.best_settings(rows)):
+    for index, (setting, _) in enumerate(summary.best_settings(rows)):
         color = COLORS[index % len(COLORS)]
         dash = DASHES[(index // len(COLORS)) % len(DASHES)]
         seeds = []
@@ -140,8 +140,8 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     Its colour is the accuracy; where most cells are solved, the number of updates of
     those that are.
     """
-    panels: dict[str, list[report.Setting]] = {}
-    for setting in report.settings(rows):
+    panels: dict[str, list[summary.Setting]] = {}
+    for setting in summary.settings(rows):
         panels.setdefault(_line_name(setting.values), []).append(setting)
     cells = {name: _cells(found) for name, found in panels.items()}
     flat = [cell for *_, found in cells.values() for cell in found.values()]
@@ -213,12 +213,12 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
 
 
 def _cells(
-    found: Sequence[report.Setting],
-) -> tuple[list[float], list[Any], dict[tuple[int, int], report.Setting]]:
+    found: Sequence[summary.Setting],
+) -> tuple[list[float], list[Any], dict[tuple[int, int], summary.Setting]]:
     """Values of lr and γ ([None] without one), and the best setting at each (γ, lr)."""
     rates = sorted({s.values["lr"] for s in found})
     gammas = sorted({s.values.get("gamma") for s in found}, key=lambda g: g or 0)
-    best: dict[tuple[int, int], report.Setting] = {}
+    best: dict[tuple[int, int], summary.Setting] = {}
     for setting in found:
         at = (
             gammas.index(setting.values.get("gamma")),

@@ -27,12 +27,12 @@ import rich.console
 from absl import app, flags
 
 from experiments import bench as bench_lib
-from experiments import command_line, datasets, machine, report, results, run, store
+from experiments import command_line, datasets, machine, results, run, store, summary
 from experiments import config as config_lib
 from experiments.config import Config, ConfigError
-from experiments.report import percent
 from experiments.results import Row
 from experiments.runner import Evaluations, Runner, StoppedError
+from experiments.summary import percent
 from experiments.tables import markdown_table
 
 _CONFIG = flags.DEFINE_string(  # experiments.grid has a flag of this name
@@ -238,7 +238,7 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
     """What came of a method."""
     mean, interval = None, None
     if outcome.test:
-        mean, interval = report.mean_interval(outcome.test)
+        mean, interval = summary.mean_interval(outcome.test)
     choice = outcome.choice
     return {
         "name": f"{method} {bench.name}",

@@ -20,7 +20,7 @@ import rich.table
 
 from experiments import config as config_lib
 from experiments import groups as groups_lib
-from experiments import machine, report, store
+from experiments import machine, store, summary
 from experiments.progress import Progress
 from lra_jax import sweep
 from lra_jax.member import Limits
@@ -179,9 +179,9 @@ def _finish(
     can_draw = importlib.util.find_spec("matplotlib") is not None
     if not can_draw:
         notes.append(NO_FIGURES)
-    page = report.markdown(config.name, shlex.join(manifest["command"]), rows, notes)
+    page = summary.markdown(config.name, shlex.join(manifest["command"]), rows, notes)
     folder.write_text("report.md", page)
-    header, lines = report.table(rows)
+    header, lines = summary.table(rows)
     table = rich.table.Table(*header, box=rich.box.SIMPLE)
     for line in lines:
         table.add_row(*line)

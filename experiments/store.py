@@ -5,7 +5,7 @@
     results.csv            a row per member
     curves.npz             a row per evaluation: member, step, train_loss, loss,
                            num_errors
-    report.md, figures/    see `experiments.report` and `experiments.figures`
+    report.md, figures/    see `experiments.summary` and `experiments.figures`
     checkpoint/NNN.even.msgpack, NNN.odd.msgpack
                            the state of each group of members after its last two
                            chunks, to go on from

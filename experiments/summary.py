@@ -1,4 +1,4 @@
-"""The report of a run: the best setting of each rule, K and λ, over seeds."""
+"""The summary of a run: the best setting of each rule, K and λ, over seeds."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import figures, report
+from experiments import figures, summary
 
 
 def row(member, seed, gamma, status, step, best, rule="lra_diff"):
@@ -30,35 +30,35 @@ ROWS = [
 
 
 def test_intervals_are_students_t_over_seeds():
-    first, second = report.settings(ROWS)
+    first, second = summary.settings(ROWS)
     assert first.mean("best_accuracy") == pytest.approx(0.95)
     half_width = 4.303 * 0.05 / math.sqrt(3)
     assert first.interval("best_accuracy") == pytest.approx(half_width)
     assert (first.num_solved, second.num_solved) == (1, 2)
-    for count, quantile in enumerate(report.T_95, 1):
+    for count, quantile in enumerate(summary.T_95, 1):
         assert quantile == pytest.approx(scipy.stats.t.ppf(0.975, count), abs=6e-4)
 
 
 def test_the_best_setting_has_most_seeds_solved():
-    ((best, count),) = report.best_settings(ROWS)
+    ((best, count),) = summary.best_settings(ROWS)
     assert best.values["gamma"] == 10
     assert count == 2
-    header, ((*_, solved, accuracy, _, updates),) = report.table(ROWS)
+    header, ((*_, solved, accuracy, _, updates),) = summary.table(ROWS)
     assert header[-4:] == ["solved", "accuracy %", "final %", "updates"]
     assert (solved, updates) == ("2/3", "20")
     assert accuracy.startswith("75.00 ± ")
 
 
 def test_a_single_error_is_not_rounded_to_a_hundred():
-    assert report.percent(0.99999) == "99.99"
-    assert report.percent(1.0) == "100"
-    assert report.percent(0.5, 0.0123) == "50.00 ± 1.23"
+    assert summary.percent(0.99999) == "99.99"
+    assert summary.percent(1.0) == "100"
+    assert summary.percent(0.5, 0.0123) == "50.00 ± 1.23"
 
 
 def test_members_that_run_are_left_out():
     running = [{**r, "status": "running"} for r in ROWS[:2]]
-    assert report.settings(running) == []
-    (setting,) = report.settings([*running, ROWS[2]])
+    assert summary.settings(running) == []
+    (setting,) = summary.settings([*running, ROWS[2]])
     assert (len(setting.rows), setting.num_seeds) == (1, 3)
 
 
@@ -77,11 +77,11 @@ RACE = [
 
 
 def test_in_a_race_the_best_setting_wins_most_and_outrun_members_have_no_accuracy():
-    first, second = report.settings(RACE)
+    first, second = summary.settings(RACE)
     assert (first.num_outrun, second.num_outrun) == (1, 1)
     assert first.mean("best_accuracy") == 1
     assert second.mean("best_accuracy") == pytest.approx(0.95)
-    _, ((*_, count, solved, accuracy, final, updates),) = report.table(RACE)
+    _, ((*_, count, solved, accuracy, final, updates),) = summary.table(RACE)
     assert count == "3"  # γ = 50 was in the race
     assert (solved, accuracy, final) == ("2/3 (1 outrun)", "100 ± 0.00", "100")
     assert updates == "70"
@@ -90,16 +90,16 @@ def test_in_a_race_the_best_setting_wins_most_and_outrun_members_have_no_accurac
         row(1, 1, 1, "exhausted", 100, 0.5),
         row(4, 1, 10, "exhausted", 100, 0.9),
     ]
-    ((best, _),) = report.best_settings(even)
+    ((best, _),) = summary.best_settings(even)
     assert best.values["gamma"] == 10
 
 
 def test_the_report_says_what_a_race_hides():
-    page = report.markdown("name", "command", RACE, [])
+    page = summary.markdown("name", "command", RACE, [])
     assert "9 members: 1 exhausted, 5 outrun, 3 solved." in page
     (line,) = [line for line in page.splitlines() if "**A race**" in line]
     assert "`solved` counts races won" in line
-    assert "race" not in report.markdown("name", "command", ROWS, [])
+    assert "race" not in summary.markdown("name", "command", ROWS, [])
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_figures_are_drawn_whatever_the_results(tmp_path, rows):
 def test_percent_shows_every_accuracy_of_ten_thousand_samples():
     for right in range(10_000):
         expected = f"{right // 100}.{right % 100:02d}"
-        assert report.percent(1 - (10_000 - right) / 10_000) == expected
+        assert summary.percent(1 - (10_000 - right) / 10_000) == expected
