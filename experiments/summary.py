@@ -1,12 +1,19 @@
-"""The summary of a run: the best setting of each rule, K and λ, over seeds."""
+"""The summary of runs: the best setting of each rule, K and λ, over seeds, as text.
+
+Everything here goes from rows of results to Markdown, CSV or LaTeX; `web_page` makes
+a page of the same.
+"""
 
 from __future__ import annotations
 
 import collections
+import csv
 import dataclasses
+import io
 import math
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import datasets
@@ -20,12 +27,17 @@ T_95 = (
     2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 
-# What splits the table into lines; everything else is searched over.
-LINE_KEYS = (*AXES, "num_refinements", "lambda")
-_OUTCOMES = {
+# What splits the table into lines; everything else is searched over. Rows have a "run"
+# where several are compared.
+LINE_KEYS = ("run", *AXES, "num_refinements", "lambda")
+# What is not a setting.
+OUTCOMES = {
     "member", "seed", "status", "step", "best_step",
     "final_num_errors", "final_accuracy", "best_num_errors", "best_accuracy",
 }  # fmt: skip
+
+# What people call a setting, where it is not its name in a config.
+NAMES = {"num_refinements": "K", "lambda": "λ", "seq_len": "T"}
 
 _NOT_ENDED = ("pending", "running")
 _UNKNOWN = (*_NOT_ENDED, "outrun")  # what it would have reached, that is
@@ -89,7 +101,11 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 def _values(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     """The settings and hyper-parameters of a row of results."""
-    return tuple((key, value) for key, value in row.items() if key not in _OUTCOMES)
+    return tuple(
+        (key, value)
+        for key, value in row.items()
+        if key not in OUTCOMES and value is not None
+    )
 
 
 def settings(rows: Sequence[dict[str, Any]]) -> list[Setting]:
@@ -136,11 +152,12 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         if len({setting.values.get(key) for setting, _ in best}) > 1
         or key in ("rule", "num_refinements", "lambda")
     ]
-    names = {"num_refinements": "K", "lambda": "λ", "seq_len": "T"}
-    header = [names.get(key, key) for key in varying]
+    header = [NAMES.get(key, key) for key in varying]
     header += ["best setting", "of", "solved", "accuracy %", "final %", "updates"]
     lines = []
     every = settings(rows)
+    # The order of the columns of results.csv, so that a table is the same made from it.
+    keys = dict.fromkeys(key for row in rows for key in row if key not in LINE_KEYS)
     for setting, count in best:
         values = setting.values
         searched = {
@@ -150,12 +167,12 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
             if other.values["rule"] == values["rule"] and value != values.get(key)
         }
         chosen = [
-            f"{key} {_show(value)}"
-            for key, value in values.items()
-            if key in searched and key not in LINE_KEYS
+            f"{key} {show(values[key])}"
+            for key in keys
+            if key in searched and key in values
         ]
         lines.append(
-            [_show(values.get(key)) for key in varying]
+            [show(values.get(key)) for key in varying]
             + [
                 ", ".join(chosen),
                 str(count),
@@ -171,6 +188,61 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
+def counts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many members there are, and how many of each status."""
+    statuses = sorted(row["status"] for row in rows)
+    found = collections.Counter(statuses)
+    return f"{len(rows)} members: " + ", ".join(
+        f"{count} {status}" for status, count in found.items()
+    )
+
+
+def chances(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a constant answer reaches in each task.
+
+    Raises:
+      datasets.DatasetError: recorded data of a task cannot be read.
+    """
+    tasks = sorted({row["task"] for row in rows})
+    return ", ".join(
+        f"{task} {percent(datasets.find(task).chance)} %" for task in tasks
+    )
+
+
+def notes(manifest: Mapping[str, Any]) -> list[str]:
+    """Lines in Markdown about a run: what is missing, time and device."""
+    found = [
+        f"{manifest['member_steps']:,} updates in {manifest['seconds']:,.0f} s on "
+        f"{manifest['device']['cores']} cores, {manifest['device']['kind']}, "
+        f"{manifest['dtype']}, JAX {manifest['versions']['jax']}.",
+    ]
+    if not manifest["finished"]:
+        found.insert(0, "**Not finished**: members that run are not in the table.")
+    return found
+
+
+def explanations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Paragraphs in Markdown that say how the table is to be read."""
+    found = [
+        "Each line is the best of its settings by solved fraction, then mean best "
+        "accuracy, then fewest updates: the choice and the accuracies are on the same "
+        "validation set. `of` is the number of settings that it was chosen from; what "
+        "they have in common is in `config.resolved.toml`. `accuracy` is the best over "
+        "a member's evaluations, `final` the last. Intervals are 95 %, Student's t "
+        "over seeds. `updates` is the mean until a member ended."
+    ]
+    if any(row["status"] == "outrun" for row in rows):
+        found.insert(
+            0,
+            "**A race**: a member that was solved has ended the others of its seed and "
+            "K (`outrun`), which might have been solved as well. So `solved` counts "
+            "races won, and a setting that won fewer is not known to be worse; all "
+            "other results are of members that were not outrun, and a line without "
+            "any is left out.",
+        )
+    return found
+
+
 def markdown(
     name: str, command: str, rows: Sequence[dict[str, Any]], notes: Sequence[str]
 ) -> str:
@@ -182,47 +254,67 @@ def markdown(
       rows: of the results.
       notes: lines about the run: time, device, figures.
     """
-    statuses = [row["status"] for row in rows]
-    counts = ", ".join(
-        f"{statuses.count(status)} {status}"
-        for status in dict.fromkeys(sorted(statuses))
-    )
-    tasks = sorted({row["task"] for row in rows})
-    chances = ", ".join(
-        f"{task} {percent(datasets.find(task).chance)} %" for task in tasks
-    )
     header, lines = table(rows)
     page = [f"# {name}", "", "```", command, "```", ""]
-    page += [f"{len(rows)} members: {counts}. Chance: {chances}.", ""]
+    page += [f"{counts(rows)}. Chance: {chances(rows)}.", ""]
     if lines:
         page += [_row(header), _row(["---"] * len(header)), *map(_row, lines), ""]
-    if "outrun" in statuses:
-        page += [
-            "**A race**: a member that was solved has ended the others of its seed and "
-            "K (`outrun`), which might have been solved as well. So `solved` counts "
-            "races won, and a setting that won fewer is not known to be worse; all "
-            "other results are of members that were not outrun, and a line without "
-            "any is left out.",
-            "",
-        ]
-    page += [
-        "Each line is the best of its settings by solved fraction, then mean best "
-        "accuracy, then fewest updates: the choice and the accuracies are on the same "
-        "validation set. `of` is the number of settings that it was chosen from; what "
-        "they have in common is in `config.resolved.toml`. `accuracy` is the best over "
-        "a member's evaluations, `final` the last. Intervals are 95 %, Student's t "
-        "over seeds. `updates` is the mean until a member ended.",
-        "",
-        *(f"- {note}" for note in notes),
-    ]
+    for paragraph in explanations(rows):
+        page += [paragraph, ""]
+    page += [f"- {note}" for note in notes]
     return "\n".join(page).rstrip() + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def _show(value: Any) -> str:
+def csv_text(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    return text.getvalue()
+
+
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "λ": r"$\lambda$",
+    "±": r"$\pm$",
+    "–": "--",
+}  # fmt: skip
+_NUMBER = re.compile(r"–|[-+\d.,e]+( ± [\d.]+)?|\d+/\d+.*")
+
+
+def latex(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table as a `tabular` with the rules of booktabs; numbers are right-aligned."""
+
+    def row(cells: Sequence[str]) -> str:
+        texts = ("".join(_LATEX.get(c, c) for c in cell) for cell in cells)
+        return " & ".join(texts) + r" \\"
+
+    columns = "".join(
+        "r" if all(map(_NUMBER.fullmatch, column)) else "l"
+        for column in zip(*lines, strict=True)
+    )
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns or 'l' * len(header)}}}",
+            r"\toprule",
+            row(header),
+            r"\midrule",
+            *map(row, lines),
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def show(value: Any) -> str:
+    """A setting for people."""
     if value is None:
         return "–"
     return f"{value:g}" if isinstance(value, float) else str(value)
