@@ -1,0 +1,183 @@
+"""Reports on runs, and compares them: `python -m experiments.report RUN [RUN ...]`.
+
+RUN is a run folder, finished or not:
+
+    python -m experiments.report runs/demo
+    python -m experiments.report runs/a runs/b --format latex
+    python -m experiments.report runs/a runs/b --format html --out comparison.html
+
+`md` is the report, `csv` and `latex` (booktabs) are its table, and `html` is a page
+with the figures and a table of all members, which needs no other file. Several runs
+are compared in one table, whose first column says the run. Exit codes: 0 done, 2 a
+folder that is no run, or that cannot be read or written.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import csv
+import difflib
+import importlib.util
+import json
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from experiments import command_line, datasets, results, run, store, summary, web_page
+from experiments import config as config_lib
+from experiments.store import RunFolderError
+from experiments.web_page import RunView
+from lra_jax.member import Status
+
+_FORMAT = flags.DEFINE_enum(
+    "format", "md", ["md", "csv", "latex", "html"], "What to make of the runs."
+)
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "File to write. Default: the page of one run goes to RUN/report.html, all other "
+    "formats are printed.",
+)
+
+FILES = ("config.resolved.toml", "curves.npz", "manifest.json", "results.csv")
+
+
+def read(folder: pathlib.Path) -> RunView:
+    """The run of a folder, without its figures.
+
+    Raises:
+      RunFolderError: it is no run folder, of another version, or damaged.
+    """
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        reason = f"lacks {', '.join(missing)}" if folder.is_dir() else "does not exist"
+        raise RunFolderError(f"{folder} is no run folder: it {reason}{_near(folder)}")
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        version = manifest["schema_version"]
+        if version != store.SCHEMA_VERSION:
+            raise RunFolderError(
+                f"{folder} has schema version {version}, this is version "
+                f"{store.SCHEMA_VERSION}"
+            )
+        view = web_page.view([], manifest)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError):
+        raise RunFolderError(f"{path} is damaged") from None
+    return view._replace(rows=_rows(folder / "results.csv"))
+
+
+def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a table of results, with what a report needs of them."""
+    numbers = ("member", "seed", "step", "best_accuracy", "final_accuracy")
+    try:
+        rows = results.read_rows(path)
+        for row in rows:
+            known = row["task"] in datasets.KNOWN
+            known = known and str(row["status"]).upper() in Status.__members__
+            ended = row["status"] not in ("pending", "running", "outrun")
+            kinds = {type(row[key]) for key in numbers if ended or row[key] is not None}
+            if not (known and kinds <= {int, float}):
+                raise ValueError(f"member {row['member']}")
+        if not rows or not {*store.columns(rows)} <= {*rows[0]}:
+            raise ValueError("no results")
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+    return rows
+
+
+def _near(folder: pathlib.Path) -> str:
+    """A hint at the run folder beside it that is named most like it."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = [path.parent.name for path in folder.parent.glob(f"*/{FILES[-1]}")]
+    near = difflib.get_close_matches(folder.name, names, n=1, cutoff=0)
+    return f"; did you mean {folder.parent / near[0]}?" if near else ""
+
+
+def _draw(folder: pathlib.Path, view: RunView) -> RunView:
+    """The run with its figures, where matplotlib is there."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return view._replace(notes=[*view.notes, run.NO_FIGURES])
+    from experiments import figures
+
+    config = config_lib.read(folder / "config.resolved.toml")
+    try:
+        with np.load(folder / "curves.npz") as columns:
+            curves = dict(columns)
+        # Of a run that goes on, or was killed, the curves may be the older file.
+        begun = set(curves["member"].tolist())
+        rows = [row for row in view.rows if row["member"] in begun]
+        with tempfile.TemporaryDirectory() as name:
+            scratch = pathlib.Path(name)
+            captions = figures.draw(scratch, rows, curves, config["num_validation"])
+            return view._replace(drawings=figures.drawings(scratch, captions))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise RunFolderError(
+            f"{folder}: its figures cannot be drawn from curves.npz: {error}"
+        ) from None
+
+
+def _run(words: Sequence[str]) -> int:
+    folders = [pathlib.Path(word) for word in words]
+    if not folders:
+        raise RunFolderError("expected a run folder, such as runs/demo")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise RunFolderError("a run folder is given twice")
+    if _FORMAT.value == "html" and len(folders) > 1 and _OUT.value is None:
+        raise RunFolderError("--out is missing: where the page of several runs goes")
+    views = [read(folder) for folder in folders]
+    count = collections.Counter(view.name for view in views)
+    views = [
+        view._replace(name=str(folder)) if count[view.name] > 1 else view
+        for folder, view in zip(folders, views, strict=True)
+    ]
+    text = _text(folders, views)
+    out = _OUT.value
+    if out is None and _FORMAT.value == "html":
+        out = str(folders[0] / "report.html")
+    if out is None:
+        print(text, end="")
+        return 0
+    try:
+        pathlib.Path(out).write_text(text, "utf-8")
+    except OSError as error:
+        raise RunFolderError(f"{out} cannot be written: {error.strerror}") from None
+    print(out)
+    return 0
+
+
+def _text(folders: Sequence[pathlib.Path], views: Sequence[RunView]) -> str:
+    """What the flags ask to be made of the runs."""
+    if _FORMAT.value == "html":
+        return web_page.page(list(map(_draw, folders, views)))
+    joined = web_page.join(views)
+    if _FORMAT.value == "md":
+        return summary.markdown(joined.name, joined.command, joined.rows, joined.notes)
+    table = summary.table(joined.rows)
+    return {"csv": summary.csv_text, "latex": summary.latex}[_FORMAT.value](*table)
+
+
+parse = command_line.parser("experiments.report", takes_words=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    errors = (RunFolderError, config_lib.ConfigError, datasets.DatasetError)
+    return command_line.exit_code(
+        lambda _: _run(argv[1:]), errors, "experiments.report"
+    )
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)
