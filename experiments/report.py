@@ -86,13 +86,13 @@ def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
             ended = row["status"] not in ("pending", "running", "outrun")
             kinds = {type(row[key]) for key in numbers if ended or row[key] is not None}
             if not (known and kinds <= {int, float}):
-                raise ValueError(f"member {row['member']}")
+                raise ValueError
         if not rows or not {*store.columns(rows)} <= {*rows[0]}:
-            raise ValueError("no results")
+            raise ValueError
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error):
+        raise RunFolderError(f"{path} is damaged") from None
     return rows
 
 
@@ -124,7 +124,7 @@ def _draw(folder: pathlib.Path, view: RunView) -> RunView:
             return view._replace(drawings=figures.drawings(scratch, captions))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunFolderError(
-            f"{folder}: its figures cannot be drawn from curves.npz: {error}"
+            f"{folder}: its figures cannot be drawn ({type(error).__name__}: {error})"
         ) from None
 
 

@@ -332,13 +332,14 @@ figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
   body { font-size: 10pt; }
   main { max-width: none; padding: 0; }
   table { font-size: 7pt; }
-  td, th { padding: 1pt 3pt; }
-  .members button { padding: 1pt 3pt; }
+  td, th, .members thead th { padding: 1pt 3pt; }
+  .members button { display: contents; }
   .members button::after, .filter { display: none; }
   .scroll, .members .scroll { max-height: none; overflow: visible; }
   .members th { position: static; }
   figure svg { max-width: 100%; }
   tr, figure { break-inside: avoid; }
+  h1, h2, h3 { break-after: avoid; }
 }
 """
 

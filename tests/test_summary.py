@@ -134,3 +134,53 @@ def test_percent_shows_every_accuracy_of_ten_thousand_samples():
     for right in range(10_000):
         expected = f"{right // 100}.{right % 100:02d}"
         assert summary.percent(1 - (10_000 - right) / 10_000) == expected
+
+
+# Two settings, of which the better one is the second; and what a run's report adds.
+SMALL = [
+    row(0, 0, 1, "exhausted", 2000, 0.9),
+    row(1, 0, 10, "solved", 1500, 1.0),
+    row(2, 1, 10, "solved", 1000, 1.0),
+    row(3, 1, 1, "stalled", 1000, 0.95),
+    {**row(4, 0, None, "exhausted", 2000, 0.25, rule="readout_only"), "note_a": "5 %_"},
+    {**row(5, 0, None, "diverged", 0, 0.25, rule="readout_only"), "note_a": "a, b"},
+]
+
+
+def test_a_table_as_csv():
+    assert summary.csv_text(*summary.table(SMALL)) == (
+        "rule,K,λ,best setting,of,solved,accuracy %,final %,updates\n"
+        'lra_diff,–,–,gamma 10,2,2/2,100 ± 0.00,100,"1,250"\n'
+        'readout_only,–,–,"note_a a, b",2,0/1,25.00,25.00,0\n'
+    )
+
+
+def test_a_table_as_latex():
+    rows = [{**r, "run": r["rule"]} for r in SMALL[:5]]
+    assert summary.latex(*summary.table(rows)) == (
+        r"""\begin{tabular}{llrrlrrrrr}
+\toprule
+run & rule & K & $\lambda$ & best setting & of & solved & accuracy \% & final \% & updates \\
+\midrule
+lra\_diff & lra\_diff & -- & -- & gamma 10 & 2 & 2/2 & 100 $\pm$ 0.00 & 100 & 1,250 \\
+readout\_only & readout\_only & -- & -- &  & 1 & 0/1 & 25.00 & 25.00 & 2,000 \\
+\bottomrule
+\end{tabular}
+"""
+    )
+    text = summary.latex(["a", "b"], [["&%$#_{}\\~^", "1e-05"], ["5 %_", "–"]])
+    assert r"\&\%\$\#\_\{\}\textbackslash{}\textasciitilde{}\textasciicircum{}" in text
+    assert r"\begin{tabular}{lr}" in text
+    assert r"\begin{tabular}{ll}" in summary.latex(["a", "b"], [])
+
+
+def test_a_table_is_the_same_of_rows_that_were_read_from_a_file():
+    keys = dict.fromkeys(key for r in SMALL for key in r)
+    read = [{key: r.get(key) for key in keys} for r in SMALL]
+    assert summary.table(read) == summary.table(SMALL)
+
+
+def test_cells_of_a_markdown_table_cannot_end_it():
+    rows = [{**row(0, 0, 1, "solved", 9, 1.0), "run": name} for name in ("a|b", "c")]
+    page = summary.markdown("name", "command", rows, [])
+    assert r"| a\|b | lra_diff |" in page

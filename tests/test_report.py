@@ -1,0 +1,177 @@
+"""The command that reports on run folders: what it prints, writes and refuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_summary import ROWS
+
+from experiments import results, store, summary
+
+HEADER = (
+    "| rule | K | λ | best setting | of | solved | accuracy % | final % | updates |"
+)
+LINE = "| lra_diff | – | – | gamma 10 | 2 | 2/3 | 75.00 ± 107.58 | 75.00 | 20 |"
+
+
+def make(folder, rows=ROWS, **changes):
+    """Writes what a report reads of a run folder."""
+    folder.mkdir(parents=True)
+    (folder / "config.resolved.toml").write_text("num_validation = 10000\n")
+    members = np.repeat([r["member"] for r in rows], 2)
+    steps = np.array([[0, r["step"]] for r in rows]).ravel()
+    errors = np.array([[7500, r["best_num_errors"]] for r in rows]).ravel()
+    np.savez(folder / "curves.npz", member=members, step=steps, num_errors=errors)
+    results.write_rows(folder / "results.csv", rows)
+    manifest = {
+        "schema_version": store.SCHEMA_VERSION,
+        "name": folder.name,
+        "command": ["python", "-m", "experiments.grid", "--config", "my config.toml"],
+        "member_steps": 12_300,
+        "seconds": 45.6,
+        "device": {"cores": 2, "kind": "cpu"},
+        "dtype": "float32",
+        "versions": {"jax": "0.10.2"},
+        "finished": True,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    return folder
+
+
+def run(*words, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.report", *map(str, words)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr if code else done.stdout
+
+
+def test_the_report_of_a_run(tmp_path):
+    folder = make(tmp_path / "demo", finished=False)
+    text = run(folder)
+    assert text.startswith(
+        "# demo\n\n```\npython -m experiments.grid --config 'my config.toml'\n```\n\n"
+        "6 members: 1 diverged, 1 exhausted, 3 solved, 1 stalled. Chance: "
+        "temporal_order 25.00 %.\n\n"
+    )
+    assert f"{HEADER}\n" in text
+    assert f"\n{LINE}\n" in text
+    assert text.endswith(
+        "- **Not finished**: members that run are not in the table.\n"
+        "- 12,300 updates in 46 s on 2 cores, cpu, float32, JAX 0.10.2.\n"
+    )
+    assert run(folder, "--out", tmp_path / "a.md") == f"{tmp_path / 'a.md'}\n"
+    assert (tmp_path / "a.md").read_text() == text
+
+
+def test_runs_are_compared_in_one_table(tmp_path):
+    first, second = make(tmp_path / "a/demo"), make(tmp_path / "second", ROWS[3:5])
+    assert run(first, second, "--format", "csv") == (
+        "run,rule,K,λ,best setting,of,solved,accuracy %,final %,updates\n"
+        "demo,lra_diff,–,–,gamma 10,2,2/3,75.00 ± 107.58,75.00,20\n"
+        "second,lra_diff,–,–,gamma 10,1,2/2,100 ± 0.00,100,30\n"
+    )
+    lines = run(first, second, "--format=latex").splitlines()
+    assert lines[4:6] == [
+        r"demo & lra\_diff & -- & -- & gamma 10 & 2 & 2/3 & 75.00 $\pm$ 107.58 & 75.00 & 20 \\",
+        r"second & lra\_diff & -- & -- & gamma 10 & 1 & 2/2 & 100 $\pm$ 0.00 & 100 & 30 \\",
+    ]
+    # Runs of one name are told apart by their folders.
+    third = make(tmp_path / "b/demo", ROWS[3:5])
+    text = run(first, third)
+    assert text.startswith(f"# {first}, {third}\n")
+    assert f"| {third} | lra_diff | – | – | gamma 10 | 1 | 2/2 |" in text
+    assert f"- {third}, 2 members: 2 solved. 12,300 updates in 46 s on" in text
+
+
+def test_the_page_of_a_run_and_of_several(tmp_path):
+    first, second = make(tmp_path / "demo"), make(tmp_path / "second", ROWS[3:5])
+    assert run(first, "--format", "html") == f"{first / 'report.html'}\n"
+    page = (first / "report.html").read_text()
+    assert page.count("<svg") == page.count("<figure>") == 2
+    assert page.count("<tr>") == 2 + 7
+    assert "refresh" not in page
+    out = tmp_path / "two.html"
+    run(first, second, "--format", "html", "--out", out)
+    assert out.read_text().count("<svg") == 4
+    assert not (second / "report.html").exists()
+    err = run(first, second, "--format", "html", code=2)
+    assert "--out is missing" in err
+
+
+def test_a_run_that_goes_on_is_reported_on(tmp_path):
+    """Its curves may be older than its results, or it has none at all."""
+    running = [{**r, "status": "running", "best_accuracy": None} for r in ROWS[:2]]
+    folder = make(tmp_path / "demo", [*running, *ROWS[2:]], finished=False)
+    np.savez(folder / "curves.npz", member=[0, 2], step=[0, 60], num_errors=[9, 0])
+    run(folder, "--format", "html")
+    assert (folder / "report.html").read_text().count("<svg") == 2
+    for r in running:
+        r["status"] = "pending"
+    text = run(make(tmp_path / "new", running), "--format", "csv")
+    assert text.splitlines() == [",".join(summary.table([])[0])]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "expected a run folder, such as runs/demo"),
+        (["demoo"], "demoo is no run folder: it does not exist; did you mean demo?"),
+        (
+            ["empty"],
+            "empty is no run folder: it lacks config.resolved.toml, curves.npz",
+        ),
+        (["nowhere/demo"], "nowhere/demo is no run folder: it does not exist\n"),
+        (["demo", "./demo"], "a run folder is given twice"),
+        (["demo", "--format", "pdf"], "should be one of <md|csv|latex|html>"),
+        (["demo", "--out", "nowhere/a"], "nowhere/a cannot be written: No such file"),
+    ],
+)
+def test_bad_input_is_one_message(tmp_path, monkeypatch, words, expected):
+    make(tmp_path / "demo")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.chdir(tmp_path)
+    err = run(*words, code=2)
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        ("manifest.json", '"schema_version": 2', '"schema_version": 1',
+         "has schema version 1, this is version 2"),
+        ("manifest.json", "}", "", "manifest.json is damaged"),
+        ("manifest.json", '"finished"', '"ended"', "manifest.json is damaged"),
+        ("results.csv", "best_accuracy", "best", "results.csv is damaged"),
+        ("results.csv", "0.25,0\n", "", "results.csv is damaged"),
+        ("results.csv", "temporal_order", "spatial_order", "results.csv is damaged"),
+        ("config.resolved.toml", "=", "", "is not valid TOML"),
+        ("config.resolved.toml", "num", "n", "its figures cannot be drawn"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_one_message(tmp_path, name, old, new, expected):
+    folder = make(tmp_path / "demo")
+    path = folder / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    err = run(folder, "--format", "html", code=2)
+    assert expected in err
+    assert str(folder) in err
+    assert not (folder / "report.html").exists()
+
+
+def test_help_says_how_it_is_used():
+    text = subprocess.run(
+        [sys.executable, "-m", "experiments.report", "--help"],
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert "python -m experiments.report runs/a runs/b --format latex" in text
+    assert "--format: <md|csv|latex|html>" in text
+    assert "--out: File to write." in text
