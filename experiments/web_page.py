@@ -213,8 +213,12 @@ def _cell(key: str, value: Any) -> str:
 
 
 def _figure(drawing: Drawing, prefix: str) -> str:
-    label = f'<svg role="img" aria-label="{html.escape(drawing.caption)}"'
-    svg = inline_svg(drawing.svg, prefix).replace("<svg", label, 1)
+    svg = inline_svg(drawing.svg, prefix)
+    label = f'role="img" aria-label="{html.escape(drawing.caption)}"'
+    # On a phone, its letters stay large enough to be read.
+    if width := re.match(r'<svg[^>]* width="([\d.]+)pt"', svg):
+        label += f' style="min-width:{0.7 * float(width[1]):.0f}pt"'
+    svg = svg.replace("<svg", f"<svg {label}", 1)
     return (
         f"<figure>\n{_scroll(drawing.caption, svg)}\n"
         f"<figcaption>{_text(drawing.caption)}</figcaption>\n</figure>"
@@ -299,7 +303,7 @@ td, th {
   border-bottom: 1px solid var(--line);
 }
 thead th { font-weight: 600; vertical-align: bottom; }
-.best td:nth-last-child(6) { min-width: 14rem; white-space: normal; }
+.best td:nth-last-child(6) { min-width: min(14rem, 35vw); white-space: normal; }
 .best :is(td, th):nth-last-child(-n + 5) { text-align: right; }
 .members .scroll { max-height: 80vh; }
 .members td, .members th { text-align: right; }
@@ -326,7 +330,7 @@ figure .scroll {
   background: #fff;
 }
 figcaption { margin-top: .5rem; font-size: .875rem; max-width: 36rem; }
-figure svg { display: block; max-width: max(100%, 36rem); height: auto; }
+figure svg { display: block; max-width: 100%; height: auto; }
 figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
 @media print {
   body { font-size: 10pt; }
@@ -337,7 +341,7 @@ figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
   .members button::after, .filter { display: none; }
   .scroll, .members .scroll { max-height: none; overflow: visible; }
   .members th { position: static; }
-  figure svg { max-width: 100%; }
+  figure svg { min-width: 0 !important; }
   tr, figure { break-inside: avoid; }
   h1, h2, h3 { break-after: avoid; }
 }

@@ -159,6 +159,14 @@ def test_a_page_is_accessible_and_needs_nothing_else(drawn):
     )
     labels = page.values("aria-label")
     assert all(labels)
+    widths = [
+        float(v[:-2])
+        for tag, name, v in page.attributes
+        if (tag, name) == ("svg", "width")
+    ]
+    assert len(widths) == 4
+    for width in widths:
+        assert f"min-width:{0.7 * width:.0f}pt" in page.values("style")
     for caption in page.texts["figcaption"]:
         assert labels.count(caption) == 4  # the figure and what scrolls it, in two runs
 
