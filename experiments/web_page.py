@@ -79,10 +79,9 @@ def page(runs: Sequence[RunView], *, refresh: int | None = None) -> str:
     """
     joined = join(runs)
     reload = f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else ""
-    header, lines = summary.table(joined.rows)
-    parts = [f"<h1>{_text(joined.name)}</h1>"]
+    parts = [_heading(1, joined.name)]
     if len(runs) > 1:
-        parts += [_heading(2, "Best settings"), _best_settings(header, lines)]
+        parts += [_heading(2, "Best settings"), _best_settings(joined.rows)]
         parts += map(_paragraph, summary.explanations(joined.rows))
     for index, run in enumerate(runs):
         parts += _run(run, index, refresh, alone=len(runs) == 1)
@@ -112,10 +111,8 @@ def _run(
     yield f"<p><strong>{state}.</strong> {_text(summary.counts(run.rows))}. Chance:"
     yield f"{_text(summary.chances(run.rows))}.</p>"
     yield f"<pre>{_text(run.command)}</pre>"
-    header, lines = summary.table(run.rows)
-    if lines:
-        yield _heading(level, "Best settings")
-        yield _best_settings(header, lines)
+    yield _heading(level, "Best settings")
+    yield _best_settings(run.rows)
     if alone:
         yield from map(_paragraph, summary.explanations(run.rows))
     yield f"<ul>{''.join(f'<li>{_markdown(note)}</li>' for note in run.notes)}</ul>"
@@ -129,7 +126,10 @@ def _run(
         yield "</div>"
 
 
-def _best_settings(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def _best_settings(rows: Sequence[dict[str, Any]]) -> str:
+    header, lines = summary.table(rows)
+    if not lines:
+        return "<p>No member has ended.</p>"
     heads = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
     body = "\n".join(
         "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in line) + "</tr>"
@@ -191,7 +191,7 @@ def _members(run: RunView, name: str) -> str:
     return (
         f'<section id="{name}" class="members">\n'
         f"<style>{words}{{text-align:left}}</style>\n"
-        f"{_paragraph(f'All have {common}.') if common else ''}\n"
+        f"{f'<p>All have {_text(common)}.</p>' if common else ''}\n"
         '<p class="filter" hidden><label>Show only rows with <input type="search" '
         'autocomplete="off" spellcheck="false"></label> <output></output></p>\n'
         f"{_scroll('All members', _table(heads, body))}\n</section>"

@@ -242,6 +242,17 @@ def test_several_runs_are_compared():
     )
 
 
+def test_a_page_of_a_run_that_has_just_begun():
+    rows = [row(0, 1, "pending", 0, None), row(1, 2, "running", 0, None)]
+    page = Page(web_page.page([RUN._replace(rows=rows)]))
+    assert "No member has ended." in page.texts["p"]
+    assert [line[:4] for line in page.rows] == [
+        ["member", "gamma", "seed", "status"],
+        ["0", "1", "0", "pending"],
+        ["1", "2", "0", "running"],
+    ]
+
+
 def test_a_page_loads_itself_again_if_asked():
     assert "refresh" not in str(Page(web_page.page([RUN])).attributes)
     text = web_page.page([RUN], refresh=5)
