@@ -31,8 +31,8 @@ from experiments.gradient_flow import (
     Setting,
     mean_and_interval,
 )
-from experiments.report import percent
 from experiments.results import Row
+from experiments.summary import percent
 from experiments.tables import TITLES, markdown_table
 
 TASK = "temporal_order"

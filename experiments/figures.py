@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments import datasets, report
+from experiments import datasets, summary, web_page
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -28,27 +28,50 @@ def draw(
     rows: Sequence[dict[str, Any]],
     curves: Mapping[str, np.ndarray],
     num_validation: int,
-) -> list[str]:
+) -> dict[str, str]:
     """Draws what the run has data for, each as PNG and SVG.
 
     Returns:
-      File names of the PNGs, relative to `folder`.
+      What each shows, by the file name of its PNG, relative to `folder`.
     """
     (folder / "figures").mkdir(exist_ok=True)
-    names = []
+    captions = {}
     with mpl.rc_context(STYLE):
         for (task, seq_len), found in _by(rows, ("task", "seq_len")).items():
-            if not report.settings(found):
+            if not summary.settings(found):
                 continue
             suffix = f"{task}_T{seq_len}"
             title = f"{task.replace('_', ' ')}, T = {seq_len}"
-            for kind, figure in (
-                ("accuracy", _accuracy(found, curves, num_validation, title)),
-                ("heatmap", _heatmap(found, title)),
+            for kind, what, figure in (
+                (
+                    "accuracy",
+                    "validation accuracy over updates of each line's best setting: "
+                    "its seeds (thin) and their mean",
+                    _accuracy(found, curves, num_validation, title),
+                ),
+                (
+                    "heatmap",
+                    "every setting over lr and γ: updates until all seeds were solved "
+                    "(✓), or the mean best accuracy",
+                    _heatmap(found, title),
+                ),
             ):
-                names.append(f"figures/{kind}_{suffix}.png")
-                save(figure, folder / names[-1])
-    return names
+                name = f"figures/{kind}_{suffix}.png"
+                save(figure, folder / name)
+                captions[name] = f"{title}: {what}."
+    return captions
+
+
+def drawings(
+    folder: pathlib.Path, captions: Mapping[str, str]
+) -> list[web_page.Drawing]:
+    """The figures that `draw` wrote into a folder, for a web page."""
+    return [
+        web_page.Drawing(
+            caption, (folder / name).with_suffix(".svg").read_text("utf-8")
+        )
+        for name, caption in captions.items()
+    ]
 
 
 def _by(
@@ -94,7 +117,7 @@ def _accuracy(
     def height(num_errors: Any) -> Any:
         return -np.log10(np.maximum(num_errors, 0.5) / num_validation)
 
-    for index, (setting, _) in enumerate(report.best_settings(rows)):
+    for index, (setting, _) in enumerate(summary.best_settings(rows)):
         color = COLORS[index % len(COLORS)]
         dash = DASHES[(index // len(COLORS)) % len(DASHES)]
         seeds = []
@@ -140,8 +163,8 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     Its colour is the accuracy; where most cells are solved, the number of updates of
     those that are.
     """
-    panels: dict[str, list[report.Setting]] = {}
-    for setting in report.settings(rows):
+    panels: dict[str, list[summary.Setting]] = {}
+    for setting in summary.settings(rows):
         panels.setdefault(_line_name(setting.values), []).append(setting)
     cells = {name: _cells(found) for name, found in panels.items()}
     flat = [cell for *_, found in cells.values() for cell in found.values()]
@@ -213,12 +236,12 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
 
 
 def _cells(
-    found: Sequence[report.Setting],
-) -> tuple[list[float], list[Any], dict[tuple[int, int], report.Setting]]:
+    found: Sequence[summary.Setting],
+) -> tuple[list[float], list[Any], dict[tuple[int, int], summary.Setting]]:
     """Values of lr and γ ([None] without one), and the best setting at each (γ, lr)."""
     rates = sorted({s.values["lr"] for s in found})
     gammas = sorted({s.values.get("gamma") for s in found}, key=lambda g: g or 0)
-    best: dict[tuple[int, int], report.Setting] = {}
+    best: dict[tuple[int, int], summary.Setting] = {}
     for setting in found:
         at = (
             gammas.index(setting.values.get("gamma")),

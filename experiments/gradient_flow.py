@@ -31,8 +31,8 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
-from experiments import report
 from experiments.optimizers import OPTIMIZERS
+from experiments.summary import mean_interval
 from lra_jax import RULES, TASKS, Task, bptt, gradients, member, numerics, rnn, types
 from lra_jax.train import train_step
 
@@ -506,7 +506,7 @@ def mean_and_interval(values: np.ndarray) -> tuple[float | None, float | None]:
     found = [float(x) for x in values if math.isfinite(x)]
     if not found:
         return None, None
-    return report.mean_interval(found)
+    return mean_interval(found)
 
 
 def show(values: np.ndarray) -> str:

@@ -45,6 +45,9 @@ flags.register_validator(
     lambda text: text == "auto" or re.fullmatch("[1-9][0-9]{0,8}", text) is not None,
     "expected auto or a number of at least 1",
 )
+_LIVE = flags.DEFINE_boolean(
+    "live", False, "Keep report.html up to date while the run goes on."
+)
 _DISTRIBUTED = flags.DEFINE_boolean(
     "distributed", False, "This is one of several processes that share the run."
 )
@@ -95,8 +98,8 @@ def _command(path: pathlib.Path, *, resume: bool) -> list[str]:
     words += ["--out", str(path)]
     if _MAX_PARALLEL.value != "auto":
         words += ["--max-parallel", _MAX_PARALLEL.value]
-    words += ["--distributed"] * _DISTRIBUTED.value + ["--resume"] * resume
-    return words
+    words += ["--live"] * _LIVE.value + ["--distributed"] * _DISTRIBUTED.value
+    return words + ["--resume"] * resume
 
 
 def _run(console: rich.console.Console) -> int:
@@ -120,6 +123,7 @@ def _run(console: rich.console.Console) -> int:
         command=_command(path, resume=False),
         interruption=interruption,
         max_parallel=_MAX_PARALLEL.value,
+        live=_LIVE.value,
     )
     if number:
         interruption.say("Interrupted; everything is saved. To go on:")

@@ -24,7 +24,7 @@ from absl import app
 
 from experiments import bench as bench_lib
 from experiments import config as config_lib
-from experiments import costs, report, results, run
+from experiments import costs, results, run, summary
 from experiments.config import Config
 from experiments.published import TABLE5
 from experiments.results import Row
@@ -242,7 +242,9 @@ def _text(setting: dict[str, Any] | None) -> str:
     return bench_lib.text(setting)
 
 
-def summary(bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]) -> str:
+def methods_table(
+    bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]
+) -> str:
     """The table of methods: what they need and cost, and the longest T they solve."""
     printed = any("published" in method for method in bench.methods.values())
     header = ["method", "errors arrive", "weights transported", "kB per step"]
@@ -279,10 +281,10 @@ def _reached(bench: Bench, rows: Sequence[Row]) -> str:
     return f"{where}: {_cell(last)}"
 
 
-def page(bench: Bench, rows: Sequence[Row], summary: str) -> str:
-    """The tables of a bench: below the summary, one for each task."""
+def page(bench: Bench, rows: Sequence[Row], methods: str) -> str:
+    """The tables of a bench: that of its methods, and one for each task."""
     labels = [method["label"] for method in bench.methods.values()]
-    parts = [summary]
+    parts = [methods]
     for task in bench.tasks:
         mine = [row for row in rows if row["task"] == task]
         lengths = [t for t in bench.seq_len if any(r["seq_len"] == t for r in mine)]
@@ -303,7 +305,7 @@ def _cell(row: Row | None) -> str:
         return "not tuned"
     updates = row["median_updates"]
     after = (
-        f"in {updates:,.0f}" if updates else f"({report.percent(row['accuracy'])} %)"
+        f"in {updates:,.0f}" if updates else f"({summary.percent(row['accuracy'])} %)"
     )
     return f"{row['solved']}/{row['seeds']} {after}"
 
@@ -348,7 +350,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
         for method in bench.methods:
             found = reach(runner, bench, method, task)
             rows += rows_of(bench, method, task, found)
-    short = summary(bench, rows, costs_of(bench))
+    short = methods_table(bench, rows, costs_of(bench))
     runner.stop_if_asked()
     text = page(bench, rows, short)
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,11 +26,11 @@ from absl import app
 
 from experiments import bench as bench_lib
 from experiments import config as config_lib
-from experiments import datasets, report, results, run
+from experiments import datasets, results, run, summary
 from experiments.config import Config
-from experiments.report import percent
 from experiments.results import Row
 from experiments.runner import Evaluations, Runner
+from experiments.summary import percent
 from experiments.tables import markdown_table
 
 TABLE = "table"  # of all data sets, beside the results of each
@@ -224,7 +224,7 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
     """What came of a method."""
     mean, interval = None, None
     if outcome.test:
-        mean, interval = report.mean_interval(outcome.test)
+        mean, interval = summary.mean_interval(outcome.test)
     choice = outcome.choice
     return {
         "name": f"{method} {bench.name}",

@@ -25,9 +25,9 @@ from absl import app, flags
 from experiments import command_line, machine, results, run, store
 from experiments import config as config_lib
 from experiments.config import Config
-from experiments.report import percent
 from experiments.results import Row
 from experiments.runner import Runner, StoppedError
+from experiments.summary import percent
 from experiments.tables import markdown_table
 from lra_jax.targets import REFINEMENTS
 

@@ -1,228 +1,183 @@
-"""The report of a run: the best setting of each rule, K and λ, over seeds."""
+"""Reports on runs, and compares them: `python -m experiments.report RUN [RUN ...]`.
+
+RUN is a run folder, finished or not:
+
+    python -m experiments.report runs/demo
+    python -m experiments.report runs/a runs/b --format latex
+    python -m experiments.report runs/a runs/b --format html --out comparison.html
+
+`md` is the report, `csv` and `latex` (booktabs) are its table, and `html` is a page
+with the figures and a table of all members, which needs no other file. Several runs
+are compared in one table, whose first column says the run. Exit codes: 0 done, 2 a
+folder that is no run, or that cannot be read or written.
+"""
 
 from __future__ import annotations
 
 import collections
-import dataclasses
-import math
-import statistics
+import contextlib
+import csv
+import difflib
+import importlib.util
+import json
+import pathlib
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import datasets
-from experiments.config import AXES
+import numpy as np
+from absl import app, flags
 
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond
-# the table, that of 30 (which is a little too wide).
-T_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+from experiments import command_line, datasets, results, run, store, summary, web_page
+from experiments import config as config_lib
+from experiments.store import RunFolderError
+from experiments.web_page import RunView
+from lra_jax.member import Status
 
-# What splits the table into lines; everything else is searched over.
-LINE_KEYS = (*AXES, "num_refinements", "lambda")
-_OUTCOMES = {
-    "member", "seed", "status", "step", "best_step",
-    "final_num_errors", "final_accuracy", "best_num_errors", "best_accuracy",
-}  # fmt: skip
+_FORMAT = flags.DEFINE_enum(
+    "format", "md", ["md", "csv", "latex", "html"], "What to make of the runs."
+)
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "File to write. Default: the page of one run goes to RUN/report.html, all other "
+    "formats are printed.",
+)
 
-_NOT_ENDED = ("pending", "running")
-_UNKNOWN = (*_NOT_ENDED, "outrun")  # what it would have reached, that is
+FILES = ("config.resolved.toml", "curves.npz", "manifest.json", "results.csv")
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One setting of the grid with all its seeds.
+def read(folder: pathlib.Path) -> RunView:
+    """The run of a folder, without its figures.
 
-    Attributes:
-      values: its settings and hyper-parameters.
-      rows: of its members that have ended and were not outrun, one per seed.
-      num_seeds: all its seeds, whether ended or not.
-      num_outrun: those of which another setting was solved first.
+    Raises:
+      RunFolderError: it is no run folder, of another version, or damaged.
     """
-
-    values: dict[str, Any]
-    rows: list[dict[str, Any]]
-    num_seeds: int
-    num_outrun: int
-
-    @property
-    def num_solved(self) -> int:
-        """Seeds that were solved."""
-        return sum(row["status"] == "solved" for row in self.rows)
-
-    @property
-    def all_solved(self) -> bool:
-        """Whether every seed was solved."""
-        return self.num_solved == self.num_seeds
-
-    def mean(self, column: str) -> float:
-        """Mean over the seeds that have ended and were not outrun."""
-        return statistics.fmean(row[column] for row in self.rows)
-
-    def interval(self, column: str) -> float | None:
-        """Half-width of the 95 % interval of the mean; None for a single seed."""
-        return mean_interval([row[column] for row in self.rows])[1]
-
-    def rank(self) -> tuple[float, ...]:
-        """Better is larger: solved fraction, best accuracy, fewer updates.
-
-        Seeds that were outrun count as not solved, and nowhere else: in a race, the
-        best setting is the one that wins most often.
-        """
-        return (
-            self.num_solved / self.num_seeds,
-            self.mean("best_accuracy"),
-            -self.mean("step"),
-        )
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        reason = f"lacks {', '.join(missing)}" if folder.is_dir() else "does not exist"
+        raise RunFolderError(f"{folder} is no run folder: it {reason}{_near(folder)}")
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        version = manifest["schema_version"]
+        if version != store.SCHEMA_VERSION:
+            raise RunFolderError(
+                f"{folder} has schema version {version}, this is version "
+                f"{store.SCHEMA_VERSION}"
+            )
+        view = web_page.view([], manifest)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError):
+        raise RunFolderError(f"{path} is damaged") from None
+    return view._replace(rows=_rows(folder / "results.csv"))
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half-width of its 95 % interval (Student's t); None for one value."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, None
-    quantile = T_95[min(len(values) - 1, len(T_95)) - 1]
-    return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
+def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a table of results, with what a report needs of them."""
+    numbers = ("member", "seed", "step", "best_accuracy", "final_accuracy")
+    try:
+        rows = results.read_rows(path)
+        for row in rows:
+            known = row["task"] in datasets.KNOWN
+            known = known and str(row["status"]).upper() in Status.__members__
+            ended = row["status"] not in ("pending", "running", "outrun")
+            kinds = {type(row[key]) for key in numbers if ended or row[key] is not None}
+            if not (known and kinds <= {int, float}):
+                raise ValueError
+        if not rows or not {*store.columns(rows)} <= {*rows[0]}:
+            raise ValueError
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error):
+        raise RunFolderError(f"{path} is damaged") from None
+    return rows
 
 
-def _values(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """The settings and hyper-parameters of a row of results."""
-    return tuple((key, value) for key, value in row.items() if key not in _OUTCOMES)
+def _near(folder: pathlib.Path) -> str:
+    """A hint at the run folder beside it that is named most like it."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = [path.parent.name for path in folder.parent.glob(f"*/{FILES[-1]}")]
+    near = difflib.get_close_matches(folder.name, names, n=1, cutoff=0)
+    return f"; did you mean {folder.parent / near[0]}?" if near else ""
 
 
-def settings(rows: Sequence[dict[str, Any]]) -> list[Setting]:
-    """Rows of results grouped over seeds, where one has ended and was not outrun."""
-    by_values: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        by_values.setdefault(_values(row), []).append(row)
-    found = []
-    for values, members in by_values.items():
-        ended = [row for row in members if row["status"] not in _UNKNOWN]
-        outrun = sum(row["status"] == "outrun" for row in members)
-        if ended:
-            found.append(Setting(dict(values), ended, len(members), outrun))
-    return found
+def _draw(folder: pathlib.Path, view: RunView) -> RunView:
+    """The run with its figures, where matplotlib is there."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return view._replace(notes=[*view.notes, run.NO_FIGURES])
+    from experiments import figures
+
+    config = config_lib.read(folder / "config.resolved.toml")
+    try:
+        with np.load(folder / "curves.npz") as columns:
+            curves = dict(columns)
+        # Of a run that goes on, or was killed, the curves may be the older file.
+        begun = set(curves["member"].tolist())
+        rows = [row for row in view.rows if row["member"] in begun]
+        with tempfile.TemporaryDirectory() as name:
+            scratch = pathlib.Path(name)
+            captions = figures.draw(scratch, rows, curves, config["num_validation"])
+            return view._replace(drawings=figures.drawings(scratch, captions))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise RunFolderError(
+            f"{folder}: its figures cannot be drawn ({type(error).__name__}: {error})"
+        ) from None
 
 
-def best_settings(rows: Sequence[dict[str, Any]]) -> list[tuple[Setting, int]]:
-    """The best setting of each line, and how many settings it was chosen from."""
-
-    def line(values: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(values.get(key) for key in LINE_KEYS)
-
-    lines: dict[tuple[Any, ...], list[Setting]] = {}
-    for setting in settings(rows):
-        lines.setdefault(line(setting.values), []).append(setting)
-    # Settings that were only outrun have no rank, but were in the race.
-    tried = {_values(row) for row in rows if row["status"] not in _NOT_ENDED}
-    counts = collections.Counter(line(dict(values)) for values in tried)
-    return [(max(found, key=Setting.rank), counts[key]) for key, found in lines.items()]
-
-
-def percent(value: float, interval: float | None = None) -> str:
-    """An accuracy for people: `99.84 ± 0.10`, without rounding up to 100."""
-    text = "100" if value == 1 else f"{math.floor(round(value * 10_000, 6)) / 100:.2f}"
-    return text if interval is None else f"{text} ± {100 * interval:.2f}"
-
-
-def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the report's table."""
-    best = best_settings(rows)
-    varying = [
-        key
-        for key in LINE_KEYS
-        if len({setting.values.get(key) for setting, _ in best}) > 1
-        or key in ("rule", "num_refinements", "lambda")
+def _run(words: Sequence[str]) -> int:
+    folders = [pathlib.Path(word) for word in words]
+    if not folders:
+        raise RunFolderError("expected a run folder, such as runs/demo")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise RunFolderError("a run folder is given twice")
+    if _FORMAT.value == "html" and len(folders) > 1 and _OUT.value is None:
+        raise RunFolderError("--out is missing: where the page of several runs goes")
+    views = [read(folder) for folder in folders]
+    count = collections.Counter(view.name for view in views)
+    views = [
+        view._replace(name=str(folder)) if count[view.name] > 1 else view
+        for folder, view in zip(folders, views, strict=True)
     ]
-    names = {"num_refinements": "K", "lambda": "λ", "seq_len": "T"}
-    header = [names.get(key, key) for key in varying]
-    header += ["best setting", "of", "solved", "accuracy %", "final %", "updates"]
-    lines = []
-    every = settings(rows)
-    for setting, count in best:
-        values = setting.values
-        searched = {
-            key
-            for other in every
-            for key, value in other.values.items()
-            if other.values["rule"] == values["rule"] and value != values.get(key)
-        }
-        chosen = [
-            f"{key} {_show(value)}"
-            for key, value in values.items()
-            if key in searched and key not in LINE_KEYS
-        ]
-        lines.append(
-            [_show(values.get(key)) for key in varying]
-            + [
-                ", ".join(chosen),
-                str(count),
-                f"{setting.num_solved}/{setting.num_seeds}"
-                + f" ({setting.num_outrun} outrun)" * (setting.num_outrun > 0),
-                percent(
-                    setting.mean("best_accuracy"), setting.interval("best_accuracy")
-                ),
-                percent(setting.mean("final_accuracy")),
-                f"{setting.mean('step'):,.0f}",
-            ]
-        )
-    return header, lines
+    text = _text(folders, views)
+    out = _OUT.value
+    if out is None and _FORMAT.value == "html":
+        out = str(folders[0] / "report.html")
+    if out is None:
+        print(text, end="")
+        return 0
+    try:
+        pathlib.Path(out).write_text(text, "utf-8")
+    except OSError as error:
+        raise RunFolderError(f"{out} cannot be written: {error.strerror}") from None
+    print(out)
+    return 0
 
 
-def markdown(
-    name: str, command: str, rows: Sequence[dict[str, Any]], notes: Sequence[str]
-) -> str:
-    """The report as a page.
+def _text(folders: Sequence[pathlib.Path], views: Sequence[RunView]) -> str:
+    """What the flags ask to be made of the runs."""
+    if _FORMAT.value == "html":
+        return web_page.page(list(map(_draw, folders, views)))
+    joined = web_page.join(views)
+    if _FORMAT.value == "md":
+        return summary.markdown(joined.name, joined.command, joined.rows, joined.notes)
+    table = summary.table(joined.rows)
+    return {"csv": summary.csv_text, "latex": summary.latex}[_FORMAT.value](*table)
 
-    Args:
-      name: of the run.
-      command: that makes it again.
-      rows: of the results.
-      notes: lines about the run: time, device, figures.
-    """
-    statuses = [row["status"] for row in rows]
-    counts = ", ".join(
-        f"{statuses.count(status)} {status}"
-        for status in dict.fromkeys(sorted(statuses))
+
+parse = command_line.parser("experiments.report", takes_words=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    errors = (RunFolderError, config_lib.ConfigError, datasets.DatasetError)
+    return command_line.exit_code(
+        lambda _: _run(argv[1:]), errors, "experiments.report"
     )
-    tasks = sorted({row["task"] for row in rows})
-    chances = ", ".join(
-        f"{task} {percent(datasets.find(task).chance)} %" for task in tasks
-    )
-    header, lines = table(rows)
-    page = [f"# {name}", "", "```", command, "```", ""]
-    page += [f"{len(rows)} members: {counts}. Chance: {chances}.", ""]
-    if lines:
-        page += [_row(header), _row(["---"] * len(header)), *map(_row, lines), ""]
-    if "outrun" in statuses:
-        page += [
-            "**A race**: a member that was solved has ended the others of its seed and "
-            "K (`outrun`), which might have been solved as well. So `solved` counts "
-            "races won, and a setting that won fewer is not known to be worse; all "
-            "other results are of members that were not outrun, and a line without "
-            "any is left out.",
-            "",
-        ]
-    page += [
-        "Each line is the best of its settings by solved fraction, then mean best "
-        "accuracy, then fewest updates: the choice and the accuracies are on the same "
-        "validation set. `of` is the number of settings that it was chosen from; what "
-        "they have in common is in `config.resolved.toml`. `accuracy` is the best over "
-        "a member's evaluations, `final` the last. Intervals are 95 %, Student's t "
-        "over seeds. `updates` is the mean until a member ended.",
-        "",
-        *(f"- {note}" for note in notes),
-    ]
-    return "\n".join(page).rstrip() + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import report
+from experiments import summary
 from experiments.config import Config
 
 Row = dict[str, Any]
@@ -103,7 +103,7 @@ def cell(rows: Sequence[Row]) -> Cell:
         for found in by_seed.values()
         if any(row["status"] == "solved" for row in found)
     ]
-    mean, interval = report.mean_interval(best)
+    mean, interval = summary.mean_interval(best)
     return Cell(
         accuracy=mean,
         interval=interval,

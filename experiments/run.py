@@ -20,7 +20,7 @@ import rich.table
 
 from experiments import config as config_lib
 from experiments import groups as groups_lib
-from experiments import machine, report, store
+from experiments import machine, store, summary, web_page
 from experiments.progress import Progress
 from lra_jax import sweep
 from lra_jax.member import Limits
@@ -159,6 +159,11 @@ def _train(
     return 0
 
 
+def _live_page(rows: Sequence[dict[str, Any]], manifest: dict[str, Any]) -> str:
+    refresh = None if manifest["finished"] else int(store.TABLES_INTERVAL)
+    return web_page.page([web_page.view(rows, manifest)], refresh=refresh)
+
+
 def _finish(
     console: rich.console.Console,
     config: config_lib.Config,
@@ -167,34 +172,30 @@ def _finish(
     manifest: dict[str, Any],
     states: Sequence[SweepState | None],
 ) -> None:
-    """Writes the report and the figures, and shows the table."""
+    """Writes the report, its web page and the figures, and shows the table."""
     rows = store.result_rows(config, groups, states)
-    notes = [
-        f"{manifest['member_steps']:,} updates in {manifest['seconds']:,.0f} s on "
-        f"{manifest['device']['cores']} cores, {manifest['device']['kind']}, "
-        f"{config.dtype}, JAX {manifest['versions']['jax']}.",
-    ]
-    if not manifest["finished"]:
-        notes.insert(0, "**Not finished**: members that run are not in the table.")
+    view = web_page.view(rows, manifest)
     can_draw = importlib.util.find_spec("matplotlib") is not None
     if not can_draw:
-        notes.append(NO_FIGURES)
-    page = report.markdown(config.name, shlex.join(manifest["command"]), rows, notes)
+        view = view._replace(notes=[*view.notes, NO_FIGURES])
+    page = summary.markdown(view.name, view.command, rows, view.notes)
     folder.write_text("report.md", page)
-    header, lines = report.table(rows)
+    folder.write_text("report.html", web_page.page([view]))
+    header, lines = summary.table(rows)
     table = rich.table.Table(*header, box=rich.box.SIMPLE)
     for line in lines:
         table.add_row(*line)
     console.print(table)
-    for note in notes:
+    for note in view.notes:
         console.print(note, soft_wrap=True, highlight=False)
-    pictures: list[str] = []
+    pictures: dict[str, str] = {}
     if can_draw:
         from experiments import figures
 
         curves = store.curve_columns(groups, states)
         try:
             pictures = figures.draw(folder.path, rows, curves, config.num_validation)
+            view = view._replace(drawings=figures.drawings(folder.path, pictures))
         except OSError as error:
             raise store.RunFolderError(
                 f"{folder.path / 'figures'} cannot be written: {error.strerror}. The "
@@ -202,7 +203,8 @@ def _finish(
             ) from None
         links = (f"\n![{pathlib.Path(name).stem}]({name})\n" for name in pictures)
         folder.write_text("report.md", page + "".join(links))
-    for name in ("report.md", "results.csv", *pictures):
+        folder.write_text("report.html", web_page.page([view]))
+    for name in ("report.md", "report.html", "results.csv", *pictures):
         console.print(f"  {folder.path / name}", soft_wrap=True, highlight=False)
 
 
@@ -229,6 +231,7 @@ def train(
     interruption: Interruption,
     max_parallel: str = "auto",
     with_report: bool = True,
+    live: bool = False,
 ) -> int:
     """Trains a config's grid and leaves a run folder.
 
@@ -241,6 +244,7 @@ def train(
       interruption: stops it after a chunk.
       max_parallel: most members advanced at once, or "auto".
       with_report: whether to write and show the report and draw the figures.
+      live: whether to write the report's web page while it runs, too.
 
     Returns:
       The number of the signal that stopped it; 0 at the end.
@@ -249,7 +253,7 @@ def train(
       store.RunFolderError: the folder cannot be used or written.
     """
     groups = groups_lib.make_groups(config)
-    folder = store.RunFolder(path, config)
+    folder = store.RunFolder(path, config, _live_page if live else None)
     manifest = {
         "seconds": 0.0,
         "chunks": 0,

@@ -5,7 +5,8 @@
     results.csv            a row per member
     curves.npz             a row per evaluation: member, step, train_loss, loss,
                            num_errors
-    report.md, figures/    see `experiments.report` and `experiments.figures`
+    report.md, report.html, figures/
+                           see `experiments.summary`, `web_page` and `figures`
     checkpoint/NNN.even.msgpack, NNN.odd.msgpack
                            the state of each group of members after its last two
                            chunks, to go on from
@@ -30,7 +31,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import flax.serialization
@@ -60,11 +61,19 @@ class RunFolder:
     Args:
       path: of the folder.
       config: what it belongs to.
+      live_page: `report.html` of the results and the manifest, to be written with the
+        tables; None is not to write it.
     """
 
-    def __init__(self, path: pathlib.Path, config: Config):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        config: Config,
+        live_page: Callable[[list[dict[str, Any]], dict[str, Any]], str] | None = None,
+    ):
         self.path = path
         self.config = config
+        self._live_page = live_page
         self._digest = config.digest()
         self._lock: IO[str] | None = None
         self._chunks: dict[int, int] = {}  # finished ones, by the index of their group
@@ -296,11 +305,14 @@ class RunFolder:
         self._write("manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
         began = time.monotonic()
         if changed is None or began >= self._tables_due:
-            self._write("results.csv", _csv(result_rows(self.config, groups, states)))
+            rows = result_rows(self.config, groups, states)
+            self._write("results.csv", _csv(rows))
             curves = io.BytesIO()
-            columns: dict[str, Any] = dict(curve_columns(groups, states))
-            np.savez_compressed(curves, **columns)
+            arrays: dict[str, Any] = dict(curve_columns(groups, states))
+            np.savez_compressed(curves, **arrays)
             self._write("curves.npz", curves.getvalue())
+            if self._live_page is not None:
+                self.write_text("report.html", self._live_page(rows, manifest))
             ended = time.monotonic()
             pause = max(TABLES_INTERVAL, (ended - began) / TABLES_SHARE)
             self._tables_due = ended + pause
@@ -428,14 +440,18 @@ def curve_columns(
     }
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
+def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The columns of a table of results: settings, hyper-parameters, seed, results."""
     results = [key for key in rows[0] if key in _RESULT_KEYS]
     settings = [key for row in rows for key in row if key not in _RESULT_KEYS]
-    columns = list(dict.fromkeys(["member", *AXES, *settings, "seed", *results]))
-    columns = [key for key in columns if key != "seed" and key not in results]
-    columns += ["seed", *results]
+    names = list(dict.fromkeys(["member", *AXES, *settings, "seed", *results]))
+    names = [key for key in names if key != "seed" and key not in results]
+    return [*names, "seed", *results]
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns(rows), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

@@ -14,8 +14,8 @@ from experiments import published, results
 from experiments.config import Config
 from experiments.protocol import ROWS, Budget
 from experiments.published import ORDER, ORDER_3BIT, PERMUTATION
-from experiments.report import percent
 from experiments.results import Cell, Row
+from experiments.summary import percent
 
 TITLES = {
     ORDER: "temporal order",

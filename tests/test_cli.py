@@ -4,12 +4,14 @@ import csv
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-from command_line import CONFIG, ENVIRONMENT, overrides, run
+from command_line import CONFIG, ENVIRONMENT, command, overrides, run, start
 
 
 @pytest.fixture
@@ -54,9 +56,46 @@ def test_a_run_leaves_a_folder_with_everything_in_it(folder):
         for suffix in ("png", "svg"):
             file = path / f"figures/{picture}_temporal_order_T10.{suffix}"
             assert file.stat().st_size > 5000
+    page = (path / "report.html").read_text()
+    assert page.count("<tr><th scope=row>") == 34
+    assert page.count("<svg") == 2
+    assert "refresh" not in page
     assert "member-steps/s" in out
-    assert os.path.relpath(path / "report.md") in out
+    for name in ("report.md", "report.html"):
+        assert os.path.relpath(path / name) in out
     assert not list(path.rglob("*.part"))
+    assert report.startswith(say([sys.executable, "-m", "experiments.report", path]))
+
+
+def say(words):
+    """What a command prints."""
+    environment = {**os.environ, **ENVIRONMENT}
+    return subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_the_page_of_a_run_is_live_if_asked(folder):
+    path = folder / "run/report.html"
+    words = command(folder, *overrides("max_steps=1000000"), "--live")
+    process = start(words)
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    page = path.read_text()
+    assert '<meta http-equiv="refresh" content="5">' in page
+    assert "34 members: 34 pending." in page
+    assert "<svg" not in page
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "--live --resume\n" in out
+    page = path.read_text()
+    assert "refresh" not in page
+    # As many run as the machine has room for.
+    assert "<strong>Not finished.</strong> 34 members: " in page
+    assert page.count("<td>running</td>") + page.count("<td>pending</td>") == 34
+    assert "<td>5</td>" in page
 
 
 def test_resuming_a_finished_run_changes_nothing_and_another_config_is_refused(folder):

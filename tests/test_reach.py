@@ -162,7 +162,7 @@ def test_the_tables_of_a_bench():
             bench, method, task, reach.reach(runner, bench, method, task)
         )
     ]
-    short = reach.summary(bench, rows, SPENT)
+    short = reach.methods_table(bench, rows, SPENT)
     assert short.splitlines() == [
         "| method | errors arrive | weights transported | kB per step | ms per update |"
         " temporal order: published | ours | random permutation: published | ours |",

@@ -1,136 +1,177 @@
-"""Tables and figures of made-up results, where the right answer is known."""
+"""The command that reports on run folders: what it prints, writes and refuses."""
 
-import math
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-import scipy.stats
+from test_summary import ROWS
 
-from experiments import figures, report
+from experiments import results, store, summary
 
-
-def row(member, seed, gamma, status, step, best, rule="lra_diff"):
-    return {
-        "member": member, "task": "temporal_order", "seq_len": 10, "rule": rule,
-        "optimizer": "sgd", "hidden_size": 100, "batch_size": 20, "lr": 0.1,
-        "gamma": gamma, "seed": seed, "status": status, "step": step,
-        "final_num_errors": 0, "final_accuracy": best, "best_num_errors": 0,
-        "best_accuracy": best, "best_step": step,
-    }  # fmt: skip
+HEADER = (
+    "| rule | K | λ | best setting | of | solved | accuracy % | final % | updates |"
+)
+LINE = "| lra_diff | – | – | gamma 10 | 2 | 2/3 | 75.00 ± 107.58 | 75.00 | 20 |"
 
 
-ROWS = [
-    row(0, 0, 1, "exhausted", 100, 0.90),
-    row(1, 1, 1, "stalled", 80, 0.95),
-    row(2, 2, 1, "solved", 60, 1.00),
-    row(3, 0, 10, "solved", 20, 1.0),
-    row(4, 1, 10, "solved", 40, 1.0),
-    row(5, 2, 10, "diverged", 0, 0.25),
-]
+def make(folder, rows=ROWS, **changes):
+    """Writes what a report reads of a run folder."""
+    folder.mkdir(parents=True)
+    (folder / "config.resolved.toml").write_text("num_validation = 10000\n")
+    members = np.repeat([r["member"] for r in rows], 2)
+    steps = np.array([[0, r["step"]] for r in rows]).ravel()
+    errors = np.array([[7500, r["best_num_errors"]] for r in rows]).ravel()
+    np.savez(folder / "curves.npz", member=members, step=steps, num_errors=errors)
+    results.write_rows(folder / "results.csv", rows)
+    manifest = {
+        "schema_version": store.SCHEMA_VERSION,
+        "name": folder.name,
+        "command": ["python", "-m", "experiments.grid", "--config", "my config.toml"],
+        "member_steps": 12_300,
+        "seconds": 45.6,
+        "device": {"cores": 2, "kind": "cpu"},
+        "dtype": "float32",
+        "versions": {"jax": "0.10.2"},
+        "finished": True,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    return folder
 
 
-def test_intervals_are_students_t_over_seeds():
-    first, second = report.settings(ROWS)
-    assert first.mean("best_accuracy") == pytest.approx(0.95)
-    half_width = 4.303 * 0.05 / math.sqrt(3)
-    assert first.interval("best_accuracy") == pytest.approx(half_width)
-    assert (first.num_solved, second.num_solved) == (1, 2)
-    for count, quantile in enumerate(report.T_95, 1):
-        assert quantile == pytest.approx(scipy.stats.t.ppf(0.975, count), abs=6e-4)
+def run(*words, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.report", *map(str, words)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr if code else done.stdout
 
 
-def test_the_best_setting_has_most_seeds_solved():
-    ((best, count),) = report.best_settings(ROWS)
-    assert best.values["gamma"] == 10
-    assert count == 2
-    header, ((*_, solved, accuracy, _, updates),) = report.table(ROWS)
-    assert header[-4:] == ["solved", "accuracy %", "final %", "updates"]
-    assert (solved, updates) == ("2/3", "20")
-    assert accuracy.startswith("75.00 ± ")
+def test_the_report_of_a_run(tmp_path):
+    folder = make(tmp_path / "demo", finished=False)
+    text = run(folder)
+    assert text.startswith(
+        "# demo\n\n```\npython -m experiments.grid --config 'my config.toml'\n```\n\n"
+        "6 members: 1 diverged, 1 exhausted, 3 solved, 1 stalled. Chance: "
+        "temporal_order 25.00 %.\n\n"
+    )
+    assert f"{HEADER}\n" in text
+    assert f"\n{LINE}\n" in text
+    assert text.endswith(
+        "- **Not finished**: members that run are not in the table.\n"
+        "- 12,300 updates in 46 s on 2 cores, cpu, float32, JAX 0.10.2.\n"
+    )
+    assert run(folder, "--out", tmp_path / "a.md") == f"{tmp_path / 'a.md'}\n"
+    assert (tmp_path / "a.md").read_text() == text
 
 
-def test_a_single_error_is_not_rounded_to_a_hundred():
-    assert report.percent(0.99999) == "99.99"
-    assert report.percent(1.0) == "100"
-    assert report.percent(0.5, 0.0123) == "50.00 ± 1.23"
-
-
-def test_members_that_run_are_left_out():
-    running = [{**r, "status": "running"} for r in ROWS[:2]]
-    assert report.settings(running) == []
-    (setting,) = report.settings([*running, ROWS[2]])
-    assert (len(setting.rows), setting.num_seeds) == (1, 3)
-
-
-# A race for each of three seeds: γ = 1 wins two, γ = 10 one, γ = 50 none.
-RACE = [
-    row(0, 0, 1, "solved", 60, 1.0),
-    row(1, 1, 1, "solved", 80, 1.0),
-    row(2, 2, 1, "outrun", 10, 0.30),
-    row(3, 0, 10, "outrun", 50, 0.99),
-    row(4, 1, 10, "exhausted", 100, 0.90),
-    row(5, 2, 10, "solved", 20, 1.0),
-    row(6, 0, 50, "outrun", 60, 0.99),
-    row(7, 1, 50, "outrun", 0, None),
-    row(8, 2, 50, "outrun", 20, 0.98),
-]
-
-
-def test_in_a_race_the_best_setting_wins_most_and_outrun_members_have_no_accuracy():
-    first, second = report.settings(RACE)
-    assert (first.num_outrun, second.num_outrun) == (1, 1)
-    assert first.mean("best_accuracy") == 1
-    assert second.mean("best_accuracy") == pytest.approx(0.95)
-    _, ((*_, count, solved, accuracy, final, updates),) = report.table(RACE)
-    assert count == "3"  # γ = 50 was in the race
-    assert (solved, accuracy, final) == ("2/3 (1 outrun)", "100 ± 0.00", "100")
-    assert updates == "70"
-    # Of as many races won, the one that is better where it was not outrun.
-    even = [r for r in RACE if r["seed"] != 1] + [
-        row(1, 1, 1, "exhausted", 100, 0.5),
-        row(4, 1, 10, "exhausted", 100, 0.9),
+def test_runs_are_compared_in_one_table(tmp_path):
+    first, second = make(tmp_path / "a/demo"), make(tmp_path / "second", ROWS[3:5])
+    assert run(first, second, "--format", "csv") == (
+        "run,rule,K,λ,best setting,of,solved,accuracy %,final %,updates\n"
+        "demo,lra_diff,–,–,gamma 10,2,2/3,75.00 ± 107.58,75.00,20\n"
+        "second,lra_diff,–,–,gamma 10,1,2/2,100 ± 0.00,100,30\n"
+    )
+    lines = run(first, second, "--format=latex").splitlines()
+    assert lines[4:6] == [
+        r"demo & lra\_diff & -- & -- & gamma 10 & 2 & 2/3 & 75.00 $\pm$ 107.58 & 75.00 & 20 \\",
+        r"second & lra\_diff & -- & -- & gamma 10 & 1 & 2/2 & 100 $\pm$ 0.00 & 100 & 30 \\",
     ]
-    ((best, _),) = report.best_settings(even)
-    assert best.values["gamma"] == 10
+    # Runs of one name are told apart by their folders.
+    third = make(tmp_path / "b/demo", ROWS[3:5])
+    text = run(first, third)
+    assert text.startswith(f"# {first}, {third}\n")
+    assert f"| {third} | lra_diff | – | – | gamma 10 | 1 | 2/2 |" in text
+    assert f"- {third}, 2 members: 2 solved. 12,300 updates in 46 s on" in text
 
 
-def test_the_report_says_what_a_race_hides():
-    page = report.markdown("name", "command", RACE, [])
-    assert "9 members: 1 exhausted, 5 outrun, 3 solved." in page
-    (line,) = [line for line in page.splitlines() if "**A race**" in line]
-    assert "`solved` counts races won" in line
-    assert "race" not in report.markdown("name", "command", ROWS, [])
+def test_the_page_of_a_run_and_of_several(tmp_path):
+    first, second = make(tmp_path / "demo"), make(tmp_path / "second", ROWS[3:5])
+    assert run(first, "--format", "html") == f"{first / 'report.html'}\n"
+    page = (first / "report.html").read_text()
+    assert page.count("<svg") == page.count("<figure>") == 2
+    assert page.count("<tr>") == 2 + 7
+    assert "refresh" not in page
+    out = tmp_path / "two.html"
+    run(first, second, "--format", "html", "--out", out)
+    assert out.read_text().count("<svg") == 4
+    assert not (second / "report.html").exists()
+    err = run(first, second, "--format", "html", code=2)
+    assert "--out is missing" in err
+
+
+def test_a_run_that_goes_on_is_reported_on(tmp_path):
+    """Its curves may be older than its results, or it has none at all."""
+    running = [{**r, "status": "running", "best_accuracy": None} for r in ROWS[:2]]
+    folder = make(tmp_path / "demo", [*running, *ROWS[2:]], finished=False)
+    np.savez(folder / "curves.npz", member=[0, 2], step=[0, 60], num_errors=[9, 0])
+    run(folder, "--format", "html")
+    assert (folder / "report.html").read_text().count("<svg") == 2
+    for r in running:
+        r["status"] = "pending"
+    text = run(make(tmp_path / "new", running), "--format", "csv")
+    assert text.splitlines() == [",".join(summary.table([])[0])]
 
 
 @pytest.mark.parametrize(
-    "rows",
+    ("words", "expected"),
     [
-        ROWS,
-        RACE[:6],
-        ROWS[3:5],  # one setting, all solved
-        [ROWS[3]],  # one member
-        [
-            *ROWS[3:5],
-            row(6, 0, 50, "solved", 30, 1.0),
-            row(7, 0, 99, "diverged", 0, 0.2),
-        ],
-        [row(8, 0, None, "exhausted", 50, 0.5, rule="bptt")],
+        ([], "expected a run folder, such as runs/demo"),
+        (["demoo"], "demoo is no run folder: it does not exist; did you mean demo?"),
+        (
+            ["empty"],
+            "empty is no run folder: it lacks config.resolved.toml, curves.npz",
+        ),
+        (["nowhere/demo"], "nowhere/demo is no run folder: it does not exist\n"),
+        (["demo", "./demo"], "a run folder is given twice"),
+        (["demo", "--format", "pdf"], "should be one of <md|csv|latex|html>"),
+        (["demo", "--out", "nowhere/a"], "nowhere/a cannot be written: No such file"),
     ],
-    ids=["mixed", "race", "one setting", "one member", "diverged at once", "no gamma"],
 )
-def test_figures_are_drawn_whatever_the_results(tmp_path, rows):
-    members = np.array([r["member"] for r in rows]).repeat(2)
-    steps = np.array([[0, r["step"]] for r in rows]).ravel()
-    errors = np.array([[7500, r["best_num_errors"]] for r in rows]).ravel()
-    curves = {"member": members, "step": steps, "num_errors": errors}
-    names = figures.draw(tmp_path, rows, curves, 10_000)
-    assert len(names) == 2
-    for name in names:
-        assert (tmp_path / name).stat().st_size > 5000
-        assert (tmp_path / name).with_suffix(".svg").exists()
+def test_bad_input_is_one_message(tmp_path, monkeypatch, words, expected):
+    make(tmp_path / "demo")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.chdir(tmp_path)
+    err = run(*words, code=2)
+    assert expected in err
+    assert err.count("\n") == 1
 
 
-def test_percent_shows_every_accuracy_of_ten_thousand_samples():
-    for right in range(10_000):
-        expected = f"{right // 100}.{right % 100:02d}"
-        assert report.percent(1 - (10_000 - right) / 10_000) == expected
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        ("manifest.json", '"schema_version": 2', '"schema_version": 1',
+         "has schema version 1, this is version 2"),
+        ("manifest.json", "}", "", "manifest.json is damaged"),
+        ("manifest.json", '"finished"', '"ended"', "manifest.json is damaged"),
+        ("results.csv", "best_accuracy", "best", "results.csv is damaged"),
+        ("results.csv", "0.25,0\n", "", "results.csv is damaged"),
+        ("results.csv", "temporal_order", "spatial_order", "results.csv is damaged"),
+        ("config.resolved.toml", "=", "", "is not valid TOML"),
+        ("config.resolved.toml", "num", "n", "its figures cannot be drawn"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_one_message(tmp_path, name, old, new, expected):
+    folder = make(tmp_path / "demo")
+    path = folder / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    err = run(folder, "--format", "html", code=2)
+    assert expected in err
+    assert str(folder) in err
+    assert not (folder / "report.html").exists()
+
+
+def test_help_says_how_it_is_used():
+    text = subprocess.run(
+        [sys.executable, "-m", "experiments.report", "--help"],
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert "python -m experiments.report runs/a runs/b --format latex" in text
+    assert "--format: <md|csv|latex|html>" in text
+    assert "--out: File to write." in text

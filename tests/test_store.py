@@ -426,6 +426,30 @@ def test_tables_that_take_long_are_written_seldom(monkeypatch, opened, groups):
     assert clock == 1221
 
 
+def test_a_live_page_is_written_with_the_tables_and_its_time_counts(
+    monkeypatch, opened, groups
+):
+    clock = 1000.0
+    monkeypatch.setattr(store.time, "monotonic", lambda: clock)
+    folder, states = opened()
+
+    def page(rows, manifest):
+        nonlocal clock
+        clock += 1
+        return f"{manifest['name']}: {sum(row['step'] for row in rows)} updates"
+
+    folder._live_page = page
+    path = folder.path / "report.html"
+    folder.save(groups, states, manifest(folder))
+    assert path.read_text() == "my: 0 updates"
+    clock += 19  # a twentieth of the time is a second
+    advance(folder, groups, states, [1])
+    assert path.read_text() == "my: 0 updates"
+    clock += 2
+    advance(folder, groups, states, [2])
+    assert path.read_text() == "my: 64 updates"
+
+
 def test_a_folder_in_use_is_refused_and_says_by_whom(tmp_path, opened, saved, groups):
     folder, states = opened()
     before = bytes_of(saved)

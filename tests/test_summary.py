@@ -1,0 +1,186 @@
+"""Tables and figures of made-up results, where the right answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from experiments import figures, summary
+
+
+def row(member, seed, gamma, status, step, best, rule="lra_diff"):
+    return {
+        "member": member, "task": "temporal_order", "seq_len": 10, "rule": rule,
+        "optimizer": "sgd", "hidden_size": 100, "batch_size": 20, "lr": 0.1,
+        "gamma": gamma, "seed": seed, "status": status, "step": step,
+        "final_num_errors": 0, "final_accuracy": best, "best_num_errors": 0,
+        "best_accuracy": best, "best_step": step,
+    }  # fmt: skip
+
+
+ROWS = [
+    row(0, 0, 1, "exhausted", 100, 0.90),
+    row(1, 1, 1, "stalled", 80, 0.95),
+    row(2, 2, 1, "solved", 60, 1.00),
+    row(3, 0, 10, "solved", 20, 1.0),
+    row(4, 1, 10, "solved", 40, 1.0),
+    row(5, 2, 10, "diverged", 0, 0.25),
+]
+
+
+def test_intervals_are_students_t_over_seeds():
+    first, second = summary.settings(ROWS)
+    assert first.mean("best_accuracy") == pytest.approx(0.95)
+    half_width = 4.303 * 0.05 / math.sqrt(3)
+    assert first.interval("best_accuracy") == pytest.approx(half_width)
+    assert (first.num_solved, second.num_solved) == (1, 2)
+    for count, quantile in enumerate(summary.T_95, 1):
+        assert quantile == pytest.approx(scipy.stats.t.ppf(0.975, count), abs=6e-4)
+
+
+def test_the_best_setting_has_most_seeds_solved():
+    ((best, count),) = summary.best_settings(ROWS)
+    assert best.values["gamma"] == 10
+    assert count == 2
+    header, ((*_, solved, accuracy, _, updates),) = summary.table(ROWS)
+    assert header[-4:] == ["solved", "accuracy %", "final %", "updates"]
+    assert (solved, updates) == ("2/3", "20")
+    assert accuracy.startswith("75.00 ± ")
+
+
+def test_a_single_error_is_not_rounded_to_a_hundred():
+    assert summary.percent(0.99999) == "99.99"
+    assert summary.percent(1.0) == "100"
+    assert summary.percent(0.5, 0.0123) == "50.00 ± 1.23"
+
+
+def test_members_that_run_are_left_out():
+    running = [{**r, "status": "running"} for r in ROWS[:2]]
+    assert summary.settings(running) == []
+    (setting,) = summary.settings([*running, ROWS[2]])
+    assert (len(setting.rows), setting.num_seeds) == (1, 3)
+
+
+# A race for each of three seeds: γ = 1 wins two, γ = 10 one, γ = 50 none.
+RACE = [
+    row(0, 0, 1, "solved", 60, 1.0),
+    row(1, 1, 1, "solved", 80, 1.0),
+    row(2, 2, 1, "outrun", 10, 0.30),
+    row(3, 0, 10, "outrun", 50, 0.99),
+    row(4, 1, 10, "exhausted", 100, 0.90),
+    row(5, 2, 10, "solved", 20, 1.0),
+    row(6, 0, 50, "outrun", 60, 0.99),
+    row(7, 1, 50, "outrun", 0, None),
+    row(8, 2, 50, "outrun", 20, 0.98),
+]
+
+
+def test_in_a_race_the_best_setting_wins_most_and_outrun_members_have_no_accuracy():
+    first, second = summary.settings(RACE)
+    assert (first.num_outrun, second.num_outrun) == (1, 1)
+    assert first.mean("best_accuracy") == 1
+    assert second.mean("best_accuracy") == pytest.approx(0.95)
+    _, ((*_, count, solved, accuracy, final, updates),) = summary.table(RACE)
+    assert count == "3"  # γ = 50 was in the race
+    assert (solved, accuracy, final) == ("2/3 (1 outrun)", "100 ± 0.00", "100")
+    assert updates == "70"
+    # Of as many races won, the one that is better where it was not outrun.
+    even = [r for r in RACE if r["seed"] != 1] + [
+        row(1, 1, 1, "exhausted", 100, 0.5),
+        row(4, 1, 10, "exhausted", 100, 0.9),
+    ]
+    ((best, _),) = summary.best_settings(even)
+    assert best.values["gamma"] == 10
+
+
+def test_the_report_says_what_a_race_hides():
+    page = summary.markdown("name", "command", RACE, [])
+    assert "9 members: 1 exhausted, 5 outrun, 3 solved." in page
+    (line,) = [line for line in page.splitlines() if "**A race**" in line]
+    assert "`solved` counts races won" in line
+    assert "race" not in summary.markdown("name", "command", ROWS, [])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS,
+        RACE[:6],
+        ROWS[3:5],  # one setting, all solved
+        [ROWS[3]],  # one member
+        [
+            *ROWS[3:5],
+            row(6, 0, 50, "solved", 30, 1.0),
+            row(7, 0, 99, "diverged", 0, 0.2),
+        ],
+        [row(8, 0, None, "exhausted", 50, 0.5, rule="bptt")],
+    ],
+    ids=["mixed", "race", "one setting", "one member", "diverged at once", "no gamma"],
+)
+def test_figures_are_drawn_whatever_the_results(tmp_path, rows):
+    members = np.array([r["member"] for r in rows]).repeat(2)
+    steps = np.array([[0, r["step"]] for r in rows]).ravel()
+    errors = np.array([[7500, r["best_num_errors"]] for r in rows]).ravel()
+    curves = {"member": members, "step": steps, "num_errors": errors}
+    names = figures.draw(tmp_path, rows, curves, 10_000)
+    assert len(names) == 2
+    for name in names:
+        assert (tmp_path / name).stat().st_size > 5000
+        assert (tmp_path / name).with_suffix(".svg").exists()
+
+
+def test_percent_shows_every_accuracy_of_ten_thousand_samples():
+    for right in range(10_000):
+        expected = f"{right // 100}.{right % 100:02d}"
+        assert summary.percent(1 - (10_000 - right) / 10_000) == expected
+
+
+# Two settings, of which the better one is the second; and what a run's report adds.
+SMALL = [
+    row(0, 0, 1, "exhausted", 2000, 0.9),
+    row(1, 0, 10, "solved", 1500, 1.0),
+    row(2, 1, 10, "solved", 1000, 1.0),
+    row(3, 1, 1, "stalled", 1000, 0.95),
+    {**row(4, 0, None, "exhausted", 2000, 0.25, rule="readout_only"), "note_a": "5 %_"},
+    {**row(5, 0, None, "diverged", 0, 0.25, rule="readout_only"), "note_a": "a, b"},
+]
+
+
+def test_a_table_as_csv():
+    assert summary.csv_text(*summary.table(SMALL)) == (
+        "rule,K,λ,best setting,of,solved,accuracy %,final %,updates\n"
+        'lra_diff,–,–,gamma 10,2,2/2,100 ± 0.00,100,"1,250"\n'
+        'readout_only,–,–,"note_a a, b",2,0/1,25.00,25.00,0\n'
+    )
+
+
+def test_a_table_as_latex():
+    rows = [{**r, "run": r["rule"]} for r in SMALL[:5]]
+    assert summary.latex(*summary.table(rows)) == (
+        r"""\begin{tabular}{llrrlrrrrr}
+\toprule
+run & rule & K & $\lambda$ & best setting & of & solved & accuracy \% & final \% & updates \\
+\midrule
+lra\_diff & lra\_diff & -- & -- & gamma 10 & 2 & 2/2 & 100 $\pm$ 0.00 & 100 & 1,250 \\
+readout\_only & readout\_only & -- & -- &  & 1 & 0/1 & 25.00 & 25.00 & 2,000 \\
+\bottomrule
+\end{tabular}
+"""
+    )
+    text = summary.latex(["a", "b"], [["&%$#_{}\\~^", "1e-05"], ["5 %_", "–"]])
+    assert r"\&\%\$\#\_\{\}\textbackslash{}\textasciitilde{}\textasciicircum{}" in text
+    assert r"\begin{tabular}{lr}" in text
+    assert r"\begin{tabular}{ll}" in summary.latex(["a", "b"], [])
+
+
+def test_a_table_is_the_same_of_rows_that_were_read_from_a_file():
+    keys = dict.fromkeys(key for r in SMALL for key in r)
+    read = [{key: r.get(key) for key in keys} for r in SMALL]
+    assert summary.table(read) == summary.table(SMALL)
+
+
+def test_cells_of_a_markdown_table_cannot_end_it():
+    rows = [{**row(0, 0, 1, "solved", 9, 1.0), "run": name} for name in ("a|b", "c")]
+    page = summary.markdown("name", "command", rows, [])
+    assert r"| a\|b | lra_diff |" in page
