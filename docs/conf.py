@@ -21,8 +21,8 @@ highlight_language = "none"
 smartquotes_action = "D"  # dashes alone: ' is a derivative
 
 # Markdown, as GitHub shows it. Headings have GitHub's anchors. A link to a file that is
-# no page of the site, such as ../BUILD_NOTES.md, gives that file as a download: the
-# link works on GitHub and here, wherever the repository is.
+# no page of the site gives that file as a download: it works on GitHub and here,
+# wherever the repository is.
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
@@ -61,7 +61,14 @@ def _without_functions(app, what, name, obj, options, signature, returns):
     return found, returns
 
 
+def _download(app, docname, source):
+    """A link to ../NAME.md gives the file, as one to any other file does."""
+    del app, docname
+    source[0] = re.sub(r"\]\((?=\.\./[^)]*\.md\))", "](path:", source[0])
+
+
 def setup(app):
     """Sphinx calls this once."""
+    app.connect("source-read", _download)
     app.connect("autodoc-process-docstring", _to_rest, priority=1)
     app.connect("autodoc-process-signature", _without_functions)
