@@ -16,6 +16,21 @@ from lra_jax import sweep
 # What an example may use without importing it; docs/api.md says so.
 NAMES = {"jax": jax, "jnp": jnp, "optax": optax, "lra_jax": lra_jax, "sweep": sweep}
 
+# The public names of `lra_jax.sweep`.
+SWEEP = (
+    "Curves",
+    "Experiment",
+    "Grid",
+    "Limits",
+    "Members",
+    "Status",
+    "SweepState",
+    "init_sweep",
+    "iterate_sweep",
+    "make_grid",
+    "run_sweep",
+)
+
 MODULES = [
     module.name for module in pkgutil.walk_packages(lra_jax.__path__, "lra_jax.")
 ]
