@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint wheel-test clean
+.PHONY: demo test slow lint docs wheel-test clean
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.grid --config configs/demo.toml --out runs/demo --resume
@@ -19,6 +19,10 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation site, build/docs/index.html; a warning is an error.
+docs: .venv/installed
+	$(BIN)/python -m sphinx -W --keep-going -n docs build/docs
 
 # The installed wheel, from an empty folder, in an environment of its own.
 wheel-test: .venv/installed

@@ -26,6 +26,18 @@ def params_from_flax(cell: Any, readout: Any) -> types.Params:
     Raises:
       ValueError: the cell has residuals or no tanh, or the readout no bias: then the
         model is none that the rules can train.
+
+    Example:
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> rnn = nnx.RNN(nnx.SimpleCell(6, 8, rngs=rngs))
+      >>> readout = nnx.Linear(8, 4, rngs=rngs)
+      >>> params = lra_jax.params_from_flax(rnn.cell, readout)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> one_hot = jax.nn.one_hot(batch.inputs, 6).swapaxes(0, 1)  # [B, T, X]
+      >>> logits = lra_jax.forward(params, batch.inputs).logits
+      >>> bool(jnp.allclose(readout(rnn(one_hot)[:, -1]), logits, atol=1e-5))
+      True
     """
     _check(cell, readout)
     return types.Params(
@@ -47,6 +59,15 @@ def params_to_flax(params: types.Params, cell: Any, readout: Any) -> None:
 
     Raises:
       ValueError: see `params_from_flax`; or a shape differs.
+
+    Example:
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> cell, readout = nnx.SimpleCell(6, 8, rngs=rngs), nnx.Linear(8, 4, rngs=rngs)
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> lra_jax.params_to_flax(params, cell, readout)
+      >>> bool((cell.dense_h.kernel[...] == params.w_hh).all())
+      True
     """
     found = params_from_flax(cell, readout)
     for name, new, old in zip(params._fields, params, found, strict=True):

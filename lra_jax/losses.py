@@ -31,6 +31,15 @@ log_penalty = LocalLoss(
 )
 
 LOCAL_LOSSES = {"mse": mse, "log_penalty": log_penalty}
+"""The local losses by name, each with ℓ(e) and ℓ'(e) of e = z - ẑ of any shape.
+
+Example:
+  >>> e = jnp.array([-1.0, 0.0, 1.0])
+  >>> lra_jax.LOCAL_LOSSES["mse"].derivative(e).tolist()
+  [-2.0, 0.0, 2.0]
+  >>> lra_jax.LOCAL_LOSSES["log_penalty"].derivative(e).tolist()
+  [-1.0, 0.0, 1.0]
+"""
 
 
 def _check_classes(logits: jax.Array, labels: jax.Array) -> None:
@@ -62,10 +71,23 @@ def _wrong_class(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return wrong | jnp.any(jnp.isnan(logits), axis=-1)
 
 
-# E_b = -log softmax(logits)_y, π = softmax(logits) - onehot(y); labels int [B].
 cross_entropy = types.OutputLoss(
     value=_cross_entropy, grad=_cross_entropy_grad, is_error=_wrong_class
 )
+"""E_b = -log softmax(logits)_y,  π = softmax(logits) - onehot(y); labels int `[B]`.
+
+An error is a class that is not the label.
+
+Raises:
+  ValueError: the labels are no integers of the logits' leading axes.
+
+Example:
+  >>> logits, labels = jnp.zeros((1, 4)), jnp.array([2])
+  >>> lra_jax.cross_entropy.grad(logits, labels).tolist()
+  [[0.25, 0.25, -0.75, 0.25]]
+  >>> lra_jax.cross_entropy.is_error(logits, labels).tolist()
+  [True]
+"""
 
 
 def _difference(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -77,8 +99,6 @@ def _difference(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return logits - labels.astype(logits.dtype)
 
 
-# E_b = mean over Y of (y - label)²; labels real [B, Y]. A sample is an error where
-# any output is off by more than 0.2: the criterion of the adding problem.
 squared_error = types.OutputLoss(
     value=lambda logits, labels: jnp.mean(_difference(logits, labels) ** 2, axis=1),
     grad=lambda logits, labels: 2 * _difference(logits, labels) / logits.shape[1],
@@ -86,6 +106,21 @@ squared_error = types.OutputLoss(
         ~jnp.all(_difference(logits, labels) ** 2 <= 0.04, axis=1)
     ),
 )
+"""E_b = mean over Y of (logits - label)²; labels real `[B, Y]`.
+
+A sample is an error where any output is off by more than 0.2: the criterion of the
+adding problem.
+
+Raises:
+  ValueError: the labels have another shape than the logits.
+
+Example:
+  >>> logits, labels = jnp.array([[0.5], [0.5]]), jnp.array([[0.25], [0.375]])
+  >>> lra_jax.squared_error.value(logits, labels).tolist()
+  [0.0625, 0.015625]
+  >>> lra_jax.squared_error.is_error(logits, labels).tolist()
+  [True, False]
+"""
 
 
 def is_asked(labels: jax.Array) -> jax.Array:
@@ -147,8 +182,19 @@ def _at_every_step(loss: types.OutputLoss) -> types.OutputLoss:
     return types.OutputLoss(value, grad, is_error, every_step=True)
 
 
-# E_bt = -log softmax(logitsₜ)_y; labels int [T, B], below 0 where nothing is asked.
 cross_entropy_every_step = _at_every_step(cross_entropy)
+"""E_bt = -log softmax(logitsₜ)_y; labels int `[T, B]`, below 0 where nothing is asked.
+
+E_b is the mean over the steps of sample b that ask; it is an error if any of them is.
+
+Raises:
+  ValueError: the labels are no integers of the logits' leading axes.
+
+Example:
+  >>> logits, labels = jnp.zeros((2, 1, 2)), jnp.array([[-1], [0]])
+  >>> lra_jax.cross_entropy_every_step.grad(logits, labels).tolist()
+  [[[0.0, 0.0]], [[-0.5, 0.5]]]
+"""
 
 
 def _side(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -160,9 +206,6 @@ def _side(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return 1 - 2 * labels.astype(logits.dtype)
 
 
-# E_bt = Σ_Y -log p(label), p(1) = 1 / (1 + exp(-logit)): independent keys, as in papers
-# on polyphonic music, whose NLL per frame it is. labels real [T, B, Y], 0 or 1, all -1
-# where nothing is asked. An error is a key that is not on its label's side of p = 0.5.
 # With side = 1 at the label 0 and -1 at 1, no logit is too large for any of the three.
 binary_cross_entropy_every_step = _at_every_step(
     types.OutputLoss(
@@ -177,3 +220,17 @@ binary_cross_entropy_every_step = _at_every_step(
         ),
     )
 )
+"""E_bt = Σ_Y -log p(label),  p(1) = 1 / (1 + exp(-logit)); labels real `[T, B, Y]`.
+
+Labels are 0 or 1, and all -1 where nothing is asked. Outputs are independent keys, as
+in papers on polyphonic music, whose NLL per frame E is. An error is a key that is not
+on its label's side of p = 0.5, at any step that asks.
+
+Raises:
+  ValueError: the labels are not real, or have another shape than the logits.
+
+Example:
+  >>> logits, labels = jnp.zeros((1, 1, 2)), jnp.array([[[1.0, 0.0]]])
+  >>> lra_jax.binary_cross_entropy_every_step.grad(logits, labels).tolist()
+  [[[-0.5, 0.5]]]
+"""

@@ -46,6 +46,10 @@ class Status(enum.IntEnum):
       STALLED: no better evaluation within the patience.
       EXHAUSTED: the maximum number of updates was reached.
       OUTRUN: another member of its race was solved first.
+
+    Example:
+      >>> sweep.Status(2).name, sweep.Status.RUNNING < sweep.Status.SOLVED
+      ('SOLVED', True)
     """
 
     PENDING = 0
@@ -74,6 +78,15 @@ class Experiment:
       evaluate: as `train.evaluate`, which it is but for `lra_released`.
       shared: names of hyper-parameters that set how long the program runs, as K
         does: equal for all members that are advanced together.
+
+    Example:
+      >>> def build(hyperparameters):
+      ...     rule = lra_jax.lra_diff(gamma=hyperparameters["gamma"])
+      ...     return rule, optax.sgd(hyperparameters["lr"])
+      >>> task = lra_jax.TASKS["temporal_order"]
+      >>> experiment = sweep.Experiment(task, build, seq_len=10, hidden_size=8)
+      >>> experiment.batch_size, experiment.num_validation, experiment.shared
+      (20, 10000, ('num_refinements',))
     """
 
     task: Task
@@ -89,10 +102,19 @@ class Experiment:
 
 
 class Limits(NamedTuple):
-    """When a member ends unsolved; numbers, not part of the compiled program."""
+    """When a member ends unsolved; numbers, not part of the compiled program.
+
+    Attributes:
+      max_steps: most updates.
+      patience: evaluations without strictly fewer errors that end a member; 0 is off.
+
+    Example:
+      >>> sweep.Limits(max_steps=500)
+      Limits(max_steps=500, patience=30)
+    """
 
     max_steps: int = 100_000
-    patience: int = 30  # evaluations without strictly fewer errors; 0 is off
+    patience: int = 30
 
 
 class RunState(NamedTuple):

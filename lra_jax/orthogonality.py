@@ -31,6 +31,15 @@ def soft_orthogonality(strength: ArrayLike) -> optax.GradientTransformation:
 
     Raises:
       ValueError: `strength` is not a scalar, or, when updating, there are no `params`.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 2, 3, 2)
+      >>> params = params._replace(w_hh=1.5 * jnp.eye(3))
+      >>> optimizer = optax.chain(optax.sgd(0.1), lra_jax.soft_orthogonality(0.2))
+      >>> nothing = jax.tree.map(jnp.zeros_like, params)
+      >>> updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+      >>> f"{params.w_hh[0, 0] + updates.w_hh[0, 0]:.3f}"  # s - 0.2 s (s² - 1)
+      '1.125'
     """
     if jnp.ndim(strength) != 0:
         raise ValueError(

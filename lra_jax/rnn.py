@@ -57,6 +57,13 @@ def init_params(
 
     Raises:
       ValueError: a size is not a positive integer, or `input_gain` not positive.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, input_gain=0.1)
+      >>> bool(jnp.allclose(params.w_hh @ params.w_hh.T, jnp.eye(8), atol=1e-5))
+      True
+      >>> bool(jnp.allclose(params.w_xh @ params.w_xh.T, 0.01 * jnp.eye(6), atol=1e-5))
+      True
     """
     if not 0 < input_gain < math.inf:
         raise ValueError(f"input_gain: expected a positive number, got {input_gain!r}")
@@ -198,6 +205,15 @@ def forward(
 
     Raises:
       ValueError: `inputs` or `start` has another type or shape.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> inputs = jnp.array([[0, 1], [2, 3], [4, 5]])  # T = 3, B = 2
+      >>> trace = lra_jax.forward(params, inputs, every_step=True)
+      >>> trace.z.shape, trace.logits.shape
+      ((3, 2, 8), (3, 2, 4))
+      >>> lra_jax.forward(params, jax.nn.one_hot(inputs, 6)).logits.shape  # vectors
+      (2, 4)
     """
 
     def step(

@@ -43,23 +43,45 @@ TILE_WIDTH = {"cpu": 4}
 
 
 class Curves(NamedTuple):
-    """Evaluations of all members, one row each, in the order they were made."""
+    """Evaluations of all members, one row each, in the order they were made.
 
-    member: np.ndarray  # [R] int32
-    step: np.ndarray  # [R] int32, updates done
-    train_loss: np.ndarray  # [R] float32, mean since the last row; NaN at step 0
-    loss: np.ndarray  # [R] float32, validation
-    num_errors: np.ndarray  # [R] int32, validation
+    Attributes:
+      member: `[R]` int32, whose evaluation it is.
+      step: `[R]` int32, updates done.
+      train_loss: `[R]` float32, mean since the member's last row; NaN at step 0.
+      loss: `[R]` float32, E on the validation set.
+      num_errors: `[R]` int32, on the validation set.
+
+    Example:
+      `run_sweep` has one.
+    """
+
+    member: np.ndarray
+    step: np.ndarray
+    train_loss: np.ndarray
+    loss: np.ndarray
+    num_errors: np.ndarray
 
 
 class Members(NamedTuple):
-    """Where each member is, arrays `[N]` of int32; -1 is not known yet."""
+    """Where each member is, arrays `[N]` of int32; -1 is not known yet.
 
-    status: np.ndarray  # a `Status`
-    step: np.ndarray  # updates done
-    num_errors: np.ndarray  # at the last evaluation
+    Attributes:
+      status: a `Status`.
+      step: updates done.
+      num_errors: at the last evaluation.
+      best_num_errors: the fewest of all evaluations.
+      best_step: updates done at the first evaluation with that many.
+
+    Example:
+      `run_sweep` has one.
+    """
+
+    status: np.ndarray
+    step: np.ndarray
+    num_errors: np.ndarray
     best_num_errors: np.ndarray
-    best_step: np.ndarray  # of the first evaluation with that many
+    best_step: np.ndarray
 
 
 class SweepState(NamedTuple):
@@ -70,6 +92,9 @@ class SweepState(NamedTuple):
       runs: arrays `[tiles, width, ...]`; None when all slots are empty.
       members: results so far.
       curves: evaluations so far.
+
+    Example:
+      `run_sweep` has one.
     """
 
     slots: np.ndarray
@@ -93,6 +118,9 @@ class Grid(NamedTuple):
         different combination of shared values, in increasing order.
       race: `[N]` int, equal for members of which the first that is solved ends the
         others; None if all run to their own end.
+
+    Example:
+      `make_grid` has one.
     """
 
     shared: dict[str, np.ndarray]
@@ -127,6 +155,17 @@ def make_grid(
 
     Raises:
       ValueError: the arrays do not have one value per member.
+
+    Example:
+      >>> experiment = sweep.Experiment(
+      ...     lra_jax.TASKS["temporal_order"],
+      ...     lambda numbers: (lra_jax.readout_only(), optax.sgd(numbers["lr"])),
+      ...     seq_len=10, hidden_size=8, eval_every=5, num_validation=50,
+      ... )
+      >>> numbers = {"lr": [0.1, 0.3], "num_refinements": [1, 2]}
+      >>> grid = sweep.make_grid(experiment, numbers, seeds=[0, 0])
+      >>> sorted(grid.mapped), sorted(grid.shared), grid.kind.tolist()
+      (['lr'], ['num_refinements'], [0, 1])
     """
     seeds = np.asarray(seeds)
     if seeds.ndim != 1 or seeds.size < 1:
@@ -327,6 +366,18 @@ def init_sweep(
 
     Raises:
       ValueError: `max_parallel` or `tile_width` is below 1.
+
+    Example:
+      >>> experiment = sweep.Experiment(
+      ...     lra_jax.TASKS["temporal_order"],
+      ...     lambda numbers: (lra_jax.readout_only(), optax.sgd(numbers["lr"])),
+      ...     seq_len=10, hidden_size=8, eval_every=5, num_validation=50,
+      ... )
+      >>> numbers = {"lr": [0.1, 0.3], "num_refinements": [1, 2]}
+      >>> grid = sweep.make_grid(experiment, numbers, seeds=[0, 0])
+      >>> state = sweep.init_sweep(grid)
+      >>> [sweep.Status(status).name for status in state.members.status]
+      ['PENDING', 'PENDING']
     """
     devices = _devices(devices)
     if tile_width is None:
@@ -370,6 +421,19 @@ def iterate_sweep(
       limits: when members end unsolved.
       devices: among which tiles are divided; None is all of `jax.devices()`.
       on_chunk: see `run_sweep`; of several processes, all need one or none.
+
+    Example:
+      >>> experiment = sweep.Experiment(
+      ...     lra_jax.TASKS["temporal_order"],
+      ...     lambda numbers: (lra_jax.readout_only(), optax.sgd(numbers["lr"])),
+      ...     seq_len=10, hidden_size=8, eval_every=5, num_validation=50,
+      ... )
+      >>> grid = sweep.make_grid(experiment, {"lr": [0.1, 0.3]}, seeds=[0, 1])
+      >>> state, limits = sweep.init_sweep(grid), sweep.Limits(max_steps=10)
+      >>> for state in sweep.iterate_sweep(experiment, grid, state, limits=limits):
+      ...     print(state.members.step)
+      [5 5]
+      [10 10]
     """
     devices = _devices(devices)
     program = make_program(experiment, devices)
@@ -445,6 +509,19 @@ def run_sweep(
 
     Raises:
       ValueError: the arrays do not have one value per member.
+
+    Example:
+      >>> experiment = sweep.Experiment(
+      ...     lra_jax.TASKS["temporal_order"],
+      ...     lambda numbers: (lra_jax.readout_only(), optax.sgd(numbers["lr"])),
+      ...     seq_len=10, hidden_size=8, eval_every=5, num_validation=50,
+      ... )
+      >>> numbers, limits = {"lr": [0.1, 0.3]}, sweep.Limits(max_steps=10)
+      >>> state = sweep.run_sweep(experiment, numbers, seeds=[0, 0], limits=limits)
+      >>> [sweep.Status(status).name for status in state.members.status]
+      ['EXHAUSTED', 'EXHAUSTED']
+      >>> state.curves.member.tolist(), state.curves.step.tolist()
+      ([0, 1, 0, 1, 0, 1], [0, 0, 5, 5, 10, 10])
     """
     grid = make_grid(experiment, hyperparameters, seeds)
     last = init_sweep(

@@ -22,6 +22,13 @@ def init_train_state(
       params: the initial weights.
       rule: any learning rule.
       optimizer: any optax optimizer.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> rule, optimizer = lra_jax.fa(), optax.adam(1e-3)
+      >>> state = lra_jax.init_train_state(jax.random.key(1), params, rule, optimizer)
+      >>> state.rule_state.a.shape, state.step.item()
+      ((8, 8), 0)
     """
     key_init, key_updates = jax.random.split(key)
     return types.TrainState(
@@ -57,6 +64,17 @@ def train_step(
 
     Raises:
       ValueError: inputs, starts or labels do not fit the parameters or the output loss.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> choice = {"rule": lra_jax.lra_diff(gamma=4.0), "optimizer": optax.sgd(0.1)}
+      >>> state = lra_jax.init_train_state(jax.random.key(2), params, **choice)
+      >>> for _ in range(2):
+      ...     state, info = lra_jax.train_step(state, batch, **choice)
+      >>> metrics = lra_jax.evaluate(state.params, batch)
+      >>> state.step.item(), bool(metrics.loss < info.loss)
+      (2, True)
     """
     grads, rule_state, info = rule.grads(
         jax.random.fold_in(state.key, state.step),
@@ -96,6 +114,14 @@ def evaluate(
 
     Raises:
       ValueError: inputs, starts or labels do not fit the parameters or the output loss.
+
+    Example:
+      >>> task = lra_jax.TASKS["adding"]
+      >>> params = lra_jax.init_params(jax.random.key(0), task.input_size, 8, 1)
+      >>> batch = task.sample(jax.random.key(1), 20, 10)
+      >>> metrics = lra_jax.evaluate(params, batch, output_loss=task.output_loss)
+      >>> metrics.num_errors.dtype, 0 <= metrics.num_errors.item() <= 20
+      (dtype('int32'), True)
     """
     if output_loss.every_step:
         trace = rnn.forward(params, batch.inputs, start=batch.start, every_step=True)

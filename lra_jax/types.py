@@ -33,13 +33,25 @@ class Params(NamedTuple):
     """Weights of the network; gradients have the same type.
 
     Row-vector convention: hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h.
+
+    Attributes:
+      w_xh: `[X, H]`, from the inputs.
+      w_hh: `[H, H]`, from the state before.
+      b_h: `[H]`, bias of the hidden units.
+      w_hy: `[H, Y]`, to the outputs.
+      b_y: `[Y]`, bias of the outputs.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> jax.tree.map(jnp.shape, params)
+      Params(w_xh=(6, 8), w_hh=(8, 8), b_h=(8,), w_hy=(8, 4), b_y=(4,))
     """
 
-    w_xh: jax.Array  # [X, H]
-    w_hh: jax.Array  # [H, H]
-    b_h: jax.Array  # [H]
-    w_hy: jax.Array  # [H, Y]
-    b_y: jax.Array  # [Y]
+    w_xh: jax.Array
+    w_hh: jax.Array
+    b_h: jax.Array
+    w_hy: jax.Array
+    b_y: jax.Array
 
 
 class Batch(NamedTuple):
@@ -56,6 +68,14 @@ class Batch(NamedTuple):
       start: `[B]` integers, 0 ≤ start < T, the first step of each sample; None is 0 for
         all, and costs nothing. With a loss of every step, labels before it have to be
         below 0.
+
+    Example:
+      >>> inputs = jnp.array([[0, 1], [2, 3], [4, 5]])  # T = 3, B = 2
+      >>> batch = lra_jax.Batch(inputs, jnp.array([3, 0]), start=jnp.array([0, 2]))
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> trace = lra_jax.forward(params, batch.inputs, start=batch.start)
+      >>> (trace.z != 0).any(axis=2).tolist()
+      [[True, False], [True, False], [True, True]]
     """
 
     inputs: jax.Array
@@ -64,11 +84,23 @@ class Batch(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a forward pass leaves behind."""
+    """What a forward pass leaves behind.
 
-    h: jax.Array  # [T, B, H] pre-activations
-    z: jax.Array  # [T, B, H] = tanh(h)
-    logits: jax.Array  # [B, Y] of the last step, or [T, B, Y] of every step
+    Attributes:
+      h: `[T, B, H]`, pre-activations.
+      z: `[T, B, H]`, tanh(h).
+      logits: `[B, Y]` of the last step, or `[T, B, Y]` of every step.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> trace = lra_jax.forward(params, jnp.array([[0, 1], [2, 3], [4, 5]]))
+      >>> jax.tree.map(jnp.shape, trace)
+      Trace(h=(3, 2, 8), z=(3, 2, 8), logits=(2, 4))
+    """
+
+    h: jax.Array
+    z: jax.Array
+    logits: jax.Array
 
 
 class OutputLoss(NamedTuple):
@@ -85,6 +117,15 @@ class OutputLoss(NamedTuple):
       is_error: `(logits [B, Y], labels) -> bool [B]`; true where the output is
         wrong or not a number, with `every_step` at any step that asks.
       every_step: whether the readout answers at every step, or at the last one.
+
+    Example:
+      >>> distance = lra_jax.OutputLoss(
+      ...     value=lambda logits, labels: jnp.abs(logits - labels).sum(axis=1),
+      ...     grad=lambda logits, labels: jnp.sign(logits - labels),
+      ...     is_error=lambda logits, labels: jnp.any(logits != labels, axis=1),
+      ... )
+      >>> distance.value(jnp.array([[2.0]]), jnp.array([[0.5]])).tolist()
+      [1.5]
     """
 
     value: Callable[[jax.Array, jax.Array], jax.Array]
@@ -108,6 +149,15 @@ class RuleInfo(NamedTuple):
       w_xh_grad_norm: `[T]` the same for W_xh.
       reversal_error: `[]` of states that are computed back: mean over the batch of the
         norm of the state before the first step, which is 0 but for rounding.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.lra_diff(gamma=1.0)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> info.loss.shape, info.local_loss.shape
+      ((), (10,))
     """
 
     loss: jax.Array
@@ -119,7 +169,13 @@ class RuleInfo(NamedTuple):
 
 
 class EmptyState(NamedTuple):
-    """The state of a rule that carries nothing from one update to the next."""
+    """The state of a rule that carries nothing from one update to the next.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> lra_jax.bptt().init(jax.random.key(1), params)
+      EmptyState()
+    """
 
 
 def init_empty(key: jax.Array, params: Params) -> EmptyState:
@@ -150,7 +206,27 @@ class Grads(Protocol):
 
 
 class LearningRule(NamedTuple):
-    """A learning rule is a pair of pure functions; see `InitRule` and `Grads`."""
+    """A learning rule is a pair of pure functions; see `InitRule` and `Grads`.
+
+    Attributes:
+      init: `(key, params) -> rule_state`, a pytree of the rule's own.
+      grads: `(key, params, rule_state, batch) -> (grads, rule_state, info)`; `grads` is
+        what an optimizer descends, `Params` like the weights.
+
+    Raises:
+      ValueError: from `grads`, where a batch does not fit the parameters or the output
+        loss.
+
+    Example:
+      >>> exact = lra_jax.bptt()
+      >>> def signs(key, params, rule_state, batch):
+      ...     grads, rule_state, info = exact.grads(key, params, rule_state, batch)
+      ...     return jax.tree.map(jnp.sign, grads), rule_state, info
+      >>> rule = lra_jax.LearningRule(exact.init, signs)
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> lra_jax.init_train_state(jax.random.key(1), params, rule, optax.sgd(0.1)).step
+      Array(0, dtype=int32)
+    """
 
     init: InitRule
     grads: Grads
@@ -165,6 +241,13 @@ class TrainState(NamedTuple):
       rule_state: the learning rule's state.
       key: the rule's stream of randomness; step i uses `fold_in(key, i)`.
       step: `[]` int32, number of updates done.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> rule, optimizer = lra_jax.bptt(), optax.sgd(0.1)
+      >>> state = lra_jax.init_train_state(jax.random.key(1), params, rule, optimizer)
+      >>> state.rule_state, state.step.item()
+      (EmptyState(), 0)
     """
 
     params: Params
@@ -175,7 +258,19 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What an evaluation returns."""
+    """What an evaluation returns.
 
-    loss: jax.Array  # [] E, mean over the samples
-    num_errors: jax.Array  # [] int32
+    Attributes:
+      loss: `[]` E, mean over the samples.
+      num_errors: `[]` int32, samples that the output loss calls an error.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> metrics = lra_jax.evaluate(params, batch)
+      >>> bool(metrics.loss > 0), 0 <= metrics.num_errors.item() <= 5
+      (True, True)
+    """
+
+    loss: jax.Array
+    num_errors: jax.Array

@@ -2,14 +2,16 @@
 
 import functools
 import inspect
+import re
 
+import docstrings
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
 import lra_jax
-from lra_jax import losses, regularizer, rules, tasks
+from lra_jax import losses, regularizer, rules, sweep, tasks
 
 KEYWORD, POSITIONAL = (
     inspect.Parameter.KEYWORD_ONLY,
@@ -207,6 +209,18 @@ def test_all_is_complete():
     }
     assert public == set(lra_jax.__all__)
     assert public >= {*SIGNATURES, *FIELDS, "RULES", "TASKS", "LOCAL_LOSSES", "Task"}
+
+
+@pytest.mark.parametrize("name", [*lra_jax.__all__, *docstrings.SWEEP])
+def test_every_public_name_has_an_example(name):
+    constants = {}
+    for module in docstrings.MODULES:
+        constants |= docstrings.of_constants(module)
+    text = constants.get(name)
+    if text is None:
+        place = lra_jax if name in lra_jax.__all__ else sweep
+        text = inspect.getdoc(getattr(place, name))
+    assert re.search(r"^Example:\n  \S", text, re.MULTILINE)
 
 
 def test_the_version_is_a_version():

@@ -35,6 +35,16 @@ RULES: dict[str, Callable[..., types.LearningRule]] = {
     "tpri": tpri,
     "tptt": tptt,
 }
+"""The learning rules by name.
+
+Each is a factory, `(*, ...) -> LearningRule`. Configs, the bench and the shared tests
+know a rule by its row here.
+
+Example:
+  >>> rule = lra_jax.RULES["bptt"](max_norm=1.0)
+  >>> isinstance(rule, lra_jax.LearningRule)
+  True
+"""
 
 __all__ = [
     "RULES",

@@ -44,6 +44,18 @@ def bptt(
     Returns:
       A rule without state. `RuleInfo` has the norms of each step's part of ∇W_hh and
       ∇W_xh before clipping, and no local losses or targets.
+
+    Raises:
+      ValueError: a number that is not a scalar.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.bptt(max_norm=0.1)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> f"{sum(jnp.sum(g**2) for g in grads):.4f}"  # 0.1²
+      '0.0100'
     """
     arguments.check_scalars(max_norm=max_norm)
 

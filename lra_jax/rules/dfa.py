@@ -39,6 +39,15 @@ def dfa(
 
     Raises:
       ValueError: an unknown choice, or a number that is not a scalar.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.dfa()
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> jax.tree.map(jnp.shape, state)
+      DirectFeedback(e_y=(4, 8))
     """
     arguments.check_choices(dfa, locals())
     arguments.check_scalars(max_norm=max_norm)

@@ -70,6 +70,18 @@ def lra_diff(
 
     Note: Algorithm 1's loop ends at t = 1, which leaves the first input untrained;
     eq. 1 counts it. `update_first_step=False` is the loop as printed.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> def w_hh_norm(gamma):
+      ...     rule = lra_jax.lra_diff(gamma=gamma, num_refinements=2)
+      ...     state = rule.init(jax.random.key(2), params)
+      ...     grads, _, _ = rule.grads(jax.random.key(3), params, state, batch)
+      ...     return jnp.linalg.norm(grads.w_hh)
+      >>> norms = jax.vmap(w_hh_norm)(jnp.array([0.0, 1.0, 10.0]))
+      >>> norms[0].item(), bool(norms[0] < norms[1] < norms[2])
+      (0.0, True)
     """
     arguments.check_choices(lra_diff, locals())
     arguments.check_scalars(gamma=gamma, lambda_=lambda_, c0=c0, c1=c1)

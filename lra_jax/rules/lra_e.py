@@ -53,6 +53,15 @@ def lra_e(
     Note: the original is for feed-forward networks; one step of time is one layer here.
     It draws error synapses from N(0, 1) or N(0, .01), with β = .1: over many steps that
     leaves nothing, or too much.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.lra_e(feedback_lr=0.1)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> bool((state.a != rule.init(jax.random.key(2), params).a).any())  # it learns
+      True
     """
     arguments.check_scalars(beta=beta, feedback_lr=feedback_lr, max_norm=max_norm)
     arguments.check_last_step(lra_e, output_loss)

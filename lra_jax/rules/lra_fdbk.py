@@ -51,6 +51,15 @@ def lra_fdbk(
     factor σ', and not on which: that of step t, here. They have A ~ N(0, 1), with
     which γ = H/2 makes displacements √H times larger at each step, until tanh stops
     them, whatever the error was.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.lra_fdbk(gamma=4.0)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> state.a.shape, info.local_loss.shape
+      ((8, 8), (10,))
     """
     arguments.check_scalars(gamma=gamma, c1=c1, max_norm=max_norm)
     arguments.check_last_step(lra_fdbk, output_loss)

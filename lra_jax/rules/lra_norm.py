@@ -62,6 +62,16 @@ def lra_norm(
 
     Raises:
       ValueError: a number that is not a scalar.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.lra_norm(activity=0.0)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> size = info.target_step_norm  # ‖dₜ‖: the same at all steps
+      >>> bool(jnp.allclose(size, size[-1], rtol=1e-5))
+      True
     """
     arguments.check_scalars(exponent=exponent, activity=activity, max_norm=max_norm)
 

@@ -112,6 +112,15 @@ def lra_released(
 
     Note: the program ends when Λ_{T-1} is NaN, and goes on with NaN in the steps below
     (21); here a run ends at the first weight that is no number.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 100, 8, 100)
+      >>> batch = lra_jax.TASKS["random_permutation"].sample(jax.random.key(1), 5, 4)
+      >>> rule = lra_jax.lra_released(gamma=10.0, c=1.0)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> bool(info.local_loss[3] > info.local_loss[2]), info.local_loss[0].item()
+      (True, 0.0)
     """
     arguments.check_choices(lra_released, locals())
     arguments.check_scalars(gamma=gamma, lambda_=lambda_, c=c)

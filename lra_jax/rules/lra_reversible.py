@@ -53,6 +53,15 @@ def lra_reversible(
 
     Raises:
       ValueError: a number that is not a scalar, or a loss of every step.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, input_gain=0.1)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> arguments = jax.random.key(2), params, lra_jax.EmptyState(), batch
+      >>> grads, _, _ = lra_jax.lra_reversible().grads(*arguments)
+      >>> stored, _, _ = lra_jax.lra_norm().grads(*arguments)
+      >>> bool(jnp.allclose(grads.w_hh, stored.w_hh, atol=1e-5))
+      True
     """
     arguments.check_scalars(exponent=exponent, activity=activity, max_norm=max_norm)
     arguments.check_last_step(lra_reversible, output_loss)

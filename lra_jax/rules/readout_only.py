@@ -17,6 +17,15 @@ def readout_only(
 
     Args:
       output_loss: E.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.readout_only()
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> bool(grads.w_hh.any()), bool(grads.w_hy.any())
+      (False, True)
     """
 
     def grads(

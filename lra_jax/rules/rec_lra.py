@@ -54,6 +54,15 @@ def rec_lra(
     A is by all steps, and does not learn. The original bounds each matrix's update, A's
     and E_y's too, where `max_norm` is one bound of the five gradients; and it mixes
     errors with their signs, which is left out.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.rec_lra(num_steps_per_skip=3)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> state.e_skip.shape, info.local_loss.shape
+      ((4, 8), (10,))
     """
     arguments.check_scalars(beta=beta, feedback_lr=feedback_lr, max_norm=max_norm)
     arguments.check_count(num_steps_per_skip=num_steps_per_skip)

@@ -61,6 +61,15 @@ def tpri(
 
     Note: the authors' program differentiates the sum of local losses through the
     unrolled network; here zₜ₋₁ and ẑₜ are constants of step t.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.tpri(ridge=1.0)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> info.local_loss.shape, bool(info.local_loss[-1] > info.local_loss[0])
+      ((10,), True)
     """
     arguments.check_scalars(target_lr=target_lr, ridge=ridge, max_norm=max_norm)
 

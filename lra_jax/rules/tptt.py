@@ -104,6 +104,15 @@ def tptt(
 
     Raises:
       ValueError: an unknown choice, or a number that is not a scalar.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.tptt(feedback_lr=0.1)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> bool((state.inverse.c != 0).any()), state.inverse.v.shape  # c began at 0
+      (True, (8, 8))
     """
     arguments.check_choices(tptt, locals())
     arguments.check_scalars(

@@ -11,5 +11,15 @@ TASKS: dict[str, Task] = {
     "temporal_order": temporal_order,
     "temporal_order_3bit": temporal_order_3bit,
 }
+"""The tasks whose data are drawn, by name.
+
+Example:
+  >>> task = lra_jax.TASKS["temporal_order"]
+  >>> task.input_size, task.output_size, task.min_seq_len
+  (6, 4, 10)
+  >>> batch = task.sample(jax.random.key(0), batch_size=2, seq_len=10)
+  >>> batch.inputs.shape, batch.labels.shape
+  ((10, 2), (2,))
+"""
 
 __all__ = ["TASKS", "Samples", "Task"]

@@ -36,6 +36,14 @@ class Task:
       output_loss: E, and what counts as an error.
       max_seq_len: largest possible T; None is no bound. Recorded data have one T.
       validation: the validation set; None where one is drawn, as large as is asked.
+
+    Example:
+      >>> def draw(key, batch_size, seq_len):
+      ...     inputs = jax.random.randint(key, (seq_len, batch_size), 0, 3)
+      ...     return lra_jax.Batch(inputs, labels=inputs[0])
+      >>> first_symbol = lra_jax.Task(draw, 3, 3, min_seq_len=1, chance=1 / 3)
+      >>> first_symbol.sample(jax.random.key(0), batch_size=2, seq_len=5).inputs.shape
+      (5, 2)
     """
 
     draw: Callable[[jax.Array, int, int], types.Batch]

@@ -1,0 +1,278 @@
+"""README and docs/: their code runs, their commands exist, and the site builds."""
+
+import ast
+import doctest
+import functools
+import importlib.util
+import io
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import docstrings
+import pytest
+
+import lra_jax
+from experiments import config as config_lib
+from experiments import datasets
+
+ROOT = Path(lra_jax.__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+EXPERIMENTS = {path.stem: path for path in (ROOT / "experiments").glob("*.py")}
+
+# Commands of others, which nothing here can check.
+OTHERS = {"export", "gcloud", "git", "kubectl", "sbatch", "srun"}
+
+all_pages = pytest.mark.parametrize(
+    "path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    line: int  # of its first line of text
+    language: str
+    text: str
+
+
+def blocks(path):
+    """The fenced blocks of a page, but for directives, which are Sphinx's."""
+    page = path.read_text("utf8")
+    fence = r"^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$"
+    for match in re.finditer(fence, page, re.MULTILINE | re.DOTALL):
+        if not match["language"].startswith("{"):
+            line = page.count("\n", 0, match.start()) + 2
+            yield Block(line, match["language"], match["text"])
+
+
+# Code.
+
+
+@pytest.fixture
+def tables():
+    """What a page adds to the tables of rules and tasks is gone after it."""
+    kept = [(table, dict(table)) for table in (lra_jax.RULES, lra_jax.TASKS)]
+    yield
+    for table, before in kept:
+        table.clear()
+        table.update(before)
+    datasets.find.cache_clear()
+
+
+@all_pages
+def test_the_code_of_a_page_runs(path, tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for block in blocks(path):
+        if block.language == "python":
+            # Tracebacks have the lines of the page.
+            text = "\n" * (block.line - 1) + block.text
+            exec(compile(text, str(path), "exec"), namespace)
+        elif block.language == "toml":
+            load(block.text, f"{path.name}:{block.line}")
+
+
+def load(text, name):
+    """Checks a config; what a fragment of one leaves out is temporal order at T = 10.
+
+    Of a file of a bench, each method's grid is a config.
+    """
+    raw = tomllib.loads(text)
+    tables = [method["grid"] for method in raw.pop("methods", {}).values()]
+    for grid in tables or [raw.pop("grid", {"gamma": 1, "lr": 1})]:
+        settings = {"name": "page", "task": "temporal_order", "seq_len": 10} | raw
+        config_lib.resolve(settings | {"grid": grid}, name)
+
+
+def test_a_wrong_config_of_a_page_is_found():
+    with pytest.raises(config_lib.ConfigError, match="gama"):
+        load("[grid]\ngama = 1\nlr = 1\n", "page")
+    with pytest.raises(config_lib.ConfigError, match="bptt2"):
+        load('[methods.a]\ngrid = { rule = "bptt2", lr = 1 }\n', "page")
+
+
+# Commands.
+
+
+def commands(text):
+    """The commands of a block, one line each, without comments.
+
+    A line goes on after a backslash, and where the next one is indented.
+    """
+    text = re.sub(r"\\\n", " ", text)
+    lines = (re.sub(r"(^|\s+)#.*", "", line) for line in text.split("\n"))
+    return re.sub(r"\n(?=[ \t]+\S)", " ", "\n".join(lines)).split("\n")
+
+
+def problems_of(command):
+    """What is wrong with a command, as texts."""
+    words = command.split()
+    if not words:
+        return
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+        yield from (f"no target {word!r}" for word in words[1:] if word not in targets)
+    elif words[:2] == ["pip", "install"]:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))
+        extras = extras["project"]["optional-dependencies"]
+        for found in re.findall(r"(?:lra_jax|\.)\[([\w,]+)\]", command):
+            yield from (f"no extra {x!r}" for x in found.split(",") if x not in extras)
+    elif words[0] == "python" and words[1] != "-m":
+        if not (ROOT / words[1]).is_file():
+            yield f"no file {words[1]!r}"
+    elif words[0] not in {*OTHERS, "python"}:
+        yield f"unknown command {words[0]!r}"
+    # Also within the commands of others.
+    for match in re.finditer(r"python -m (\w+)(?:\.(\w+))?([^'&;]*)", command):
+        yield from problems_of_module(*match.groups())
+
+
+def problems_of_module(package, name, rest):
+    if package != "experiments":
+        if importlib.util.find_spec(package) is None:
+            yield f"no module {package!r}"
+        return
+    if name is None:  # `python -m experiments COMMAND`
+        name = (rest.split() or ["__main__"])[0]
+    if name not in EXPERIMENTS:
+        yield f"no module experiments.{name}"
+        return
+    known = flags_of(name)
+    for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)", rest):
+        if flag.replace("-", "_") not in known:
+            yield f"experiments.{name} has no flag --{flag}"
+    for file in re.findall(r"--config[ =](\S+\.toml)", rest):
+        if not (ROOT / file).is_file() and not re.search("[A-Z]{2}", file):
+            yield f"no file {file!r}"
+
+
+@functools.cache
+def flags_of(name):
+    """Names of the flags of a module and of all that it imports of experiments."""
+    found, waiting, seen = set(), {name}, set()
+    while waiting:
+        seen.add(name := waiting.pop())
+        for node in ast.walk(ast.parse(EXPERIMENTS[name].read_text("utf8"))):
+            if isinstance(node, ast.Call) and "flags.DEFINE_" in ast.unparse(node.func):
+                found.add(node.args[0].value)
+            elif isinstance(node, ast.ImportFrom) and node.module == "experiments":
+                imported = {alias.name for alias in node.names}
+                waiting |= imported & set(EXPERIMENTS) - seen
+    return found
+
+
+@all_pages
+def test_the_commands_of_a_page_exist(path):
+    """Those of its blocks, and those of this repository within its text."""
+    found = [
+        (block.line, command)
+        for block in blocks(path)
+        if block.language in ("", "bash")
+        for command in commands(block.text)
+    ]
+    page = path.read_text("utf8")
+    for match in re.finditer(r"(?<!`)`((?:make|python -m) [^`]+)`(?!`)", page):
+        line = page.count("\n", 0, match.start()) + 1
+        found.append((line, " ".join(match[1].split())))
+    problems = [
+        f"{path.name}:{line}: {command}: {problem}"
+        for line, command in found
+        for problem in problems_of(command)
+    ]
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("make dmo", "no target 'dmo'"),
+        ("pip install '.[date]'", "no extra 'date'"),
+        ("python examples/no.py", "no file 'examples/no.py'"),
+        ("python -m experiments.gird", "no module experiments.gird"),
+        ("python -m experiments.grid --confg x", "no flag --confg"),
+        ("srun python -m experiments.grid --config configs/no.toml", "no file"),
+        ("x 'cd a && python -m experiments.grid --no-such'", "no flag --no-such"),
+        ("conda install lra_jax", "unknown command 'conda'"),
+    ],
+)
+def test_a_wrong_command_is_found(command, problem):
+    assert any(problem in found for found in problems_of(command))
+
+
+@all_pages
+def test_a_block_says_what_it_is(path):
+    assert {block.language for block in blocks(path)} <= {
+        *("", "bash", "python", "toml", "text")
+    }
+
+
+# Docstrings.
+
+
+@pytest.mark.parametrize(
+    "test",
+    [test for name in docstrings.MODULES for test in docstrings.examples(name)],
+    ids=lambda test: test.name.removeprefix("lra_jax."),
+)
+def test_an_example_gives_what_it_says(test):
+    said = io.StringIO()
+    results = doctest.DocTestRunner().run(test, out=said.write)
+    assert results.attempted > 0
+    assert results.failed == 0, said.getvalue()
+
+
+def test_the_reference_says_what_examples_may_use():
+    (imports,) = blocks(ROOT / "docs/api.md")
+    namespace = {}
+    exec(imports.text, namespace)
+    del namespace["__builtins__"]
+    assert namespace == docstrings.NAMES
+
+
+def test_the_reference_has_every_public_name():
+    directives = re.findall(
+        r"^\.\. auto(?:class|data|function):: (?:[\w.]+\.)?(\w+)$",
+        (ROOT / "docs/api.md").read_text("utf8"),
+        re.MULTILINE,
+    )
+    assert sorted(directives) == sorted({*lra_jax.__all__, *docstrings.SWEEP})
+
+
+# Links, and the site.
+
+
+@all_pages
+def test_links_to_files_of_the_repository_resolve(path):
+    targets = re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf8"))
+    files = [t.split("#")[0] for t in targets if not t.startswith(("http", "#"))]
+    assert not [file for file in files if not (path.parent / file).is_file()]
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    for name in ("sphinx", "myst_parser", "furo"):
+        pytest.importorskip(name, reason=f"{name} is not installed: the extra `docs`")
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n"),
+            *(str(ROOT / "docs"), str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    )
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "index.html").is_file()
+    # The code beside the equations is there.
+    assert "def backward_step" in re.sub(
+        "<[^>]+>", "", (tmp_path / "algorithm.html").read_text("utf8")
+    )
