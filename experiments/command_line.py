@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable
 
 import rich.console
@@ -24,6 +25,9 @@ def parser(
     """
 
     def parse(argv: list[str]) -> list[str]:
+        if {"-h", "-help", "--help"} & {*argv[1:]}:
+            print(usage())
+            sys.exit(0)
         try:
             rest = flags.FLAGS([_underscored(word) for word in argv])
             if len(rest) > 1 and not takes_words:
@@ -36,6 +40,26 @@ def parser(
         return rest
 
     return parse
+
+
+def usage() -> str:
+    """What the program is, and its flags."""
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags:"]
+    for module, found in flags.FLAGS.flags_by_module_dict().items():
+        # Not absl's own, nor those of programs that this one has functions of.
+        is_other = module.startswith("experiments.") and module != "experiments.bench"
+        if is_other or module.startswith("absl"):
+            continue
+        for flag in found:
+            name, default = flag.name.replace("_", "-"), flag.default
+            is_set = default not in (None, [], False)
+            said = " ".join(flag.help.split()) + f" (default: {default})" * is_set
+            indent = 2 * " "
+            lines.append(f"{indent}--{name}")
+            lines += textwrap.wrap(
+                said, 88, initial_indent=3 * indent, subsequent_indent=3 * indent
+            )
+    return "\n".join(lines)
 
 
 def console() -> rich.console.Console:

@@ -26,7 +26,7 @@ from lra_jax import sweep
 
 _CONFIG = flags.DEFINE_string("config", None, "TOML file that describes the run.")
 _SET = flags.DEFINE_multi_string(
-    "set", [], "KEY=VALUE over the config, such as grid.gamma=[1,10]; repeatable."
+    "set", [], "KEY=VALUE over the config, such as grid.gamma=[1,10]"
 )
 _OUT = flags.DEFINE_string("out", None, "Run folder; default runs/NAME.")
 _RESUME = flags.DEFINE_boolean(
