@@ -61,7 +61,7 @@ AXES = ("task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size")
 
 # Settings that older files do not have: left out at their default, so that the digest
 # of what they describe stays what it is.
-ADDED = ("input_gain", "split")
+ADDED = ("input_gain", "split", "save_params")
 
 
 class ConfigError(Exception):
@@ -106,6 +106,7 @@ class Config:
         `lra_jax.rules.lra_released`.
       race: whether the first of a group's members with one seed and one K that is
         solved ends the others.
+      save_params: whether the run folder keeps each member's last weights.
       seeds: each setting of the grid runs with each of them.
       dtype: of weights and arithmetic.
       matmul_precision: of products of float32 matrices where the hardware has several.
@@ -127,6 +128,7 @@ class Config:
     split: datasets.Part = "validation"
     validation: Literal["standard", "released"] = "standard"
     race: bool = False
+    save_params: bool = False
     seeds: tuple[int, ...] = (0,)
     dtype: Literal["float32", "float64"] = "float32"
     matmul_precision: Literal["highest", "high", "default"] = "highest"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.ticker
@@ -42,20 +42,27 @@ def draw(
                 continue
             suffix = f"{task}_T{seq_len}"
             title = f"{task.replace('_', ' ')}, T = {seq_len}"
-            for kind, what, figure in (
+            figures = [
                 (
                     "accuracy",
                     "validation accuracy over updates of each line's best setting: "
                     "its seeds (thin) and their mean",
                     _accuracy(found, curves, num_validation, title),
-                ),
-                (
-                    "heatmap",
+                )
+            ]
+            if _is_lattice(found):
+                what = (
                     "every setting over lr and γ: updates until all seeds were solved "
-                    "(✓), or the mean best accuracy",
-                    _heatmap(found, title),
-                ),
-            ):
+                    "(✓), or the mean best accuracy"
+                )
+                figures.append(("heatmap", what, _heatmap(found, title)))
+            else:
+                what = (
+                    "every setting, where it is in lr and γ (in lr and accuracy, "
+                    "without γ): ● all seeds were solved, ✕ they were not"
+                )
+                figures.append(("scatter", what, _scatter(found, title)))
+            for kind, what, figure in figures:
                 name = f"figures/{kind}_{suffix}.png"
                 save(figure, folder / name)
                 captions[name] = f"{title}: {what}."
@@ -163,21 +170,10 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     Its colour is the accuracy; where most cells are solved, the number of updates of
     those that are.
     """
-    panels: dict[str, list[summary.Setting]] = {}
-    for setting in summary.settings(rows):
-        panels.setdefault(_line_name(setting.values), []).append(setting)
+    panels = _panels(rows)
     cells = {name: _cells(found) for name, found in panels.items()}
-    flat = [cell for *_, found in cells.values() for cell in found.values()]
-    norm: mpl.colors.Normalize
-    by_updates = 2 * sum(cell.all_solved for cell in flat) > len(flat)
-    if by_updates:  # unsolved cells stay uncoloured
-        steps = [cell.mean("step") for cell in flat if cell.all_solved]
-        norm = mpl.colors.LogNorm(min(steps), max(*steps, 1.1 * min(steps)))
-        colormap, label = "cividis_r", "updates"
-    else:
-        norm = mpl.colors.Normalize(0, 100)
-        colormap, label = "cividis", "best accuracy, %"
-
+    scale = _scale([cell for *_, found in cells.values() for cell in found.values()])
+    image = scale.image
     columns = min(5, len(panels))
     lines = -(-len(panels) // columns)
     height = max(len(gammas) for _, gammas, _ in cells.values())
@@ -190,7 +186,6 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
         layout="constrained",
     )
     grid = figure.subplots(lines, columns, squeeze=False)
-    image = mpl.cm.ScalarMappable(norm, colormap)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (name, (rates, gammas, found)) in zip(
@@ -199,10 +194,7 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
         values = np.full((len(gammas), len(rates)), np.nan)
         for at, cell in found.items():
             accuracy = 100 * cell.mean("best_accuracy")
-            if not by_updates:
-                values[at] = accuracy
-            elif cell.all_solved:
-                values[at] = cell.mean("step")
+            values[at] = scale.value(cell)
             text = f"{math.floor(10 * accuracy) / 10:.1f}"  # 99.99 is not 100.0
             if cell.all_solved:
                 text = f"✓ {cell.mean('step'):.0f}"
@@ -212,7 +204,7 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
                 *reversed(at), text, ha="center", va="center", fontsize=7,
                 color="white" if dark else "black",
             )  # fmt: skip
-        axes.imshow(values, cmap=colormap, norm=norm, origin="lower")
+        axes.imshow(values, cmap=image.cmap, norm=image.norm, origin="lower")
         axes.set_title(name.replace(", K", "\nK"), fontsize=8)
         axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates], fontsize=7)
         axes.set_xlabel("lr", fontsize=8)
@@ -226,12 +218,104 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     figure.suptitle(
         f"{title}: ✓ updates until solved, or best accuracy in %", fontsize=9
     )
-    bar = figure.colorbar(image, ax=grid, label=label, shrink=0.8)
-    if by_updates:
+    _bar(figure, grid, scale)
+    return figure
+
+
+class _Scale(NamedTuple):
+    """Colours of settings.
+
+    Attributes:
+      image: knows the colour of a value.
+      by_updates: whether the value is the number of updates, or the accuracy in %.
+    """
+
+    image: mpl.cm.ScalarMappable
+    by_updates: bool
+
+    def value(self, setting: summary.Setting) -> float:
+        """What the setting's colour is of; NaN where it has none."""
+        if not self.by_updates:
+            return 100 * setting.mean("best_accuracy")
+        return setting.mean("step") if setting.all_solved else math.nan
+
+
+def _scale(found: Sequence[summary.Setting]) -> _Scale:
+    """By updates where most are solved; those that are not stay uncoloured then."""
+    steps = [setting.mean("step") for setting in found if setting.all_solved]
+    if 2 * len(steps) > len(found):
+        most = max(*steps, 1.1 * min(steps))
+        by_updates = mpl.colors.LogNorm(min(steps), most)
+        return _Scale(mpl.cm.ScalarMappable(by_updates, "cividis_r"), True)
+    by_accuracy = mpl.colors.Normalize(0, 100)
+    return _Scale(mpl.cm.ScalarMappable(by_accuracy, "cividis"), False)
+
+
+def _bar(figure: Figure, grid: Any, scale: _Scale) -> None:
+    label = "updates" if scale.by_updates else "best accuracy, %"
+    bar = figure.colorbar(scale.image, ax=grid, label=label, shrink=0.8)
+    if scale.by_updates:
         bar.ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
         bar.ax.yaxis.set_major_formatter("{x:g}")
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=7)
+
+
+def _panels(rows: Sequence[dict[str, Any]]) -> dict[str, list[summary.Setting]]:
+    """The settings of each rule, K and λ."""
+    panels: dict[str, list[summary.Setting]] = {}
+    for setting in summary.settings(rows):
+        panels.setdefault(_line_name(setting.values), []).append(setting)
+    return panels
+
+
+def _is_lattice(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether settings fill most of lr × γ, or were drawn."""
+    cells = [_cells(found) for found in _panels(rows).values()]
+    places = sum(len(rates) * len(gammas) for rates, gammas, _ in cells)
+    most = max(len(rates) for rates, *_ in cells)
+    return 2 * sum(len(found) for *_, found in cells) > places and most <= 12
+
+
+def _scatter(rows: Sequence[dict[str, Any]], title: str) -> Figure:
+    """Settings that were drawn, over lr and γ; a panel per rule, K and λ."""
+    panels = _panels(rows)
+    scale = _scale([setting for found in panels.values() for setting in found])
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(
+        figsize=(1.4 + 2.4 * columns, 0.6 + 2.3 * lines), layout="constrained"
+    )
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (name, found) in zip(grid.flat, panels.items(), strict=False):
+        has_gamma = found[0].values.get("gamma") is not None
+        for solved, marker in ((False, "x"), (True, "o")):
+            mine = [setting for setting in found if setting.all_solved == solved]
+            heights = [
+                s.values["gamma"] if has_gamma else 100 * s.mean("best_accuracy")
+                for s in mine
+            ]
+            values = np.array([scale.value(s) for s in mine])
+            axes.scatter(
+                [s.values["lr"] for s in mine],
+                heights,
+                c=np.where(np.isnan(values)[:, None], 0.6, scale.image.to_rgba(values)),
+                marker=marker,
+                s=26,
+                linewidths=1.2 if marker == "x" else 0.5,
+                edgecolors=None if marker == "x" else "0.2",
+            )
+        axes.set_xscale("log")
+        if has_gamma:
+            axes.set_yscale("log")
+        axes.set_xlabel("lr", fontsize=8)
+        axes.set_ylabel("γ" if has_gamma else "best accuracy, %", fontsize=8)
+        axes.set_title(name, fontsize=8)
+        axes.tick_params(labelsize=7)
+    figure.suptitle(f"{title}: ● all seeds solved, ✕ not", fontsize=9)
+    _bar(figure, grid, scale)
     return figure
 
 

@@ -124,6 +124,7 @@ def _train(
         for group, state in zip(groups, states, strict=True)
     ]
     members = _all_members(found)
+    settings = [*config.members()] if config.save_params else []
     writes = machine.is_first()
     before, began = manifest["seconds"], time.monotonic()
     # A run that was killed may have saved a chunk that its manifest does not count.
@@ -135,8 +136,21 @@ def _train(
             state = states[index]
             if state is None:
                 state = init_sweep(group, max_parallel)
+
+            def keep(
+                state: SweepState, ended: sweep.Weights, group: groups_lib.Group = group
+            ) -> None:
+                del state
+                for member in ended if writes else ():
+                    number = int(group.members[member])
+                    folder.save_params(number, ended[member], settings[number])
+
             for advanced in sweep.iterate_sweep(
-                group.experiment, group.grid, state, limits=limits
+                group.experiment,
+                group.grid,
+                state,
+                limits=limits,
+                on_chunk=keep if config.save_params else None,
             ):
                 states[index] = sweep.gather(advanced)
                 found[index] = advanced.members
@@ -251,7 +265,11 @@ def train(
 
     Raises:
       store.RunFolderError: the folder cannot be used or written.
+      config_lib.ConfigError: the config asks for what is not installed.
     """
+    if config.save_params and importlib.util.find_spec("safetensors") is None:
+        text = "save_params: needs safetensors: pip install 'lra_jax[export]'"
+        raise config_lib.ConfigError(config.name, [text])
     groups = groups_lib.make_groups(config)
     folder = store.RunFolder(path, config, _live_page if live else None)
     manifest = {

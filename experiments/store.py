@@ -7,6 +7,8 @@
                            num_errors
     report.md, report.html, figures/
                            see `experiments.summary`, `web_page` and `figures`
+    params/NNNNNN.safetensors
+                           the last weights of a member, with `save_params`
     checkpoint/NNN.even.msgpack, NNN.odd.msgpack
                            the state of each group of members after its last two
                            chunks, to go on from
@@ -31,7 +33,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 import flax.serialization
@@ -42,7 +44,7 @@ import numpy as np
 from experiments import machine
 from experiments.config import AXES, Config
 from experiments.groups import Group
-from lra_jax import sweep
+from lra_jax import Params, sweep
 from lra_jax.member import Status
 from lra_jax.sweep import SweepState
 
@@ -330,6 +332,25 @@ class RunFolder:
         data = flax.serialization.msgpack_serialize(content)
         self._write(_checkpoint_name(index, chunks), _title(data), b"\n", data)
         self._chunks[index] = chunks
+
+    def save_params(
+        self, member: int, params: Params, settings: Mapping[str, Any]
+    ) -> None:
+        """Writes the weights of a member, with its settings as metadata.
+
+        Args:
+          member: its number in the results.
+          params: NumPy arrays.
+          settings: as in `config.members()`.
+        """
+        import safetensors.numpy
+
+        metadata = {key: str(value) for key, value in settings.items()}
+        # The format has no strides: its arrays are whole.
+        tensors = {k: np.ascontiguousarray(x) for k, x in params._asdict().items()}
+        data = safetensors.numpy.save(tensors, metadata | {"member": str(member)})
+        (self.path / "params").mkdir(exist_ok=True)
+        self._write(f"params/{member:06d}.safetensors", data)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file of the folder."""

@@ -9,9 +9,24 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_line import CONFIG, ENVIRONMENT, command, overrides, run, start
+import safetensors.numpy
+from command_line import (
+    CONFIG,
+    ENVIRONMENT,
+    command,
+    overrides,
+    read_file,
+    run,
+    start,
+)
+
+import lra_jax
+from experiments import config as config_lib
+from experiments import groups
+from lra_jax import member
 
 
 @pytest.fixture
@@ -96,6 +111,26 @@ def test_the_page_of_a_run_is_live_if_asked(folder):
     assert "<strong>Not finished.</strong> 34 members: " in page
     assert page.count("<td>running</td>") + page.count("<td>pending</td>") == 34
     assert "<td>5</td>" in page
+
+
+def test_the_last_weights_of_members_are_kept_if_asked(folder):
+    (folder / "my.toml").write_text("save_params = true\n" + CONFIG)
+    run(folder, *overrides("grid.lr=[0.1]", "seeds=[0]"))
+    paths = sorted((folder / "run" / "params").iterdir())
+    names = [f"{member:06d}.safetensors" for member in range(9)]
+    assert [path.name for path in paths] == names
+    rows = read_file(folder / "run" / "results.csv")
+    config = config_lib.load(folder / "run" / "config.resolved.toml")
+    assert config.save_params
+    for path, row, setting in zip(paths, rows, config.members(), strict=True):
+        with safetensors.safe_open(path, "numpy") as file:
+            assert file.metadata() == {
+                "member": row["member"], **{k: str(v) for k, v in setting.items()}
+            }  # fmt: skip
+        params = lra_jax.Params(**safetensors.numpy.load_file(path))
+        (group, *_) = groups.make_groups(config)
+        metrics = member.validate(group.experiment, params, jnp.uint32(0))
+        assert metrics.num_errors == int(row["final_num_errors"])
 
 
 def test_resuming_a_finished_run_changes_nothing_and_another_config_is_refused(folder):

@@ -102,6 +102,29 @@ def test_the_report_says_what_a_race_hides():
     assert "race" not in summary.markdown("name", "command", ROWS, [])
 
 
+DRAWN = [
+    row(i, 0, gamma and 3**i, status, 10 * i, 0.9, rule) | {"lr": 0.01 * 2**i}
+    for rule, gamma in (("lra_diff", 1), ("readout_only", None))
+    for i, status in enumerate(["solved", "stalled", "solved", "solved"], 1)
+]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [(ROWS, "heatmap"), (DRAWN, "scatter"), (DRAWN[:4], "scatter")],
+)
+def test_settings_that_were_drawn_have_no_lattice(tmp_path, rows, kind):
+    curves = {
+        "member": np.array([r["member"] for r in rows]),
+        "step": np.array([r["step"] for r in rows]),
+        "num_errors": np.zeros(len(rows), int),
+    }
+    names = [*figures.draw(tmp_path, rows, curves, 10_000)]
+    assert names == [
+        f"figures/{name}_temporal_order_T10.png" for name in ("accuracy", kind)
+    ]
+
+
 @pytest.mark.parametrize(
     "rows",
     [
