@@ -8,13 +8,17 @@ step and in sum over them, and do they keep their size on the way back? BPTT and
 `lra_norm`, with and without its cost of activity, do the same on a longer sequence,
 with Adam, and rates of their own for W_hh and the readout.
 
-The table, its numbers and the figure go into `results/alignment/`; those of another
-budget than `standard` into a folder of its name there.
+Each setting's numbers go into `runs/alignment/BUDGET/` as soon as they are there, and
+the command goes on where it stood. The table, its numbers and the figure go into
+`results/alignment/`; those of another budget than `standard` into a folder of its name
+there.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -325,20 +329,55 @@ def _diverged(row: Row) -> str:
     return f" ({row['diverged']} of {row['seeds']} seeds diverged)"
 
 
+def observe(
+    setting: Setting, family: str, budget: Budget, folder: pathlib.Path
+) -> tuple[Row, list[Row]]:
+    """`numbers` and `lines` of a setting: recorded now, or before with the same words.
+
+    Args:
+      setting: to be recorded.
+      family: that it belongs to.
+      budget: how much is trained.
+      folder: where both are kept.
+    """
+    words = repr((setting, family, budget))
+    path = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:16]}.json"
+    if path.exists():
+        kept = json.loads(path.read_text("utf-8"))
+        return kept["numbers"], kept["lines"]
+    recording = record(setting, budget.length(family), budget)
+    row, drawn = numbers(recording, family), lines(recording, family)
+    kept = {"of": words, "numbers": row, "lines": drawn}
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(kept, ensure_ascii=False), "utf-8")
+    aside.replace(path)
+    return row, drawn
+
+
 def _run(console: rich.console.Console) -> int:
     machine.prepare()
-    budget = BUDGETS[_BUDGET.value]
+    name = _BUDGET.value
+    budget = BUDGETS[name]
+    command = ["python", "-m", "experiments.alignment", "--budget", name]
+    if _RESULTS.value != "results":
+        command += ["--results", _RESULTS.value]
+    interruption = run.Interruption(console, command)
     folder = pathlib.Path(_RESULTS.value) / "alignment"
-    if _BUDGET.value != "standard":
-        folder /= _BUDGET.value
+    if name != "standard":
+        folder /= name
     folder.mkdir(parents=True, exist_ok=True)
+    kept = pathlib.Path("runs/alignment") / name
     rows, drawn = [], []
     for family, settings in FAMILIES.items():
         for setting in settings:
             console.print(f"recording {setting.name}", highlight=False)
-            recording = record(setting, budget.length(family), budget)
-            rows.append(numbers(recording, family))
-            drawn += lines(recording, family)
+            row, found = observe(setting, family, budget, kept)
+            rows.append(row)
+            drawn += found
+            if interruption.signal:
+                interruption.say("Interrupted; what was recorded is kept. To go on:")
+                return 128 + interruption.signal
     results.write_rows(folder / "alignment.csv", drawn)
     results.write_by_name(folder / "alignment.json", rows)
     text = page(rows, budget)

@@ -6,6 +6,7 @@ import functools
 import json
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -159,12 +160,26 @@ def test_moments_and_distances_are_where_they_say():
     assert first["relative_error_norm_log10_interval"] == pytest.approx(0)
 
 
-def test_a_run_leaves_table_numbers_and_picture(tmp_path, monkeypatch):
+def test_a_run_goes_on_and_leaves_table_numbers_and_picture(tmp_path, monkeypatch):
+    recorded = []
+
+    def count(setting, seq_len, budget):
+        recorded.append(setting.name)
+        return record(setting.name)
+
+    interruption = mock.Mock(signal=None)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(alignment, "FAMILIES", FAMILIES)
-    monkeypatch.setattr(alignment, "record", lambda s, t, b: record(s.name))
+    monkeypatch.setattr(alignment, "record", count)
     monkeypatch.setattr(alignment.machine, "prepare", lambda: None)
+    monkeypatch.setattr(alignment.run, "Interruption", lambda *_: interruption)
     with flagsaver.as_parsed(budget="smoke", results=str(tmp_path)):
+        interruption.signal = 15
+        assert alignment._run(rich.console.Console(quiet=True)) == 143
+        assert recorded == ["bptt"]
+        interruption.signal = None
         assert alignment._run(rich.console.Console(quiet=True)) == 0
+        assert recorded == ["bptt", "same", "lra_e", "readout_only"]
     folder = tmp_path / "alignment" / "smoke"
     numbers = json.loads((folder / "alignment.json").read_text())
     assert [*numbers] == ["bptt", "same", "lra_e", "readout_only"]
