@@ -1,4 +1,4 @@
-"""γ against K at equal cost."""
+"""γ against K with the same matrix products."""
 
 import pytest
 
