@@ -222,12 +222,10 @@ def rows_of(
         }
 
 
-def published(bench: Bench, method: str, task: str) -> str | None:
-    """The reach that the paper has for a method: "–" where it reports none, else T."""
+def published(bench: Bench, method: str, task: str) -> int | None:
+    """The reach that the paper has for a method; None where it has none."""
     name = bench.methods[method].get("published")
-    if name is None or task not in TABLE5:
-        return None
-    return str(TABLE5[task][name] or "–")
+    return TABLE5[task][name] if name and task in TABLE5 else None
 
 
 def errors_of(setting: dict[str, Any]) -> tuple[str, str]:
@@ -263,7 +261,8 @@ def methods_table(
         for task in bench.tasks:
             mine = [r for r in rows if r["task"] == task and r["method"] == label]
             if printed:
-                line.append(mine[0]["published_reach"] or "")
+                none = "–" if "published" in named and task in TABLE5 else ""
+                line.append(str(published(bench, method, task) or none))
             line.append(_reached(bench, mine))
         body.append(line)
     return markdown_table(header, body)

@@ -3,10 +3,10 @@
 The paper asks for it: more refinements of a target, or a larger step? Every pair of γ
 and K may spend the same number of matrix products of `[B, H]` with `[H, H]`. An update
 needs 2K + 1 of them for each step of T: the forward pass, the gradient of W_hh, u W_hhᵀ
-in each refinement, and the new prediction from the second on. That is not the same time:
-drawing data and all that is no product do not grow with K (`results/benchmark.json` has
-K = 1 beside K = 10). Both readings of the refinement, the best of some learning rates for
-each seed.
+in each refinement, and the new prediction from the second on. That is not the same
+time: drawing data and all that is no product do not grow with K
+(`results/benchmark.json` has K = 1 beside K = 10). Both readings of the refinement, the
+best of some learning rates for each seed.
 
 Runs go into `runs/refinements/BUDGET/` and go on where they stand; the table and the
 figure go into `results/refinements/BUDGET/`.
@@ -157,7 +157,8 @@ def page(rows: Sequence[Row], budget: Budget) -> str:
     lines = (
         f"Temporal order, T = {budget.seq_len}, {budget.num_seeds} seeds, the best of "
         f"α = {', '.join(f'{x:g}' for x in budget.lr)} for each; c0 = c1 = 1, MSE.",
-        f"All have the matrix products, not the time, of {budget.updates:,} updates at K = 1: "
+        f"All have the matrix products, not the time, of {budget.updates:,} updates at "
+        "K = 1: "
         + ", ".join(
             f"{config_of('fixed', k, budget).max_steps:,} updates at K = {k}"
             for k in budget.num_refinements

@@ -71,7 +71,7 @@ def test_a_method_goes_on_while_enough_new_seeds_are_solved():
     assert reach.longest(BENCH, found) == 10
     rows = [*reach.rows_of(BENCH, "bptt", "temporal_order", found)]
     assert [(row["seq_len"], row["solved"]) for row in rows] == [(10, 2), (20, 1)]
-    assert [row["published_reach"] for row in rows] == ["120", "120"]
+    assert [row["published_reach"] for row in rows] == [120, 120]
     assert "lr 0.3" in rows[0]["setting"]
     assert "lr 0.1" in rows[1]["setting"]
 
