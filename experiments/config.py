@@ -417,104 +417,156 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
     return None if problems else Config(**top, grid=tuple(grid))
 
 
+class _Table:
+    """A table of the grid while it is checked.
+
+    Args:
+      where: its name in messages.
+      raw: what the file says.
+      problems: to which its problems are added.
+
+    Attributes:
+      axes: name to values; drawn ones are `Draws`.
+    """
+
+    def __init__(self, where: str, raw: Mapping[str, Any], problems: list[str]):
+        self.where = where
+        self.problems = problems
+        self.axes: dict[str, tuple[Any, ...]] = {}
+        self._raw = raw
+        for key, value in raw.items():
+            self.axes[key] = self._values(key, value)
+        nums = {len(x) for x in self.axes.values() if isinstance(x, Draws)}
+        if len(nums) > 1:
+            problems.append(
+                f"{where}: drawn axes are drawn together and need the same num, got "
+                f"{', '.join(map(str, sorted(nums)))}"
+            )
+
+    def _values(self, key: str, value: Any) -> tuple[Any, ...]:
+        if isinstance(value, dict):
+            try:
+                return Draws.make(key, value)
+            except ValueError as error:
+                self.problem(key, str(error))
+                return ()
+        values = tuple(value) if isinstance(value, list) else (value,)
+        if not values:
+            self.problem(key, "expected at least one value")
+        elif _has_repeats(values):
+            self.problem(key, "the same value twice")
+        return values
+
+    def problem(self, key: str, text: str) -> None:
+        """Notes a problem of an axis."""
+        value = _show(self._raw[key])
+        self.problems.append(f"{self.where}.{_show_key(key)} = {value}: {text}")
+
+    def settings(
+        self, defaults: Mapping[str, Any], invalid: set[str]
+    ) -> dict[str, tuple[Any, ...]]:
+        """The values of each of `AXES`, (None,) where they are not good.
+
+        Args:
+          defaults: of what the table does not say.
+          invalid: settings that the file says wrongly elsewhere.
+        """
+        found: dict[str, tuple[Any, ...]] = {}
+        for key in AXES:
+            found[key] = self.axes.get(key, (defaults[key],))
+            if isinstance(found[key], Draws):
+                self.problem(key, _NOT_DRAWN)
+                found[key] = (None,)
+            elif key in self.axes:
+                for value in self.axes[key]:
+                    if (text := _check_setting(key, value)) is not None:
+                        self.problem(key, f"{text}, got {_show(value)}")
+                        found[key] = (None,)
+            elif defaults[key] is None and key not in invalid:
+                text = f"{key}: missing; give it at the top level or in {self.where}"
+                self.problems.append(text)
+        return found
+
+    def check_arguments(
+        self, settings: Mapping[str, tuple[Any, ...]], dtype: str
+    ) -> None:
+        """Checks the arguments of the rules and of the optimizers."""
+        factories = [
+            ("rule", RULES, settings["rule"]),
+            ("optimizer", OPTIMIZERS, settings["optimizer"]),
+        ]
+        known: dict[str, Argument] = {}
+        for kind, table, names in factories:
+            for name in names:
+                arguments = {} if name is None else arguments_of(table[name])
+                known |= arguments
+                self.problems.extend(
+                    f"{self.where}.{key}: missing; {kind} {name!r} needs it"
+                    for key, argument in arguments.items()
+                    if argument.required and key not in self.axes
+                )
+        complete = all(None not in names for *_, names in factories)
+        for key in self.axes:
+            if key in known:
+                self._check_takers(key, factories)
+                self._check_values(key, known[key], dtype)
+            elif key not in AXES and complete:
+                text = _unknown(f"{self.where}.", key, self._raw[key], {*known, *AXES})
+                self.problems.append(text)
+
+    def _check_takers(self, key: str, factories: Sequence[tuple[Any, ...]]) -> None:
+        """An argument has to be one of all rules of the table, or all optimizers."""
+        for kind, table, names in factories:
+            others = [n for n in names if n and key not in arguments_of(table[n])]
+            takers = [n for n in names if n and n not in others]
+            if takers and others:
+                text = f"{kind} {others[0]!r} has no such argument; use [[grid]]"
+                self.problem(key, text)
+
+    def _check_values(self, key: str, argument: Argument, dtype: str) -> None:
+        if isinstance(self.axes[key], Draws) and not _is_real(key, argument):
+            self.problem(key, _NOT_DRAWN)
+            return
+        for value in self.axes[key]:
+            if (text := _check_argument(key, value, argument, dtype)) is not None:
+                self.problem(key, f"{text}, got {_show(value)}")
+
+
 def _check_table(
     where: str,
-    table: Mapping[str, Any],
+    raw: Mapping[str, Any],
     defaults: Mapping[str, Any],
     invalid: set[str],
     dtype: str,
     split: datasets.Part,
     problems: list[str],
 ) -> dict[str, tuple[Any, ...]]:
-    """Checks one table of the grid; returns its axes as tuples.
+    """Checks one table of the grid; returns its axes.
 
     Where recorded data have one length, it is an axis even if the table has none.
     """
-    axes: dict[str, tuple[Any, ...]] = {}
-
-    def problem(key: str, text: str) -> None:
-        problems.append(f"{where}.{_show_key(key)} = {_show(table[key])}: {text}")
-
-    for key, value in table.items():
-        if isinstance(value, dict):
-            axes[key] = ()
-            try:
-                axes[key] = Draws.make(key, value)
-            except ValueError as error:
-                problem(key, str(error))
-            continue
-        axes[key] = tuple(value) if isinstance(value, list) else (value,)
-        if not axes[key]:
-            problem(key, "expected at least one value")
-        elif _has_repeats(axes[key]):
-            problem(key, "the same value twice")
-    nums = {len(x) for x in axes.values() if isinstance(x, Draws)}
-    if len(nums) > 1:
-        problems.append(
-            f"{where}: drawn axes are drawn together and need the same num, got "
-            f"{', '.join(map(str, sorted(nums)))}"
-        )
-
-    settings: dict[str, tuple[Any, ...]] = {}
-    names = axes.get("task", (defaults["task"],))
+    table = _Table(where, raw, problems)
+    names = table.axes.get("task", (defaults["task"],))
     tasks = _find_tasks(names, split, problems)
     lengths = {None if task is None else task.max_seq_len for task in tasks.values()}
-    if "seq_len" not in axes and defaults["seq_len"] is None and len(lengths) == 1:
+    if "seq_len" not in raw and defaults["seq_len"] is None and len(lengths) == 1:
         (length,) = lengths
         if length is not None:
-            axes["seq_len"] = (length,)
+            table.axes["seq_len"] = (length,)
         elif None in tasks.values():  # data that are not there
             invalid = {*invalid, "seq_len"}
-    for key in AXES:
-        settings[key] = axes.get(key, (defaults[key],))
-        if isinstance(settings[key], Draws):
-            problem(key, _NOT_DRAWN)
-            settings[key] = (None,)
-        elif key in axes:
-            for value in axes[key]:
-                if (text := _check_setting(key, value)) is not None:
-                    problem(key, f"{text}, got {_show(value)}")
-                    settings[key] = (None,)
-        elif defaults[key] is None and key not in invalid:
-            problems.append(f"{key}: missing; give it at the top level or in {where}")
+    settings = table.settings(defaults, invalid)
+    table.check_arguments(settings, dtype)
+    _check_sizes(settings, tasks, problems)
+    return table.axes
 
-    factories = [
-        ("rule", RULES, settings["rule"]),
-        ("optimizer", OPTIMIZERS, settings["optimizer"]),
-    ]
-    known: dict[str, Argument] = {}
-    complete = True
-    for kind, factory_table, names in factories:
-        for name in names:
-            if name is None:
-                complete = False
-                continue
-            arguments = arguments_of(factory_table[name])
-            known |= arguments
-            for key, argument in arguments.items():
-                if argument.required and key not in table:
-                    problems.append(f"{where}.{key}: missing; {kind} {name!r} needs it")
-    for key in table:
-        if key in AXES:
-            continue
-        if key not in known:
-            if complete:
-                problems.append(_unknown(f"{where}.", key, table[key], {*known, *AXES}))
-            continue
-        for kind, factory_table, names in factories:
-            others = [
-                n for n in names if n and key not in arguments_of(factory_table[n])
-            ]
-            takers = [n for n in names if n and n not in others]
-            if takers and others:
-                problem(key, f"{kind} {others[0]!r} has no such argument; use [[grid]]")
-        if isinstance(axes[key], Draws) and not _is_real(key, known[key]):
-            problem(key, _NOT_DRAWN)
-            continue
-        for value in axes[key]:
-            if (text := _check_argument(key, value, known[key], dtype)) is not None:
-                problem(key, f"{text}, got {_show(value)}")
 
+def _check_sizes(
+    settings: Mapping[str, tuple[Any, ...]],
+    tasks: Mapping[str, Task | None],
+    problems: list[str],
+) -> None:
+    """Lengths that tasks have, and sizes that fit into a memory."""
     for task, seq_len in itertools.product(settings["task"], settings["seq_len"]):
         found = tasks.get(task)
         if found is None or seq_len is None:
@@ -537,7 +589,6 @@ def _check_table(
                 f"seq_len = {t}, batch_size = {b}, hidden_size = {h}: one member needs "
                 f"at least {memory // 2**30:,} GiB; at most {MAX_MEMORY // 2**30:,} GiB"
             )
-    return axes
 
 
 def _find_tasks(
