@@ -38,7 +38,8 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
         )
     figures: dict[str, dict[str, Callable[[Sequence[Row]], Figure]]] = {
         "table5": {"table5": reach},
-        "reach": {"reach": reach},
+        # A line needs more than two points.
+        "reach": {"reach": reach if len({r["seq_len"] for r in rows}) > 2 else seeds},
         "refinements": {"refinements": refinements},
         "warm": {"warm": reach},
         "figure5": {"figure5": slopes, "figure5_accuracy": strength},
@@ -115,6 +116,51 @@ def reach(rows: Sequence[Row]) -> Figure:
     figure.legend(
         found.values(), found.keys(), loc="outside lower center", ncols=3, frameon=False
     )
+    return figure
+
+
+def seeds(rows: Sequence[Row]) -> Figure:
+    """What each seed took to solve T: a row for each method, a panel for each task."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    panels = _panels(rows, 1.5 + 0.27 * len(methods))
+    lengths = sorted({row["seq_len"] for row in rows})
+    for task, ax, mine in panels:
+        unsolved = 1.6 * max(row["max_steps"] for row in mine)
+        for row in mine:
+            place, late = methods.index(row["method"]), row["seq_len"] == lengths[-1]
+            found = str(row["updates_by_seed"]).split()
+            for number, text in enumerate(found):
+                solved = text != "–"
+                ax.plot(
+                    float(text) if solved else unsolved,
+                    # Seeds, and lengths, side by side.
+                    place + 0.16 * (1 if late else -1) + 0.04 * (number - 2),
+                    "o" if solved else "x",
+                    color=COLORS[0] if late else COLORS[1],
+                    fillstyle="full" if late else "none",
+                    markersize=4,
+                )
+        ax.set_xscale("log")
+        ax.axvline(unsolved / 1.27, color="0.8", linewidth=0.8)
+        ax.set_title(TITLES.get(task, task))
+        ax.set_xlabel("updates (✕: not solved)")
+        ax.set_yticks(range(len(methods)), [""] * len(methods))
+        ax.set_ylim(len(methods) - 0.5, -0.5)
+        ax.grid(axis="y", color="0.93")
+    first = panels[0][1]
+    first.set_yticks(range(len(methods)), methods)
+    figure = first.figure
+    assert isinstance(figure, Figure)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width + 3, height)  # for the names of the methods
+    for length in lengths:
+        late = length == lengths[-1]
+        first.plot(
+            [], [], "o", color=COLORS[0] if late else COLORS[1], markersize=4,
+            fillstyle="full" if late else "none", label=f"T = {length:,}",
+        )  # fmt: skip
+    figure.legend(*first.get_legend_handles_labels(), loc="outside lower center",
+                  ncols=2, frameon=False)  # fmt: skip
     return figure
 
 

@@ -216,6 +216,11 @@ def rows_of(
             "solved": len(steps),
             "seeds": len(bench.seeds),
             "median_updates": statistics.median(steps) if steps else None,
+            "updates_by_seed": " ".join(
+                str(row["step"]) if row["status"] == "solved" else "–"
+                for row in trial.rows
+            ),
+            "max_steps": bench.max_steps,
             "accuracy": statistics.fmean(accuracies) if accuracies else None,
             "longest": longest(bench, found),
             "setting": _text(trial.setting),

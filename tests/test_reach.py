@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments import costs, reach
+from experiments import costs, paper_figures, reach
 from experiments.config import ConfigError
 from lra_jax import RULES
 
@@ -176,6 +176,30 @@ def test_the_tables_of_a_bench():
     assert "| BPTT | 2/3 in 300 | 0/3 (99.99 %) |" in page
     assert "| BPTT | 2/3 in 300 | 3/3 in 250 | 3/3 in 250 |" in page
     assert "| no rescaling | not tuned |  |" in page
+
+
+def test_two_lengths_are_drawn_seed_by_seed():
+    won, lost = ("solved", 250), ("exhausted", 10_000)
+    name = "bptt.temporal_order"
+    runner = Trained(
+        {
+            f"{name}.T10.tuning": [won] * 4,
+            f"{name}.T10": [won, won, lost],
+            f"{name}.T20.tuning": [won] * 4,
+            f"{name}.T20": [lost, won, lost],
+        }
+    )
+    bench = dataclasses.replace(BENCH, seq_len=[10, 20])
+    found = reach.reach(runner, bench, "bptt", "temporal_order")
+    rows = [*reach.rows_of(bench, "bptt", "temporal_order", found)]
+    assert [row["updates_by_seed"] for row in rows] == ["250 250 –", "– 250 –"]
+    (axes,) = paper_figures.seeds(rows).axes
+    marks = [
+        (line.get_xdata()[0], line.get_marker())
+        for line in axes.lines
+        if len(line.get_xdata()) == 1 and line.get_marker() != "None"
+    ]
+    assert sorted(marks) == [(250, "o")] * 3 + [(16_000, "x")] * 3
 
 
 def test_every_rule_says_how_its_errors_arrive():
