@@ -216,13 +216,11 @@ def contradictions(
 
 
 def setting_of(member: dict[str, Any]) -> dict[str, Any]:
-    """What a member's method has chosen: all but the seed, and what the bench says."""
-    kept = {"rule", "optimizer"}
-    return {
-        k: v for k, v in member.items() if k != "seed" and (k in kept or k not in AXES)
-    }
+    """What a member's method has chosen: all but what the bench says of each run."""
+    return {k: v for k, v in member.items() if k not in ("seed", "task", "seq_len")}
 
 
 def text(setting: dict[str, Any]) -> str:
-    """A setting for people."""
-    return ", ".join(f"{k} {v}" for k, v in setting.items() if k != "rule")
+    """A setting for people; sizes are the bench's."""
+    left_out = ("rule", "hidden_size", "batch_size")
+    return ", ".join(f"{k} {v}" for k, v in setting.items() if k not in left_out)
