@@ -24,13 +24,16 @@ lint: .venv/installed
 docs: .venv/installed
 	$(BIN)/python -m sphinx -W --keep-going -n docs build/docs
 
-# The installed wheel, from an empty folder, in an environment of its own.
+# The installed wheel, from an empty folder, in an environment of its own: it runs, and its
+# types are seen from outside.
 wheel-test: .venv/installed
 	rm -rf dist build/wheel-test && mkdir -p build/wheel-test/empty
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv build/wheel-test/venv
 	build/wheel-test/venv/bin/pip install --quiet dist/*.whl
 	cd build/wheel-test/empty && ../venv/bin/python - < ../../../examples/train_step.py
+	cd build/wheel-test/empty && ../../../$(BIN)/mypy --strict \
+		--python-executable ../venv/bin/python ../../../tests/outside/user.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

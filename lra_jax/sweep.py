@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from lra_jax import member, tiles, types
 from lra_jax.member import (
