@@ -493,6 +493,16 @@ def find(name: str, part: Part = "validation") -> Task:
     )
 
 
+def varies(name: str) -> bool:
+    """Whether the samples of a data set differ in length.
+
+    Raises:
+      KeyError: an unknown name.
+      DatasetError: see `find`.
+    """
+    return _load(name)[0].start is not None
+
+
 @functools.cache
 def _load(name: str) -> tuple[Records, Parts]:
     """A data set's records and parts.

@@ -38,8 +38,7 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
         )
     figures: dict[str, dict[str, Callable[[Sequence[Row]], Figure]]] = {
         "table5": {"table5": reach},
-        # A line needs more than two points.
-        "reach": {"reach": reach if len({r["seq_len"] for r in rows}) > 2 else seeds},
+        "reach": {"reach": bench},
         "refinements": {"refinements": refinements},
         "warm": {"warm": reach},
         "figure5": {"figure5": slopes, "figure5_accuracy": strength},
@@ -117,6 +116,12 @@ def reach(rows: Sequence[Row]) -> Figure:
         found.values(), found.keys(), loc="outside lower center", ncols=3, frameon=False
     )
     return figure
+
+
+def bench(rows: Sequence[Row]) -> Figure:
+    """What methods reach: lines where there are lengths for them, else every seed."""
+    lengths = {row["seq_len"] for row in rows}
+    return reach(rows) if len(lengths) > 2 else seeds(rows)
 
 
 def seeds(rows: Sequence[Row]) -> Figure:
@@ -337,7 +342,7 @@ def real(rows: Sequence[Row]) -> Figure:
                 markersize=4,
                 capsize=2,
             )
-        ax.set_title(f"{mine[0]['data']}, T = {mine[0]['seq_len']}", fontsize=8)
+        ax.set_title(f"{mine[0]['data']}, T {mine[0]['lengths']}", fontsize=8)
         ax.set_xlabel("test accuracy, %" if is_accuracy else "test NLL per frame")
         ax.grid(axis="x", color="0.9")
     panels[0][0].set_yticks(range(len(methods)), methods)

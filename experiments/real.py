@@ -230,7 +230,8 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
         "name": f"{method} {bench.name}",
         "bench": bench.name,
         "data": datasets.DATASETS[bench.task].title,
-        "seq_len": datasets.find(bench.task).min_seq_len,
+        "lengths": ("≤ " if datasets.varies(bench.task) else "= ")
+        + str(datasets.find(bench.task).min_seq_len),
         "method": bench.methods[method]["label"],
         "measure": "nll" if is_nll(bench.task) else "accuracy",
         "validation": choice.score if choice else None,
@@ -263,7 +264,7 @@ def page(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     lines = (
-        f"{first['data']}, T = {first['seq_len']}. Of {first['settings']} settings of "
+        f"{first['data']}, T {first['lengths']}. Of {first['settings']} settings of "
         f"each method, trained for {first['max_steps']:,} updates, the one with the "
         f"best mean over the last evaluations of {first['tuning_seeds']} tuning seeds "
         "on the validation part; then trained for as long with other seeds on training "
@@ -288,7 +289,7 @@ def table(rows: Sequence[Row]) -> str:
     header = ["method"]
     for row in benches.values():
         unit = "NLL" if row["measure"] == "nll" else "%"
-        header.append(f"{row['data']}, T = {row['seq_len']}, {unit}")
+        header.append(f"{row['data']}, T {row['lengths']}, {unit}")
     body = [
         [
             method,

@@ -168,7 +168,7 @@ def test_where_every_step_is_asked_the_least_nll_is_the_best():
 def rows(name, measure="accuracy", methods=("BPTT", "control")):
     return [
         {
-            "name": f"{method} {name}", "bench": name, "data": name, "seq_len": 8,
+            "name": f"{method} {name}", "bench": name, "data": name, "lengths": "= 8",
             "method": method, "measure": measure, "validation": 0.9,
             "test": 0.5 + 0.1 * i, "interval_95": 0.01, "seeds": 5, "diverged": 0,
             "max_steps": 2000, "settings": 8, "tuning_seeds": 2, "setting": "lr 1",
