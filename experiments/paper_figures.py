@@ -38,7 +38,7 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
         )
     figures: dict[str, dict[str, Callable[[Sequence[Row]], Figure]]] = {
         "table5": {"table5": reach},
-        "reach": {"reach": bench},
+        "reach": {"reach": reach_of_bench},
         "refinements": {"refinements": refinements},
         "warm": {"warm": reach},
         "figure5": {"figure5": slopes, "figure5_accuracy": strength},
@@ -118,7 +118,7 @@ def reach(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def bench(rows: Sequence[Row]) -> Figure:
+def reach_of_bench(rows: Sequence[Row]) -> Figure:
     """What methods reach: lines where there are lengths for them, else every seed."""
     lengths = {row["seq_len"] for row in rows}
     return reach(rows) if len(lengths) > 2 else seeds(rows)
