@@ -273,7 +273,8 @@ def test_updates_are_finite_without_errors_and_where_states_saturate(
     if scale == 0:
         np.testing.assert_array_equal(grads.w_hy, 0)
     if scale == 0 and case in LOCAL_RULES:
-        for x in jax.tree.leaves((grads, info[1:])):
+        # States that were computed back are wrong by rounding, whatever the error is.
+        for x in jax.tree.leaves((grads, info._replace(reversal_error=None)[1:])):
             np.testing.assert_array_equal(x, 0)
 
 
