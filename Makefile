@@ -11,9 +11,10 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2
 	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2
 
-# What is too long for every change: the smallest budget of the whole reproduction.
+# What is too long for every change: the smallest budget of the whole reproduction, and more.
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .

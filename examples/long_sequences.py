@@ -24,9 +24,9 @@ OPTIMIZER = optax.chain(
 
 def init(seed):
     """A network of its own for each seed."""
-    key = jax.random.key(seed)
+    key, key_rule = jax.random.key(seed), jax.random.key(seed + 9000)
     params = lra_jax.init_params(key, TASK.input_size, HIDDEN_SIZE, TASK.output_size)
-    return lra_jax.init_train_state(key, params, RULE, OPTIMIZER)
+    return lra_jax.init_train_state(key_rule, params, RULE, OPTIMIZER)
 
 
 @jax.jit

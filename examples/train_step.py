@@ -9,12 +9,12 @@ import lra_jax
 
 task = lra_jax.TASKS["temporal_order"]
 rule, optimizer = lra_jax.lra_diff(gamma=50.0, c0=1.0, c1=1.0), optax.sgd(0.3)
-key = jax.random.key(0)
-params = lra_jax.init_params(key, task.input_size, 100, task.output_size)
-state = lra_jax.init_train_state(key, params, rule, optimizer)
+key_params, key_rule, key_data, key_samples = jax.random.split(jax.random.key(0), 4)
+params = lra_jax.init_params(key_params, task.input_size, 100, task.output_size)
+state = lra_jax.init_train_state(key_rule, params, rule, optimizer)
 step = jax.jit(functools.partial(lra_jax.train_step, rule=rule, optimizer=optimizer))
 for i in range(500):
-    batch = task.sample(jax.random.fold_in(key, i), 20, 30)
+    batch = task.sample(jax.random.fold_in(key_data, i), 20, 30)
     state, info = step(state, batch)
-metrics = lra_jax.evaluate(state.params, task.sample(jax.random.key(1), 10_000, 30))
+metrics = lra_jax.evaluate(state.params, task.sample(key_samples, 10_000, 30))
 print(f"loss {info.loss:.4f}, {metrics.num_errors} errors of 10,000 at T = 30")

@@ -149,7 +149,8 @@ def has_started(inputs: jax.Array, start: jax.Array | None) -> jax.Array | None:
     known = not isinstance(start, jax.core.Tracer)
     if known and not ((start >= 0) & (start < seq_len)).all():
         raise ValueError(f"start: expected 0 to T-1 = {seq_len - 1}, got {start}")
-    return jnp.arange(seq_len)[:, None] >= start.astype(jnp.int32)[None]
+    steps = jnp.arange(seq_len, dtype=jnp.int32)
+    return steps[:, None] >= start.astype(jnp.int32)[None]
 
 
 def silence(x: jax.Array, started: jax.Array | None) -> jax.Array:

@@ -3,7 +3,11 @@
 `pytest` runs everything but `tests/x64`; `JAX_ENABLE_X64=1 pytest` runs `tests/x64`.
 """
 
+import gc
+import pathlib
+
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Virtual devices: dividing a grid among them is tested on any machine.
@@ -15,3 +19,15 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path.suffix == ".py" and collection_path.name.startswith("test_"):
         return ("x64" in collection_path.parts) != jax.config.jax_enable_x64
     return None
+
+
+MAPS = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Every compiled program takes some maps of memory; a process has 65,530."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 25_000:
+        jax.clear_caches()
+        gc.collect()

@@ -196,7 +196,8 @@ def test_bad_input_is_one_message_and_exit_code_2(folder, arguments, expected):
 
 
 def test_float64_runs_in_float64(folder):
-    run(folder, *overrides("dtype=float64", "grid.0.lambda=[0.1]", "max_steps=5"))
+    sets = "dtype=float64", "grid.0.lambda=[0.1]", "grid.num_refinements=[1]"
+    run(folder, *overrides(*sets, "grid.lr=[0.1]", "seeds=[0]", "max_steps=5"))
     data = pathlib.Path(folder / "run/manifest.json").read_text()
     assert json.loads(data)["dtype"] == "float64"
 
@@ -205,10 +206,4 @@ def test_the_readmes_example_is_the_example_file():
     readme = pathlib.Path("README.md").read_text()
     example = pathlib.Path("examples/train_step.py").read_text()
     code = readme.split("```python\n")[1].split("```")[0]
-    assert example.endswith(code)
-    done = subprocess.run(
-        [sys.executable, "examples/train_step.py"],
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": "."},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.endswith(" 0 errors of 10,000 at T = 30\n")
+    assert example.endswith(code)  # and `make wheel-test` runs it

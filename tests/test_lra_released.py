@@ -120,6 +120,7 @@ def test_the_validation_of_a_run_is_the_released_codes(name):
 # Traced numbers.
 
 
+@pytest.mark.slow
 def test_a_vmap_over_numbers_is_separate_calls_with_one_k():
     params, batch = problem()
     axes = {
@@ -146,7 +147,9 @@ def test_a_vmap_over_numbers_is_separate_calls_with_one_k():
             assert_close(jax.tree.map(lambda x, i=index: x[i], result), alone, 1e-4)
 
 
-@pytest.mark.parametrize("local_loss", ["mse", "log_penalty"])
+@pytest.mark.parametrize(
+    "local_loss", ["mse", pytest.param("log_penalty", marks=pytest.mark.slow)]
+)
 def test_traced_numbers_are_those_of_python(local_loss):
     choice = {"local_loss": local_loss}
     traced = grads_of(NUMBERS, choice)
@@ -205,6 +208,7 @@ def test_omega_needs_a_batch_of_at_most_the_hidden_units():
     assert all(np.all(np.isfinite(g)) for g in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", lra_jax.TASKS)
 def test_training_without_omega_lowers_the_loss(task):
     params, batch = problem(task)

@@ -173,5 +173,5 @@ def test_help_says_how_it_is_used():
         capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert "python -m experiments.report runs/a runs/b --format latex" in text
-    assert "--format: <md|csv|latex|html>" in text
-    assert "--out: File to write." in text
+    assert "  --format\n" in text
+    assert "  --out\n      File to write." in text
