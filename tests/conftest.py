@@ -10,6 +10,9 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most of the time goes into compiling. What the compiler makes of a program when it tries
+# is tested by the tests that run commands.
+jax.config.update("jax_disable_most_optimizations", True)
 # Virtual devices: dividing a grid among them is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 8)
 
