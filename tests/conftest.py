@@ -24,6 +24,19 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+@pytest.fixture(autouse=True)
+def optimized(request):
+    """With the marker, programs are compiled as a user's are."""
+    if request.node.get_closest_marker("optimized") is None:
+        yield
+        return
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
+
+
 MAPS = pathlib.Path("/proc/self/maps")
 
 

@@ -50,6 +50,7 @@ def assert_close(actual, expected, tolerance=1e-5):
 # The released code's numbers.
 
 
+@pytest.mark.optimized
 def test_float32_is_nan_where_the_released_code_is():
     arrays = golden.load("case_nan_03_float32")
     numbers = golden.numbers_of(arrays)
@@ -164,6 +165,7 @@ def test_a_traced_zero_lambda_is_the_program_without_omega():
     assert_close(grads_of(numbers), grads_of(without))
 
 
+@pytest.mark.optimized
 def test_a_traced_zero_lambda_is_finite_where_omega_is_not():
     arrays = golden.load("case_nan_03_float32")
     inputs = {"params": golden.params_of(arrays), "batch": golden.batch_of(arrays)}

@@ -101,6 +101,7 @@ np.savez(sys.argv[1], *jax.jit(jax.vmap(init))(keys))
 """
 
 
+@pytest.mark.optimized
 def test_many_keys_under_vmap_do_not_deadlock_and_are_what_each_is_alone(tmp_path):
     path = tmp_path / "params.npz"
     # A process of its own: one that waits for ever can be ended, a thread cannot.

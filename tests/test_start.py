@@ -154,7 +154,9 @@ def test_a_mixed_batch_is_the_mean_of_its_samples(setting, kind):
     grads, state, info = update(params, batch)
     single = [update(params, padded(batch, b)) for b in range(B)]
     mean = jax.tree.map(lambda *x: np.mean(x, axis=0), *single)
-    assert_close((grads, state, info[:3]), (*mean[:2], mean[2][:3]))
+    # States computed back have the rounding of all steps above in them.
+    tolerance = 1e-5 if setting == "lra_reversible" else 1e-6
+    assert_close((grads, state, info[:3]), (*mean[:2], mean[2][:3]), tolerance)
 
 
 @cases

@@ -55,6 +55,7 @@ def test_the_released_codes_numbers_with_numbers_of_python():
     assert_within(*results("case_02", python_numbers=names))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", NAN)
 def test_the_released_codes_nan(name):
     arrays, found = results(name)
