@@ -33,7 +33,7 @@ wheel-test: .venv/installed
 	$(PYTHON) -m venv build/wheel-test/venv
 	build/wheel-test/venv/bin/pip install --quiet dist/*.whl
 	cd build/wheel-test/empty && ../venv/bin/python - < ../../../examples/train_step.py
-	cd build/wheel-test/empty && ../../../$(BIN)/mypy --strict \
+	cd build/wheel-test/empty && ../../../$(BIN)/mypy --strict --config-file /dev/null \
 		--python-executable ../venv/bin/python ../../../tests/outside/user.py
 
 .venv/installed: pyproject.toml
