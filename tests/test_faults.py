@@ -178,7 +178,9 @@ class Ordeal:
         """What a kill leaves between the writing of a state and of the manifest."""
         manifest = self.manifest()
         manifest["chunks"] -= 1
-        (self.path / "manifest.json").write_text(json.dumps(manifest))
+        aside = self.folder / "aside"  # the reader may be at work
+        aside.write_text(json.dumps(manifest))
+        aside.replace(self.path / "manifest.json")
 
     def stop(self, number=None):
         either = self.generator.choice([signal.SIGINT, signal.SIGTERM])
