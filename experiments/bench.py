@@ -176,13 +176,10 @@ def contradictions(
         yield f"tuning_seeds: {shared} are among seeds, which have to be new"
     for key in ("seeds", "tuning_seeds"):
         values = getattr(bench, key)
-        if (
-            len(set(values)) < len(values)
-            or not 0 <= min(values) <= max(values) < 2**32
-        ):
+        if config_lib.check_setting("seeds", values) is not None:
             yield f"{key} = {values}: expected different integers from 0 to 2³² - 1"
-    if bench.name != pathlib.Path(bench.name).name or not bench.name.strip("."):
-        yield f"name = {bench.name}: expected a name for a folder"
+    if (problem := config_lib.check_setting("name", bench.name)) is not None:
+        yield f"name = {bench.name}: {problem}"
     if not bench.methods:
         yield "methods: expected at least one"
     tables = [method for method in bench.methods.values() if isinstance(method, dict)]

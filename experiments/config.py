@@ -378,7 +378,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
             in_grid = key in _all_arguments()
             hint = f"; it belongs under [grid]: grid.{key}" if in_grid else ""
             problems.append(_unknown("", key, value, fields, hint))
-        elif (problem := _check_setting(key, value)) is not None:
+        elif (problem := check_setting(key, value)) is not None:
             is_axis = key in AXES and isinstance(value, list)
             hint = f"; a list stands under [grid]: grid.{key}" if is_axis else ""
             problems.append(f"{key} = {_show(value)}: {problem}{hint}")
@@ -479,7 +479,7 @@ class _Table:
                 found[key] = (None,)
             elif key in self.axes:
                 for value in self.axes[key]:
-                    if (text := _check_setting(key, value)) is not None:
+                    if (text := check_setting(key, value)) is not None:
                         self.problem(key, f"{text}, got {_show(value)}")
                         found[key] = (None,)
             elif defaults[key] is None and key not in invalid:
@@ -500,11 +500,10 @@ class _Table:
             for name in names:
                 arguments = {} if name is None else arguments_of(table[name])
                 known |= arguments
-                self.problems.extend(
-                    f"{self.where}.{key}: missing; {kind} {name!r} needs it"
-                    for key, argument in arguments.items()
-                    if argument.required and key not in self.axes
-                )
+                for key, argument in arguments.items():
+                    if argument.required and key not in self.axes:
+                        text = f"{self.where}.{key}: missing; {kind} {name!r} needs it"
+                        self.problems.append(text)
         complete = all(None not in names for *_, names in factories)
         for key in self.axes:
             if key in known:
@@ -648,7 +647,7 @@ _HINTS = typing.get_type_hints(Config)
 _LEAST = {"patience": 0}  # of the integer settings; 1 for all others
 
 
-def _check_setting(key: str, value: Any) -> str | None:
+def check_setting(key: str, value: Any) -> str | None:
     """What is wrong with a setting, or None."""
     if key in _TABLES:
         return _check_choice(value, tuple(_TABLES[key]))

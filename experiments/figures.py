@@ -270,11 +270,13 @@ def _panels(rows: Sequence[dict[str, Any]]) -> dict[str, list[summary.Setting]]:
 
 
 def _is_lattice(rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether settings fill most of lr × γ, or were drawn."""
-    cells = [_cells(found) for found in _panels(rows).values()]
-    places = sum(len(rates) * len(gammas) for rates, gammas, _ in cells)
-    most = max(len(rates) for rates, *_ in cells)
-    return 2 * sum(len(found) for *_, found in cells) > places and most <= 12
+    """Whether settings, ended or not, fill most of lr × γ, or were drawn."""
+    places: dict[str, set[tuple[Any, Any]]] = {}
+    for row in rows:
+        places.setdefault(_line_name(row), set()).add((row["lr"], row.get("gamma")))
+    sizes = [tuple(len(set(x)) for x in zip(*p, strict=True)) for p in places.values()]
+    filled = sum(map(len, places.values()))
+    return 2 * filled > sum(map(math.prod, sizes)) and max(sizes)[0] <= 12
 
 
 def _scatter(rows: Sequence[dict[str, Any]], title: str) -> Figure:

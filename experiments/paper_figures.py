@@ -129,21 +129,25 @@ def seeds(rows: Sequence[Row]) -> Figure:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     panels = _panels(rows, 1.5 + 0.27 * len(methods))
     lengths = sorted({row["seq_len"] for row in rows})
+    looks: dict[int, dict[str, Any]] = {
+        length: {"color": COLORS[1], "fillstyle": "none", "markersize": 4}
+        for length in lengths
+    }
+    looks[lengths[-1]] |= {"color": COLORS[0], "fillstyle": "full"}
     for task, ax, mine in panels:
         unsolved = 1.6 * max(row["max_steps"] for row in mine)
         for row in mine:
-            place, late = methods.index(row["method"]), row["seq_len"] == lengths[-1]
+            side = 1 if row["seq_len"] == lengths[-1] else -1
+            place = methods.index(row["method"]) + 0.16 * side
             found = str(row["updates_by_seed"]).split()
             for number, text in enumerate(found):
                 solved = text != "–"
                 ax.plot(
                     float(text) if solved else unsolved,
                     # Seeds, and lengths, side by side.
-                    place + 0.16 * (1 if late else -1) + 0.04 * (number - 2),
+                    place + 0.04 * (number - (len(found) - 1) / 2),
                     "o" if solved else "x",
-                    color=COLORS[0] if late else COLORS[1],
-                    fillstyle="full" if late else "none",
-                    markersize=4,
+                    **looks[row["seq_len"]],
                 )
         ax.set_xscale("log")
         ax.axvline(unsolved / 1.27, color="0.8", linewidth=0.8)
@@ -158,12 +162,8 @@ def seeds(rows: Sequence[Row]) -> Figure:
     assert isinstance(figure, Figure)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width + 3, height)  # for the names of the methods
-    for length in lengths:
-        late = length == lengths[-1]
-        first.plot(
-            [], [], "o", color=COLORS[0] if late else COLORS[1], markersize=4,
-            fillstyle="full" if late else "none", label=f"T = {length:,}",
-        )  # fmt: skip
+    for length, look in looks.items():
+        first.plot([], [], "o", label=f"T = {length:,}", **look)
     figure.legend(*first.get_legend_handles_labels(), loc="outside lower center",
                   ncols=2, frameon=False)  # fmt: skip
     return figure

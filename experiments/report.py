@@ -83,7 +83,7 @@ def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
         for row in rows:
             known = row["task"] in datasets.KNOWN
             known = known and str(row["status"]).upper() in Status.__members__
-            ended = row["status"] not in ("pending", "running", "outrun")
+            ended = row["status"] not in summary.UNKNOWN
             kinds = {type(row[key]) for key in numbers if ended or row[key] is not None}
             if not (known and kinds <= {int, float}):
                 raise ValueError

@@ -103,6 +103,21 @@ def _all_members(found: Sequence[sweep.Members]) -> sweep.Members:
     )
 
 
+def _keeper(
+    config: config_lib.Config, group: groups_lib.Group, folder: store.RunFolder
+) -> sweep.OnChunk:
+    """Saves the last weights of a group's members as they end."""
+    settings = [*config.members()]
+
+    def keep(state: SweepState, ended: sweep.Weights) -> None:
+        del state
+        for member in ended if machine.is_first() else ():
+            number = int(group.members[member])
+            folder.save_params(number, ended[member], settings[number])
+
+    return keep
+
+
 def _train(
     console: rich.console.Console,
     config: config_lib.Config,
@@ -124,7 +139,6 @@ def _train(
         for group, state in zip(groups, states, strict=True)
     ]
     members = _all_members(found)
-    settings = [*config.members()] if config.save_params else []
     writes = machine.is_first()
     before, began = manifest["seconds"], time.monotonic()
     # A run that was killed may have saved a chunk that its manifest does not count.
@@ -136,21 +150,12 @@ def _train(
             state = states[index]
             if state is None:
                 state = init_sweep(group, max_parallel)
-
-            def keep(
-                state: SweepState, ended: sweep.Weights, group: groups_lib.Group = group
-            ) -> None:
-                del state
-                for member in ended if writes else ():
-                    number = int(group.members[member])
-                    folder.save_params(number, ended[member], settings[number])
-
             for advanced in sweep.iterate_sweep(
                 group.experiment,
                 group.grid,
                 state,
                 limits=limits,
-                on_chunk=keep if config.save_params else None,
+                on_chunk=_keeper(config, group, folder) if config.save_params else None,
             ):
                 states[index] = sweep.gather(advanced)
                 found[index] = advanced.members

@@ -40,7 +40,7 @@ OUTCOMES = {
 NAMES = {"num_refinements": "K", "lambda": "λ", "seq_len": "T"}
 
 _NOT_ENDED = ("pending", "running")
-_UNKNOWN = (*_NOT_ENDED, "outrun")  # what it would have reached, that is
+UNKNOWN = (*_NOT_ENDED, "outrun")  # what it would have reached, that is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ def settings(rows: Sequence[dict[str, Any]]) -> list[Setting]:
         by_values.setdefault(_values(row), []).append(row)
     found = []
     for values, members in by_values.items():
-        ended = [row for row in members if row["status"] not in _UNKNOWN]
+        ended = [row for row in members if row["status"] not in UNKNOWN]
         outrun = sum(row["status"] == "outrun" for row in members)
         if ended:
             found.append(Setting(dict(values), ended, len(members), outrun))

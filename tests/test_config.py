@@ -311,6 +311,13 @@ def test_no_more_problems_than_fit_on_a_screen(write):
     assert max(map(len, lines)) <= 120
 
 
+def test_tables_that_miss_arguments_fill_a_screen_at_most(write):
+    text = 'task = "temporal_order"\nseq_len = 10\n' + "[[grid]]\n" * 40
+    problems = problems_of(write, text)  # two of each table
+    assert len(problems) == 30
+    assert problems[-1] == "grid.14.lr: missing; optimizer 'sgd' needs it"
+
+
 def test_a_missing_file_is_one_problem(tmp_path):
     with pytest.raises(config_lib.ConfigError, match="cannot be read: No such file"):
         config_lib.load(tmp_path / "none.toml")

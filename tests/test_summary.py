@@ -109,9 +109,22 @@ DRAWN = [
 ]
 
 
+# Of a lattice of nine settings three have ended, no two with the same lr or γ.
+BEGUN = [
+    row(3 * i + j, 0, 3**j, "solved" if i == j else "running", 10, 1.0) | {"lr": 2.0**i}
+    for i in range(3)
+    for j in range(3)
+]
+
+
 @pytest.mark.parametrize(
     ("rows", "kind"),
-    [(ROWS, "heatmap"), (DRAWN, "scatter"), (DRAWN[:4], "scatter")],
+    [
+        (ROWS, "heatmap"),
+        (BEGUN, "heatmap"),
+        (DRAWN, "scatter"),
+        (DRAWN[:4], "scatter"),
+    ],
 )
 def test_settings_that_were_drawn_have_no_lattice(tmp_path, rows, kind):
     curves = {
