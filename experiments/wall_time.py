@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import benchmark, command_line
+from experiments import command_line, workload
 from experiments import config as config_lib
 
 _CONFIG = flags.DEFINE_string(
@@ -49,7 +49,7 @@ def equivalent_updates(config: config_lib.Config, settings: dict[str, Any]) -> f
 
     def cost(seq_len: int, num_refinements: int) -> int:
         changed = settings | {"seq_len": seq_len, "num_refinements": num_refinements}
-        return benchmark.operations(benchmark.Settings(**changed)).multiply_adds
+        return workload.operations(workload.Settings(**changed)).multiply_adds
 
     one = cost(settings["seq_len"], settings["num_refinements"])
     return sum(

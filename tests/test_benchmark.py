@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 import rich.console
 
-from experiments import benchmark, wall_time
+from experiments import (
+    benchmark,
+    benchmark_report,
+    ceiling,
+    timings,
+    variants,
+    wall_time,
+    workload,
+)
 from experiments.config import load
 from lra_jax import TASKS, lra_diff, rnn
 
@@ -59,10 +67,10 @@ def test_the_pytorch_baseline_is_lra_diff(
 
 def test_operations_of_a_small_case():
     # B = 2, H = 3, so a product with W_hh is 18 multiply-adds, with W_hy (Y = 4) 24.
-    settings = benchmark.Settings(
+    settings = workload.Settings(
         seq_len=10, num_refinements=2, members=1, hidden_size=3, batch_size=2
     )
-    found = benchmark.operations(settings)
+    found = workload.operations(settings)
     # Each of t = 1..9: forward, u W_hhᵀ at k = 1, r and u W_hhᵀ at k = 2, ∇W_hh.
     hidden = 9 * (1 + 1 + 2 + 1) * 18
     # logits; π W_hyᵀ at k = 1; logits and π W_hyᵀ at k = 2; ∇W_hy.
@@ -75,26 +83,26 @@ def test_operations_of_a_small_case():
 
 
 def test_operations_of_real_inputs():
-    settings = benchmark.Settings(
+    settings = workload.Settings(
         task="adding", seq_len=10, num_refinements=1, hidden_size=3, batch_size=2
     )
     inputs = 2 * 10 * 2 * 2 * 3  # x W_xh and xᵀ u, X = 2
-    assert benchmark.operations(settings).multiply_adds == (
+    assert workload.operations(settings).multiply_adds == (
         9 * 3 * 18 + 3 * (2 * 3 * 1) + inputs
     )
 
 
 def test_a_rate_is_the_median():
-    timing = benchmark.Timing("", lambda calls: None, work=10, calls=3)
+    timing = timings.Timing("", lambda calls: None, work=10, calls=3)
     assert timing.rate is None
     timing.seconds = [1.0, 9.0, 2.0]
     assert timing.rate == 15
 
 
 def test_the_ceiling_adds_the_times():
-    ceiling = benchmark.Ceiling(product_rate=100, tanh_rate=10)
-    needed = benchmark.Operations(multiply_adds=50, tanh=5, bytes=0)
-    assert ceiling.rate(needed) == 1
+    highest = ceiling.Ceiling(product_rate=100, tanh_rate=10)
+    needed = workload.Operations(multiply_adds=50, tanh=5, bytes=0)
+    assert highest.rate(needed) == 1
 
 
 def command(*arguments):
@@ -180,18 +188,18 @@ def test_memory_grows_linearly_and_without_matrices(document):
 
 def shown(document):
     console = rich.console.Console(file=io.StringIO(), width=160)
-    benchmark._show(console, document)
+    benchmark_report.show(console, document)
     return console.file.getvalue()
 
 
 def test_what_is_missing_is_said(document, monkeypatch):
-    monkeypatch.setattr(benchmark, "_has_torch", lambda: False)
-    (first, *_) = benchmark._eager(None, None, 1)
-    benchmark.measure([first], 1, 0.1, lambda text: None)
+    monkeypatch.setattr(timings, "has_torch", lambda: False)
+    (first, *_) = variants.eager(None, None, 1)
+    timings.measure([first], 1, 0.1, lambda text: None)
     without = copy.deepcopy(document)
     without["variants"][4:] = [first.describe() | {"ratio": first.rate}]
     assert "torch not installed" in shown(without)
-    products = benchmark._products(benchmark.Settings(members=2, hidden_size=4))
+    products = ceiling.product_timings(workload.Settings(members=2, hidden_size=4))
     assert {row.missing for row in products} == {None, "torch"}
 
 
@@ -206,7 +214,7 @@ def test_table_and_figure(document, tmp_path):
         name: [{"value": v, "rate": 10.0 * v, "ceiling": 20.0 * v} for v in values]
         for name, values in benchmark.SCANNED.items()
     }
-    for axes in benchmark.draw(drawn).axes:
+    for axes in benchmark_report.draw(drawn).axes:
         low, high = axes.get_ylim()
         heights = np.concatenate([line.get_ydata() for line in axes.lines])
         assert low < heights.min() < heights.max() < high
@@ -230,7 +238,7 @@ def test_a_grids_wall_time_is_its_operations_over_the_rate(tmp_path):
     num_refinements = [10, 1]
     """
     (tmp_path / "my.toml").write_text(text)
-    settings = dataclasses.asdict(benchmark.Settings())
+    settings = dataclasses.asdict(workload.Settings())
     found = wall_time.equivalent_updates(load(tmp_path / "my.toml"), settings)
     readout = 4 / 100  # [B, H] x [H, 4] in units of [B, H] x [H, H]
     one = (9 + readout) * 21
