@@ -45,7 +45,7 @@ def train(
     )
     arguments = grid.arguments(slots)
     runs = program.start(
-        *arguments,
+        arguments,
         _initial(experiment, grid.seeds, params),
         np.maximum(slots, 0),
         np.ones(slots.shape, bool),
@@ -56,7 +56,7 @@ def train(
         live = full & (np.asarray(runs.status) == Status.RUNNING)
         if not live.any():
             break
-        runs, _ = program.chunk(limits, live.any(axis=1), *arguments, runs)
+        runs, _ = program.chunk(limits, live.any(axis=1), arguments, runs)
     order = np.argsort(slots[full])
     status, step, params = jax.tree.map(
         lambda x: np.asarray(x)[full][order],

@@ -117,20 +117,18 @@ class Chunks:
         """What a sweep does between two evaluations, from the members' start."""
         slots = place(grid, members)
         program = sweep.make_program(experiment, tuple(jax.devices()))
-        shared, mapped, seeds = grid.arguments(slots)
+        numbers = grid.arguments(slots)
         unique = np.unique(grid.seeds)
         runs = program.start(
-            shared,
-            mapped,
-            seeds,
+            numbers,
             program.initial(jnp.asarray(unique)),
-            np.searchsorted(unique, seeds),
+            np.searchsorted(unique, numbers.seeds),
             np.ones(slots.shape, bool),
             None,
         )
         used = (slots != tiles.EMPTY).any(axis=1)
-        arguments = (LIMITS, used, shared, mapped, seeds, runs)
-        key = (experiment, slots.shape, tuple(sorted(mapped)))
+        arguments = (LIMITS, used, numbers, runs)
+        key = (experiment, slots.shape, tuple(sorted(numbers.mapped)))
         if key not in self._compiled:
             self._compiled[key] = timings.compile_jitted(program.chunk, *arguments)
         chunk, compile_seconds = self._compiled[key]

@@ -107,6 +107,28 @@ Weights = Mapping[int, types.Params]  # members to NumPy arrays
 OnChunk = Callable[[SweepState, Weights], None]
 
 
+class Arguments(NamedTuple):
+    """What tells the members in some slots apart.
+
+    Attributes:
+      shared: name to `[tiles]`, hyper-parameters that are a scalar for each tile.
+      mapped: name to `[tiles, width]`, all others.
+      seeds: `[tiles, width]` uint32.
+    """
+
+    shared: Any
+    mapped: Any
+    seeds: Any
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """Of one slot, all."""
+        return {**self.shared, **self.mapped}
+
+
+_IN_TILE = Arguments(shared=None, mapped=0, seeds=0)  # vmap's axes in a tile
+
+
 class Grid(NamedTuple):
     """The members of a sweep.
 
@@ -129,14 +151,14 @@ class Grid(NamedTuple):
     kind: np.ndarray
     race: np.ndarray | None = None
 
-    def arguments(self, slots: np.ndarray) -> tuple[Any, Any, np.ndarray]:
-        """`shared` `[tiles]`, `mapped` and `seeds` `[tiles, width]` of the slots.
+    def arguments(self, slots: np.ndarray) -> Arguments:
+        """Of the members in the slots, `[tiles, width]`.
 
         An empty slot computes a copy of another one of its tile, and is ignored.
         """
         some = np.maximum(slots.max(axis=1, keepdims=True), 0)
         filled = np.where(slots == EMPTY, some, slots)
-        return (
+        return Arguments(
             {name: x[some[:, 0]] for name, x in self.shared.items()},
             {name: x[filled] for name, x in self.mapped.items()},
             self.seeds[filled],
@@ -192,10 +214,10 @@ class Program(NamedTuple):
 
     Attributes:
       initial: `(seeds [S]) -> Initial [S]`, what members of these seeds start from.
-      start: `(shared, mapped, seeds, Initial [S], row, fresh, runs) -> RunState`:
-        members at their start in the fresh slots (bool), from their row of `Initial`;
-        in the others what `runs` has, if it is not None.
-      chunk: `(limits, used [tiles], shared, mapped, seeds, runs) -> (RunState, Check)`.
+      start: `(Arguments, Initial [S], row, fresh, runs) -> RunState`: members at their
+        start in the fresh slots (bool), from their row of `Initial`; in the others what
+        `runs` has, if it is not None.
+      chunk: `(limits, used [tiles], Arguments, runs) -> (RunState, Check)`.
       move: `(runs, source) -> RunState`: each slot gets what the slot with the number
         `source` had.
     """
@@ -230,64 +252,42 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
         return lax.map(lambda seed: member.initial(experiment, seed), seeds)
 
     def start(
-        shared: Hyperparameters,
-        mapped: Hyperparameters,
-        seeds: jax.Array,
+        arguments: Arguments,
         initial: Initial,
         row: jax.Array,
         fresh: jax.Array,
         runs: RunState | None,
     ) -> RunState:
         def slot(
-            shared: Hyperparameters,
-            mapped: Hyperparameters,
-            seed: jax.Array,
-            row: jax.Array,
-            fresh: jax.Array,
-            run: RunState | None,
+            mine: Arguments, row: jax.Array, fresh: jax.Array, run: RunState | None
         ) -> RunState:
-            mine = jax.tree.map(lambda x: x[row], initial)
-            new = member.start(experiment, {**shared, **mapped}, seed, mine)
+            first = jax.tree.map(lambda x: x[row], initial)
+            new = member.start(experiment, mine.hyperparameters, mine.seeds, first)
             if run is None:
                 return new
             return jax.tree.map(lambda a, b: jnp.where(fresh, a, b), new, run)
 
-        tile = jax.vmap(slot, in_axes=(None, 0, 0, 0, 0, 0))
-        return jax.vmap(tile)(shared, mapped, seeds, row, fresh, runs)
+        tile = jax.vmap(slot, in_axes=(_IN_TILE, 0, 0, 0))
+        return jax.vmap(tile)(arguments, row, fresh, runs)
 
     def chunk(
-        limits: Limits,
-        used: jax.Array,
-        shared: Hyperparameters,
-        mapped: Hyperparameters,
-        seeds: jax.Array,
-        runs: RunState,
+        limits: Limits, used: jax.Array, arguments: Arguments, runs: RunState
     ) -> tuple[RunState, Check]:
-        def advance(
-            shared: Hyperparameters,
-            mapped: Hyperparameters,
-            seeds: jax.Array,
-            runs: RunState,
-        ) -> tuple[RunState, Check]:
-            return jax.vmap(
-                lambda mapped, seed, run: member.advance(
-                    experiment, limits, {**shared, **mapped}, seed, run
-                )
-            )(mapped, seeds, runs)
+        def slot(mine: Arguments, run: RunState) -> tuple[RunState, Check]:
+            return member.advance(
+                experiment, limits, mine.hyperparameters, mine.seeds, run
+            )
 
-        def leave(
-            shared: Hyperparameters,
-            mapped: Hyperparameters,
-            seeds: jax.Array,
-            runs: RunState,
-        ) -> tuple[RunState, Check]:
-            nothing = jnp.zeros(seeds.shape, runs.train.params.w_hh.dtype)
+        def leave(arguments: Arguments, runs: RunState) -> tuple[RunState, Check]:
+            dtype = runs.train.params.w_hh.dtype
+            nothing = jnp.zeros(arguments.seeds.shape, dtype)
             return runs, Check(nothing, nothing)
 
-        def tile(now: tuple[Any, ...]) -> tuple[RunState, Check]:
+        def tile(now: tuple[jax.Array, Arguments, RunState]) -> tuple[RunState, Check]:
+            advance = jax.vmap(slot, in_axes=(_IN_TILE, 0))
             return lax.cond(now[0], advance, leave, *now[1:])
 
-        return lax.map(tile, (used, shared, mapped, seeds, runs))
+        return lax.map(tile, (used, arguments, runs))
 
     def move(runs: RunState, source: jax.Array) -> RunState:
         def take(x: jax.Array) -> jax.Array:
@@ -297,8 +297,8 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
 
     return Program(
         initial=jax.jit(initial, out_shardings=NamedSharding(mesh, whole)),
-        start=sharded(start, *[tiled] * 3, whole, *[tiled] * 3),
-        chunk=sharded(chunk, whole, *[tiled] * 5),
+        start=sharded(start, tiled, whole, tiled, tiled, tiled),
+        chunk=sharded(chunk, whole, tiled, tiled, tiled),
         move=jax.jit(move, out_shardings=NamedSharding(mesh, tiled)),
     )
 
@@ -313,16 +313,13 @@ def _devices(devices: Sequence[jax.Device] | None) -> tuple[jax.Device, ...]:
 
 def run_shapes(experiment: Experiment, grid: Grid, slots: np.ndarray) -> RunState:
     """Shapes and dtypes of the `RunState` of the members in the slots."""
-    shared, mapped, seeds = grid.arguments(slots)
 
-    def start(shared: Any, mapped: Any, seeds: jax.Array) -> RunState:
-        def slot(mapped: Any, seed: jax.Array) -> RunState:
-            initial = member.initial(experiment, seed)
-            return member.start(experiment, {**shared, **mapped}, seed, initial)
+    def slot(mine: Arguments) -> RunState:
+        initial = member.initial(experiment, mine.seeds)
+        return member.start(experiment, mine.hyperparameters, mine.seeds, initial)
 
-        return jax.vmap(slot)(mapped, seeds)
-
-    return jax.eval_shape(jax.vmap(start), shared, mapped, seeds)
+    tile = jax.vmap(slot, in_axes=(_IN_TILE,))
+    return jax.eval_shape(jax.vmap(tile), grid.arguments(slots))
 
 
 def memory_of_chunk(
@@ -337,7 +334,7 @@ def memory_of_chunk(
     lowered = make_program(experiment, devices).chunk.lower(
         DEFAULT_LIMITS,
         np.zeros(len(slots), bool),
-        *grid.arguments(slots),
+        grid.arguments(slots),
         run_shapes(experiment, grid, slots),
     )
     account = lowered.compile().memory_analysis()
@@ -463,7 +460,7 @@ def iterate_sweep(
         used = (state.slots != EMPTY).any(axis=1)
         arguments, advanced = grid.arguments(state.slots), state.slots
         try:
-            runs, check = program.chunk(limits, used, *arguments, state.runs)
+            runs, check = program.chunk(limits, used, arguments, state.runs)
             state = _collect(state, runs, check)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or state.slots.shape[1] == 1:
@@ -588,9 +585,9 @@ def _start(
     fresh = slots != state.slots
     joining = slots[fresh]
     unique = np.unique(grid.seeds)
-    shared, mapped, seeds = grid.arguments(slots)
-    row = np.searchsorted(unique, seeds)
-    runs = program.start(shared, mapped, seeds, initial, row, fresh, state.runs)
+    arguments = grid.arguments(slots)
+    row = np.searchsorted(unique, arguments.seeds)
+    runs = program.start(arguments, initial, row, fresh, state.runs)
     metrics = jax.device_get(_local(initial.metrics))
     row = np.searchsorted(unique, grid.seeds[joining])
     errors = metrics.num_errors[row]

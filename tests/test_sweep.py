@@ -194,7 +194,7 @@ def test_members_of_different_k_have_tiles_of_their_own():
     assert start.slots.shape == (2, 2)
     first = next(iter(states_of(grid, start)))
     np.testing.assert_array_equal(first.slots, [[1, tiles.EMPTY], [0, 2]])
-    shared, _, _ = grid.arguments(first.slots)
+    shared = grid.arguments(first.slots).shared
     np.testing.assert_array_equal(shared["num_refinements"], [1, 3])
     # K reaches the loop as one scalar: the condition of a batched bound would be a
     # `reduce_or`, and would run every member to the largest K.
@@ -205,7 +205,7 @@ def test_members_of_different_k_have_tiles_of_their_own():
             program.chunk,
             LIMITS,
             np.ones(2, bool),
-            *grid.arguments(first.slots),
+            grid.arguments(first.slots),
             sweep.run_shapes(EXPERIMENT, grid, first.slots),
         )
         if equation.primitive.name == "while"
@@ -347,7 +347,7 @@ def test_an_empty_tile_is_not_computed():
     state = next(iter(states_of(grid, start)))
     program = sweep.make_program(EXPERIMENT, tuple(ONE))
     runs, check = program.chunk(
-        LIMITS, np.array([True, False]), *grid.arguments(state.slots), state.runs
+        LIMITS, np.array([True, False]), grid.arguments(state.slots), state.runs
     )
     np.testing.assert_array_equal(runs.train.step[:, 0], [10, 5])
     np.testing.assert_array_equal(check.loss[1], 0)
@@ -364,11 +364,11 @@ def test_out_of_memory_halves_the_tiles_and_loses_nothing(many, monkeypatch):
     program = sweep.make_program(EXPERIMENT, tuple(ONE))
     widths = []
 
-    def small(limits, used, shared, mapped, seeds, runs):
-        widths.append(seeds.shape[1])
-        if seeds.shape[1] > 2:
+    def small(limits, used, arguments, runs):
+        widths.append(arguments.seeds.shape[1])
+        if arguments.seeds.shape[1] > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return program.chunk(limits, used, shared, mapped, seeds, runs)
+        return program.chunk(limits, used, arguments, runs)
 
     monkeypatch.setattr(sweep, "make_program", lambda *_: program._replace(chunk=small))
     found = run(hp, seeds, max_parallel=7, tile_width=5)
