@@ -13,6 +13,33 @@ from lra_jax import gradients, losses, numerics, regularizer, rnn, targets, type
 from lra_jax.rules import arguments
 
 
+def _without_first(u: jax.Array, started: jax.Array | None) -> jax.Array:
+    """uₜ, 0 at the first step of each sequence."""
+    if started is None:
+        return u.at[0].set(0)
+    return rnn.silence(u, gradients.previous(started))
+
+
+def _rows(
+    x: jax.Array,
+    z_prev: jax.Array,
+    u: jax.Array,
+    omega: regularizer.NormPreservation | None,
+) -> gradients.Rows:
+    """What the weight gradients of all steps sum over, B of uₜ and B of ∂Ωₜ."""
+    if omega is None:
+        return gradients.Rows(x, z_prev, u)
+    # Via hₜ₋₁, ∂Ωₜ is the shared formula one step earlier, with error a. Ω of a first
+    # step is 0: which input stands there for x₋₁ does not matter.
+    return gradients.Rows(
+        x=jnp.concatenate([x, jnp.concatenate([x[:1], x[:-1]])], axis=1),
+        z_prev=jnp.concatenate([z_prev, gradients.previous(z_prev)], axis=1),
+        q=jnp.concatenate([u, omega.a], axis=1),
+        left=omega.left,
+        right=omega.right,
+    )
+
+
 def lra_diff(
     *,
     gamma: ArrayLike,
@@ -120,27 +147,11 @@ def lra_diff(
             params, trace, batch.labels, output_loss, step, started
         )
 
-        x = rnn.silence(batch.inputs, started)
-        z_prev, u = gradients.previous(trace.z), found.u
+        u = found.u if descend_local_loss else jnp.zeros_like(found.u)
         if not update_first_step:
-            if started is None:
-                u = u.at[0].set(0)
-            else:
-                u = rnn.silence(u, gradients.previous(started))
-        if not descend_local_loss:
-            u = jnp.zeros_like(u)
-
-        rows = gradients.Rows(x, z_prev, u)
-        if found.omega is not None:
-            # Via hₜ₋₁, ∂Ωₜ is the shared formula one step earlier, with error a. Ω of
-            # a first step is 0: which input stands there for x₋₁ does not matter.
-            rows = gradients.Rows(
-                x=jnp.concatenate([x, jnp.concatenate([x[:1], x[:-1]])], axis=1),
-                z_prev=jnp.concatenate([z_prev, gradients.previous(z_prev)], axis=1),
-                q=jnp.concatenate([u, found.omega.a], axis=1),
-                left=found.omega.left,
-                right=found.omega.right,
-            )
+            u = _without_first(u, started)
+        x = rnn.silence(batch.inputs, started)
+        rows = _rows(x, gradients.previous(trace.z), u, found.omega)
         summed = gradients.sum_over_time(
             rows, params, x.shape[1], functools.partial(normalize, c=c0)
         )
