@@ -17,6 +17,7 @@ there.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -28,7 +29,8 @@ import numpy as np
 import rich.console
 from absl import app, flags
 
-from experiments import command_line, gradient_flow, machine, results, run
+import lra_jax
+from experiments import command_line, gradient_flow, machine, results, run, store
 from experiments.gradient_flow import (
     RELATIVE_NORM,
     Recording,
@@ -329,22 +331,39 @@ def _diverged(row: Row) -> str:
     return f" ({row['diverged']} of {row['seeds']} seeds diverged)"
 
 
+@functools.cache
+def _library() -> str:
+    """A digest of the library's sources."""
+    folder = pathlib.Path(lra_jax.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
 def observe(
     setting: Setting, family: str, budget: Budget, folder: pathlib.Path
 ) -> tuple[Row, list[Row]]:
-    """`numbers` and `lines` of a setting: recorded now, or before with the same words.
+    """`numbers` and `lines` of a setting: recorded now, or before by the same library.
 
     Args:
       setting: to be recorded.
       family: that it belongs to.
       budget: how much is trained.
       folder: where both are kept.
+
+    Raises:
+      store.RunFolderError: what is kept is damaged.
     """
-    words = repr((setting, family, budget))
+    words = repr((setting, family, budget, _library()))
     path = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:16]}.json"
     if path.exists():
-        kept = json.loads(path.read_text("utf-8"))
-        return kept["numbers"], kept["lines"]
+        try:
+            kept = json.loads(path.read_text("utf-8"))
+            return kept["numbers"], kept["lines"]
+        except (ValueError, TypeError, KeyError):
+            text = f"{path} is damaged; remove it to record anew"
+            raise store.RunFolderError(text) from None
     recording = record(setting, budget.length(family), budget)
     row, drawn = numbers(recording, family), lines(recording, family)
     kept = {"of": words, "numbers": row, "lines": drawn}
@@ -393,7 +412,7 @@ parse = command_line.parser("experiments.alignment")
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    errors = (machine.MachineError, OSError)
+    errors = (machine.MachineError, store.RunFolderError, OSError)
     return command_line.exit_code(_run, errors, "experiments.alignment")
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import pathlib
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -30,7 +30,6 @@ _OUT = flags.DEFINE_string(
 )
 
 _NEEDED = {"label", "grid"}  # of a method
-_POSSIBLE = {"input_gain", "published"}
 
 
 class Bench(Protocol):
@@ -40,8 +39,7 @@ class Bench(Protocol):
       name: of the bench, and of its files and folders.
       methods: name to a table of `label`, `grid` and, if it is not 1, `input_gain`; the
         last two as in a config of `experiments.grid`, where a grid may be several. Of
-        the settings in `AXES`, a grid says only the rule and the optimizer. In
-        `published`, the name of the method in the paper's Table V.
+        the settings in `AXES`, a grid says only the rule and the optimizer.
       seeds: that are counted.
       tuning_seeds: that choose a setting.
       num_trials: settings of each method, the same for all.
@@ -139,6 +137,10 @@ def load(
     return bench
 
 
+_TYPES = {int: "an integer", str: "a text", list: "a list", dict: "tables"}
+_PLURALS = {int: "integers", str: "texts"}
+
+
 def _misfits(raw: dict[str, Any], kind: Any) -> Iterator[str]:
     """Unknown keys, values of another type, and keys that are missing."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -155,8 +157,8 @@ def _misfits(raw: dict[str, Any], kind: Any) -> Iterator[str]:
         if fits and type_ is list:
             fits = bool(value) and all(type(item) is items[0] for item in value)
         if not fits:
-            of = f" of {items[0].__name__}" if type_ is list else ""
-            yield f"{key} = {str(value)[:60]}: expected a {type_.__name__}{of}"
+            of = f" of {_PLURALS[items[0]]}" if type_ is list else ""
+            yield f"{key} = {str(value)[:60]}: expected {_TYPES[type_]}{of}"
     for key, field in fields.items():
         is_required = field.default is field.default_factory is dataclasses.MISSING
         if is_required and key not in raw:
@@ -164,13 +166,16 @@ def _misfits(raw: dict[str, Any], kind: Any) -> Iterator[str]:
 
 
 def contradictions(
-    bench: Bench, configs: Callable[[str], Iterable[Config]]
+    bench: Bench,
+    configs: Callable[[str], Iterable[Config]],
+    possible: Set[str] = frozenset({"input_gain"}),
 ) -> Iterator[str]:
     """What is wrong with the seeds and the methods of a bench.
 
     Args:
       bench: whose values have the right types.
       configs: a method's name to the runs of all its settings.
+      possible: what a method may say besides what it has to.
     """
     if shared := sorted(set(bench.seeds) & set(bench.tuning_seeds)):
         yield f"tuning_seeds: {shared} are among seeds, which have to be new"
@@ -188,10 +193,10 @@ def contradictions(
         yield f"methods: two have the same label, of {', '.join(labels)}"
     for name, method in bench.methods.items():
         where = f"methods.{name}"
-        if not isinstance(method, dict) or {*method} - _POSSIBLE != _NEEDED:
+        if not isinstance(method, dict) or {*method} - possible != _NEEDED:
             yield (
                 f"{where}: expected a table with label, grid and maybe "
-                f"{', '.join(sorted(_POSSIBLE))}"
+                f"{', '.join(sorted(possible))}"
             )
             continue
         if type(method["label"]) is not str:

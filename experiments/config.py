@@ -187,26 +187,42 @@ def _num_settings(table: Mapping[str, tuple[Any, ...]]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """A keyword of a rule's or an optimizer's factory, as a config sees it."""
+    """A keyword of a rule's or an optimizer's factory, as a config sees it.
+
+    Attributes:
+      kind: a number may have a narrower one of `lra_jax.rules.arguments`.
+      required: whether it has no default.
+      choices: of a choice.
+      narrower: "count", ...; "" is any number of at least 0.
+    """
 
     kind: Literal["number", "choice", "flag"]
     required: bool
     choices: tuple[str, ...] = ()
+    narrower: str = ""
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it is a number, and no integer."""
+        return self.kind == "number" and self.narrower != "count"
 
 
 @functools.cache
 def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
     """The keywords that a config may give, read off the factory's signature.
 
-    Numbers are annotated `ArrayLike`, choices `Literal`, switches `bool`. A trailing
-    underscore (`lambda_`) is dropped.
+    Numbers are annotated `ArrayLike` or a narrower kind of `lra_jax.rules.arguments`,
+    choices `Literal`, switches `bool`. A trailing underscore (`lambda_`) is dropped.
     """
-    hints = typing.get_type_hints(factory)
+    hints = typing.get_type_hints(factory, include_extras=True)
     found = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         hint, required = hints[name], parameter.default is inspect.Parameter.empty
+        narrower = ""
+        if typing.get_origin(hint) is typing.Annotated:
+            hint, narrower = typing.get_args(hint)
         if hint == ArrayLike:
-            argument = Argument("number", required)
+            argument = Argument("number", required, narrower=narrower)
         elif typing.get_origin(hint) is Literal:
             argument = Argument("choice", required, typing.get_args(hint))
         elif hint is bool:
@@ -523,11 +539,11 @@ class _Table:
                 self.problem(key, text)
 
     def _check_values(self, key: str, argument: Argument, dtype: str) -> None:
-        if isinstance(self.axes[key], Draws) and not _is_real(key, argument):
+        if isinstance(self.axes[key], Draws) and not argument.is_real:
             self.problem(key, _NOT_DRAWN)
             return
         for value in self.axes[key]:
-            if (text := _check_argument(key, value, argument, dtype)) is not None:
+            if (text := _check_argument(value, argument, dtype)) is not None:
                 self.problem(key, f"{text}, got {_show(value)}")
 
 
@@ -650,9 +666,9 @@ _LEAST = {"patience": 0}  # of the integer settings; 1 for all others
 def check_setting(key: str, value: Any) -> str | None:
     """What is wrong with a setting, or None."""
     if key in _TABLES:
-        return _check_choice(value, tuple(_TABLES[key]))
+        return check_choice(value, tuple(_TABLES[key]))
     if typing.get_origin(_HINTS[key]) is Literal:
-        return _check_choice(value, typing.get_args(_HINTS[key]))
+        return check_choice(value, typing.get_args(_HINTS[key]))
     if key == "seeds":
         good = isinstance(value, list | tuple) and all(
             type(v) is int and 0 <= v < 2**32 for v in value
@@ -679,7 +695,8 @@ def _check_integer(value: Any, least: int) -> str | None:
     return None if value <= MAX_INT else "expected an integer below 2³¹"
 
 
-def _check_choice(value: Any, allowed: Sequence[str]) -> str | None:
+def check_choice(value: Any, allowed: Sequence[str]) -> str | None:
+    """What is wrong with a word that has to be one of some, or None."""
     if isinstance(value, str) and value in allowed:
         return None
     word = value[:60] if isinstance(value, str) else ""
@@ -691,26 +708,30 @@ def _check_choice(value: Any, allowed: Sequence[str]) -> str | None:
 _NOT_DRAWN = "only real numbers can be drawn; expected a list of values"
 
 
-def _is_real(key: str, argument: Argument) -> bool:
-    return argument.kind == "number" and key != "num_refinements"
+# Of narrower numbers: what else has to be, and how that is said.
+_NARROWER: dict[str, tuple[Callable[[float], bool], str]] = {
+    "": (lambda x: True, ""),
+    "fraction": (lambda x: x <= 1, "from 0 to 1"),
+    "below one": (lambda x: x < 1, "below 1"),
+    "positive": (lambda x: x > 0, "above 0"),
+}
 
 
-def _check_argument(key: str, value: Any, argument: Argument, dtype: str) -> str | None:
+def _check_argument(value: Any, argument: Argument, dtype: str) -> str | None:
     """What is wrong with one value of a rule's or optimizer's argument, or None."""
     if argument.kind == "choice":
-        return _check_choice(value, argument.choices)
+        return check_choice(value, argument.choices)
     if argument.kind == "flag":
         return None if isinstance(value, bool) else "expected true or false"
-    if not _is_real(key, argument):
+    if not argument.is_real:
         return _check_integer(value, 1)
     if type(value) not in (int, float):
         hint = "; write numbers without quotes" if isinstance(value, str) else ""
         return f"expected a number{hint}"
     if not 0 <= value <= float(np.finfo(dtype).max):  # nor is NaN
         return f"expected a finite number of at least 0 that {dtype} can hold"
-    if key in ("momentum", "feedback_momentum", "b1", "b2", "decay") and value >= 1:
-        return "expected a number below 1"
-    return None
+    fits, text = _NARROWER[argument.narrower]
+    return None if fits(value) else f"expected a number {text}"
 
 
 def _all_arguments() -> set[str]:

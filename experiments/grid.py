@@ -99,6 +99,8 @@ def _command(path: pathlib.Path, *, resume: bool) -> list[str]:
     if _MAX_PARALLEL.value != "auto":
         words += ["--max-parallel", _MAX_PARALLEL.value]
     words += ["--live"] * _LIVE.value + ["--distributed"] * _DISTRIBUTED.value
+    if _PROCESS.value is not None:
+        words += ["--process", _PROCESS.value]
     return words + ["--resume"] * resume
 
 
@@ -134,6 +136,8 @@ def _run(console: rich.console.Console) -> int:
 def _check_flags() -> None:
     if _CONFIG.value is None:
         raise flags.Error("--config is missing, such as --config configs/demo.toml")
+    if _PROCESS.value is not None and not _DISTRIBUTED.value:
+        raise flags.Error("--process needs --distributed")
 
 
 parse = command_line.parser("experiments.grid", _check_flags)

@@ -46,7 +46,7 @@ def make_groups(config: Config) -> list[Group]:
     """
     by_statics: dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]] = {}
     for index, member in enumerate(config.members()):
-        numbers = _number_names(member)
+        numbers = _numbers(member)
         statics = {k: v for k, v in member.items() if k not in (*numbers, "seed")}
         key = (*sorted(statics.items()), *numbers)
         by_statics.setdefault(key, []).append((index, member))
@@ -69,6 +69,7 @@ def _refusal(group: Group) -> str | None:
             key, task.input_size, experiment.hidden_size, task.output_size
         )
         batch = task.sample(key, experiment.batch_size, experiment.seq_len)
+        experiment.evaluate(params, batch, output_loss=task.output_loss)
         return rule.grads(key, params, rule.init(key, params), batch)
 
     numbers = {**group.grid.mapped, **group.grid.shared}
@@ -79,18 +80,26 @@ def _refusal(group: Group) -> str | None:
     return None
 
 
-def _number_names(member: dict[str, Any]) -> tuple[str, ...]:
-    """The member's hyper-parameters that are data, not part of the program."""
+def _numbers(member: dict[str, Any]) -> dict[str, bool]:
+    """The member's hyper-parameters that are data, not part of the program.
+
+    Returns:
+      Whether each is a real number, not an integer.
+    """
     arguments = {
         **arguments_of(RULES[member["rule"]]),
         **arguments_of(OPTIMIZERS[member["optimizer"]]),
     }
-    return tuple(k for k in member if k in arguments and arguments[k].kind == "number")
+    return {
+        key: arguments[key].is_real
+        for key in member
+        if key in arguments and arguments[key].kind == "number"
+    }
 
 
 def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Group:
     first = found[0][1]
-    numbers = _number_names(first)
+    numbers = _numbers(first)
     statics = {k: v for k, v in first.items() if k not in (*numbers, "seed")}
     task = datasets.find(statics["task"], config.split)
     options = {k: v for k, v in statics.items() if k not in AXES}
@@ -122,9 +131,9 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
     arrays = {
         name: np.array(
             [member[name] for _, member in found],
-            np.int32 if name in experiment.shared else config.dtype,
+            config.dtype if is_real else np.int32,
         )
-        for name in numbers
+        for name, is_real in numbers.items()
     }
     seeds = np.array([member["seed"] for _, member in found])
     grid = make_grid(experiment, arrays, seeds)

@@ -16,6 +16,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lra_jax import soft_orthogonality
+from lra_jax.rules.arguments import BelowOne
 from lra_jax.types import Params
 
 
@@ -35,7 +36,7 @@ def sgd(
 def momentum(
     *,
     lr: ArrayLike,
-    momentum: ArrayLike = 0.9,
+    momentum: BelowOne = 0.9,
     nesterov: bool = False,
     decay_steps: ArrayLike = 0.0,
     w_hh_rate: ArrayLike = 1.0,
@@ -51,8 +52,8 @@ def momentum(
 def adam(
     *,
     lr: ArrayLike,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
+    b1: BelowOne = 0.9,
+    b2: BelowOne = 0.999,
     eps: ArrayLike = 1e-8,
     decay_steps: ArrayLike = 0.0,
     w_hh_rate: ArrayLike = 1.0,
@@ -67,7 +68,7 @@ def adam(
 def rmsprop(
     *,
     lr: ArrayLike,
-    decay: ArrayLike = 0.9,
+    decay: BelowOne = 0.9,
     eps: ArrayLike = 1e-8,
     decay_steps: ArrayLike = 0.0,
     w_hh_rate: ArrayLike = 1.0,

@@ -30,6 +30,7 @@ from experiments.published import TABLE5
 from experiments.results import Row
 from experiments.runner import Runner
 from experiments.tables import TITLES, markdown_table
+from lra_jax import TASKS
 
 # How an error reaches a step, and through which of the forward weights.
 ERRORS = {
@@ -127,10 +128,15 @@ def _contradictions(bench: Bench) -> Iterator[str]:
     """What is wrong with values of the right types."""
     if len(set(bench.tasks)) < len(bench.tasks):
         yield f"tasks = {bench.tasks}: one twice"
+    for task in bench.tasks:
+        if (problem := config_lib.check_choice(task, tuple(TASKS))) is not None:
+            yield f"tasks: {task}: {problem}"
     for method, table in bench.methods.items():
-        known = TABLE5["temporal_order"]
-        if isinstance(table, dict) and table.get("published", "bptt") not in known:
-            yield f"methods.{method}.published: expected one of {', '.join(known)}"
+        known = tuple(TABLE5["temporal_order"])
+        if isinstance(table, dict) and "published" in table:
+            problem = config_lib.check_choice(table["published"], known)
+            if problem is not None:
+                yield f"methods.{method}.published: {problem}"
     if bench.seq_len != sorted(set(bench.seq_len)):
         yield f"seq_len = {bench.seq_len}: expected increasing lengths"
     if not 1 <= bench.required <= len(bench.seeds):
@@ -138,8 +144,11 @@ def _contradictions(bench: Bench) -> Iterator[str]:
     yield from bench_lib.contradictions(
         bench,
         lambda method: (
-            bench.tuning(method, task, bench.seq_len[0]) for task in bench.tasks
+            bench.tuning(method, task, bench.seq_len[0])
+            for task in bench.tasks
+            if task in TASKS
         ),
+        possible={"input_gain", "published"},
     )
 
 
@@ -207,6 +216,9 @@ def rows_of(
     for seq_len, trial in found.items():
         steps = [row["step"] for row in trial.solved]
         accuracies = [row["best_accuracy"] for row in trial.rows]
+        updates = [
+            str(row["step"]) if row["status"] == "solved" else "–" for row in trial.rows
+        ]
         yield {
             "name": f"{method} {task} T{seq_len}",
             "task": task,
@@ -216,10 +228,7 @@ def rows_of(
             "solved": len(steps),
             "seeds": len(bench.seeds),
             "median_updates": statistics.median(steps) if steps else None,
-            "updates_by_seed": " ".join(
-                str(row["step"]) if row["status"] == "solved" else "–"
-                for row in trial.rows
-            ),
+            "updates_by_seed": " ".join(updates or ["–"] * len(bench.seeds)),
             "max_steps": bench.max_steps,
             "accuracy": statistics.fmean(accuracies) if accuracies else None,
             "longest": longest(bench, found),

@@ -34,6 +34,11 @@ from experiments.summary import percent
 from experiments.tables import markdown_table
 
 TABLE = "table"  # of all data sets, beside the results of each
+COLUMNS = (
+    "name", "bench", "data", "lengths", "method", "measure", "validation", "test",
+    "interval_95", "seeds", "diverged", "max_steps", "settings", "tuning_seeds",
+    "setting", "test_by_seed",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +161,9 @@ def _contradictions(bench: Bench) -> Iterator[str]:
     except datasets.DatasetError as error:
         yield f"task = {bench.task}: {error}"
         return
+    most = bench.max_steps // max(1, bench.eval_every)
+    if not 1 <= bench.num_last <= most:
+        yield f"num_last = {bench.num_last}: expected 1 to {most} evaluations"
     yield from bench_lib.contradictions(bench, lambda method: [bench.tuning(method)])
 
 
@@ -330,14 +338,23 @@ def _value(row: Row, value: float, interval: float | None = None) -> str:
     return f"{value:.3f}" if interval is None else f"{value:.3f} ± {interval:.3f}"
 
 
-def all_rows(folder: pathlib.Path) -> list[Row]:
-    """The rows of all data sets in a folder of results, in the order of `DATASETS`."""
+def all_rows(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
+    """The rows of all data sets in a folder of results, in the order of `DATASETS`.
+
+    Returns:
+      The rows, and the names of files that were written by another version of this
+      program, whose rows have other columns.
+    """
     titles = [dataset.title for dataset in datasets.DATASETS.values()]
     paths = [path for path in sorted(folder.glob("*.csv")) if path.stem != TABLE]
-    found = [rows for path in paths if (rows := results.read_rows(path))]
-    known = [rows for rows in found if rows[0].get("data") in titles]
-    known.sort(key=lambda rows: titles.index(rows[0]["data"]))
-    return [row for rows in known for row in rows]
+    found = {path.name: results.read_rows(path) for path in paths}
+    known = {
+        n: rows for n, rows in found.items() if rows and rows[0].get("data") in titles
+    }
+    now = [rows for rows in known.values() if tuple(rows[0]) == COLUMNS]
+    now.sort(key=lambda rows: titles.index(rows[0]["data"]))
+    others = [name for name, rows in known.items() if tuple(rows[0]) != COLUMNS]
+    return [row for rows in now for row in rows], others
 
 
 def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
@@ -347,11 +364,17 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     results.write_rows(folder / f"{bench.name}.csv", rows)
     text = page(rows)
     (folder / f"{bench.name}.md").write_text(text, encoding="utf-8")
-    every = all_rows(folder)
+    every, others = all_rows(folder)
     results.write_rows(folder / f"{TABLE}.csv", every)
     results.write_by_name(folder / f"{TABLE}.json", every)
     (folder / f"{TABLE}.md").write_text(table(every), encoding="utf-8")
     runner.console.print(text, soft_wrap=True, highlight=False, markup=False)
+    for name in others:
+        runner.console.print(
+            f"{folder / name} was written by another version: not in the table of all "
+            "data sets",
+            soft_wrap=True, highlight=False, markup=False,
+        )  # fmt: skip
     run.draw(runner.console, TABLE, folder)
 
 

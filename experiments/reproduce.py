@@ -12,7 +12,6 @@ each artefact, the configs, and what the runs were made with. Exit codes are tho
 
 from __future__ import annotations
 
-import difflib
 import json
 import pathlib
 import sys
@@ -35,6 +34,7 @@ from experiments import (
     store,
     tables,
 )
+from experiments import config as config_lib
 from experiments.config import ConfigError
 from experiments.protocol import Budget
 from experiments.results import Row
@@ -552,18 +552,14 @@ def _names(words: Sequence[str]) -> list[str]:
     """The artefacts that the command line names.
 
     Raises:
-      ValueError: an unknown one, or none.
+      flags.Error: an unknown one, or none.
     """
+    known = (*ARTEFACTS, "all")
     if not words:
-        raise ValueError(f"expected one of {', '.join((*ARTEFACTS, 'all'))}")
+        raise flags.Error(f"expected one of {', '.join(known)}")
     for word in words:
-        if word not in (*ARTEFACTS, "all"):
-            near = difflib.get_close_matches(word, (*ARTEFACTS, "all"), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"unknown artefact {word!r}: expected one of "
-                f"{', '.join((*ARTEFACTS, 'all'))}{hint}"
-            )
+        if (problem := config_lib.check_choice(word, known)) is not None:
+            raise flags.Error(f"unknown artefact {word!r}: {problem}")
     return [name for name in ARTEFACTS if name in words or "all" in words]
 
 
@@ -576,7 +572,7 @@ def main(argv: Sequence[str]) -> int:
         ConfigError,
         machine.MachineError,
         store.RunFolderError,
-        ValueError,
+        flags.Error,
         OSError,
     )
     return command_line.exit_code(

@@ -11,18 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import summary
-from experiments.config import Config
 
 Row = dict[str, Any]
-
-
-def is_finished(folder: pathlib.Path, config: Config) -> bool:
-    """Whether the folder holds the finished run of this config."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return manifest["finished"] and manifest["config_digest"] == config.digest()
 
 
 def write_rows(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import rich.console
 
-from experiments import results, run
+from experiments import results, run, store
 from experiments.config import Config
 from experiments.results import Row
 
@@ -72,17 +72,21 @@ class Runner:
           store.RunFolderError: the run folder cannot be used or written.
         """
         path = self.folder / config.name
-        if not results.is_finished(path, config):
+        if not store.RunFolder(path, config).is_finished():
             toml = path / "config.resolved.toml"
-            number = run.train(
-                self.console,
-                config,
-                path,
-                resume=True,
-                command=["python", "-m", "experiments.grid", "--config", str(toml)],
-                interruption=self._interruption,
-                with_report=False,
-            )
+            try:
+                number = run.train(
+                    self.console,
+                    config,
+                    path,
+                    resume=True,
+                    command=["python", "-m", "experiments.grid", "--config", str(toml)],
+                    interruption=self._interruption,
+                    with_report=False,
+                )
+            except store.RunFolderError as error:
+                text = f"{error}\nTo train it anew, move {path} away"
+                raise store.RunFolderError(text) from None
             if number:
                 raise StoppedError(number)
         self.used[config.name] = path

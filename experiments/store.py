@@ -113,6 +113,16 @@ class RunFolder:
         self._write("config.resolved.toml", self.config.to_toml().encode())
         return {}
 
+    def is_finished(self) -> bool:
+        """Whether this config's run has ended here."""
+        manifest = self._manifest() or {}
+        ours = manifest.get("config_digest") == self._digest
+        return (
+            ours
+            and manifest.get("schema_version") == SCHEMA_VERSION
+            and manifest.get("finished") is True
+        )
+
     def close(self) -> None:
         """Lets other processes use the folder."""
         if self._lock is not None:

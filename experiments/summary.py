@@ -91,9 +91,12 @@ class Setting:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half-width of its 95 % interval (Student's t); None for one value."""
+    """Mean and half-width of its 95 % interval (Student's t).
+
+    The interval is None for one value, and where a value is not finite.
+    """
     mean = statistics.fmean(values)
-    if len(values) < 2:
+    if len(values) < 2 or not math.isfinite(mean):
         return mean, None
     quantile = T_95[min(len(values) - 1, len(T_95)) - 1]
     return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))

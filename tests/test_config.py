@@ -194,6 +194,50 @@ def test_a_rule_that_refuses_its_sizes_is_a_problem_of_the_config(write):
         groups.make_groups(config)
 
 
+def test_validation_that_refuses_the_data_is_a_problem_of_the_config(write):
+    text = """
+    task = "japanese_vowels"
+    validation = "released"
+    [grid]
+    rule = "bptt"
+    lr = 1
+    """
+    config = config_lib.load(write(text))
+    with pytest.raises(config_lib.ConfigError, match="start: expected None"):
+        groups.make_groups(config)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_argument_of_a_rule_can_be_an_axis(write, rule):
+    """Of numbers two values, as one group; of others all, each a group."""
+    arguments = config_lib.arguments_of(RULES[rule])
+    lines = [f'task = "temporal_order"\nseq_len = 10\n[grid]\nrule = "{rule}"\nlr = 1']
+    count = 1
+    for name, argument in arguments.items():
+        values = {"choice": argument.choices, "flag": (True, False)}.get(argument.kind)
+        if values is not None:
+            value = values[0] if isinstance(values[0], str) else str(values[0]).lower()
+            lines.append(f"{name} = {value!r}".replace("True", "true"))
+        elif argument.narrower == "count":
+            lines.append(f"{name} = [2, 3]")
+            count *= 2
+        elif count < 4:
+            lines.append(f"{name} = [0.25, 0.5]")
+            count *= 2
+        else:
+            lines.append(f"{name} = 0.5")
+    config = config_lib.load(write("\n".join(lines).replace("'true'", "true")))
+    (group,) = groups.make_groups(config)
+    assert group.members.size == count
+    numbers = {**group.grid.mapped, **group.grid.shared}
+    assert set(numbers) == {"lr"} | {
+        name for name, argument in arguments.items() if argument.kind == "number"
+    }
+    for name, values in numbers.items():
+        is_count = name != "lr" and arguments[name].narrower == "count"
+        assert values.dtype == (np.int32 if is_count else np.float32)
+
+
 # Config text to the problems that must be reported, as regular expressions.
 BAD = {
     "seq_len = 10": [
@@ -249,6 +293,14 @@ BAD = {
     ],
     GOOD + 'optimizer = "sdg"': ["did you mean 'sgd'"],
     GOOD + 'optimizer = "momentum"\nmomentum = 1.0': ["expected a number below 1"],
+    'task = "temporal_order"\nseq_len = 10\n[grid]\nlr = 1\nrule = "lra_norm"\n'
+    "exponent = 5": ["grid.exponent = 5: expected a number from 0 to 1"],
+    'task = "temporal_order"\nseq_len = 10\n[grid]\nlr = 1\nrule = "tpri"\n'
+    "ridge = 0\ntarget_lr = 1": ["grid.ridge = 0: expected a number above 0"],
+    'task = "temporal_order"\nseq_len = 10\n[grid]\nlr = 1\nrule = "rec_lra"\n'
+    "num_steps_per_skip = 2.5": [
+        "grid.num_steps_per_skip = 2.5: expected an integer of at least 1"
+    ],
     "hidden_size = [8, 16]\n" + GOOD: [
         r"hidden_size = \[8, 16\]: expected .*; a list stands under .grid.: grid.hidden_size"
     ],

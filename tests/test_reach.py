@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments import costs, paper_figures, reach
+from experiments import costs, paper_figures, reach, results
 from experiments.config import ConfigError
 from lra_jax import RULES
 
@@ -95,7 +95,7 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"seeds": 5}, "seeds = 5: expected a list of int"),
+        ({"seeds": 5}, "seeds = 5: expected a list of integers"),
         ({"seqlen": [10]}, "did you mean 'seq_len'?"),
         ({"tasks": None}, "tasks: missing"),
         ({"seq_len": [20, 10]}, "expected increasing lengths"),
@@ -107,7 +107,9 @@ GOOD = {
             {"methods": {"x": {"label": "x", "grid": {"rule": "bppt", "lr": 1}}}},
             "did you mean 'bptt'?",
         ),
-        ({"tasks": ["temporal"]}, "temporal_order"),
+        ({"tasks": ["temporal"]}, "did you mean 'temporal_order'?"),
+        ({"tasks": ["digits_rows"]}, "tasks: digits_rows: expected one of adding, "),
+        ({"max_steps": "9"}, "max_steps = 9: expected an integer"),
         (
             {"methods": BENCH.methods | {"again": BENCH.methods["bptt"]}},
             "methods: two have the same label, of BPTT, BPTT",
@@ -116,6 +118,10 @@ GOOD = {
         ({"tasks": ["adding"] * 2}, "tasks = ['adding', 'adding']: one twice"),
         (
             {"methods": {"x": BENCH.methods["bptt"] | {"published": "fa"}}},
+            "methods.x.published: expected one of tptt, bptt",
+        ),
+        (
+            {"methods": {"x": BENCH.methods["bptt"] | {"published": ["bptt"]}}},
             "methods.x.published: expected one of tptt, bptt",
         ),
     ],
@@ -200,6 +206,19 @@ def test_two_lengths_are_drawn_seed_by_seed():
         if len(line.get_xdata()) == 1 and line.get_marker() != "None"
     ]
     assert sorted(marks) == [(250, "o")] * 3 + [(16_000, "x")] * 3
+
+
+def test_a_method_without_a_setting_is_drawn_unsolved(tmp_path):
+    lost = ("exhausted", 10_000)
+    runner = Trained({"bptt.temporal_order.T10.tuning": [lost] * 4})
+    bench = dataclasses.replace(BENCH, seq_len=[10, 20])
+    found = reach.reach(runner, bench, "bptt", "temporal_order")
+    rows = [*reach.rows_of(bench, "bptt", "temporal_order", found)]
+    results.write_rows(tmp_path / "reach.csv", rows)
+    (row,) = results.read_rows(tmp_path / "reach.csv")
+    assert row["updates_by_seed"] == "– – –"
+    (axes,) = paper_figures.seeds([row]).axes
+    assert [line.get_marker() for line in axes.lines].count("x") == 3
 
 
 def test_every_rule_says_how_its_errors_arrive():

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
 
 from experiments import protocol, published, reproduce, results, tables
 from experiments.results import Cell
@@ -235,9 +236,9 @@ def test_a_reach_of_nothing_agrees_with_a_dash():
 def test_names_of_artefacts():
     assert reproduce._names(["table4", "table1"]) == ["table1", "table4"]
     assert reproduce._names(["all"]) == list(reproduce.ARTEFACTS)
-    with pytest.raises(ValueError, match="did you mean 'table1'"):
+    with pytest.raises(flags.Error, match="did you mean 'table1'"):
         reproduce._names(["tabel1"])
-    with pytest.raises(ValueError, match="expected one of"):
+    with pytest.raises(flags.Error, match="expected one of"):
         reproduce._names([])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lra_jax import types
+
+# What a number may be where it is not any of at least 0, for whoever reads a factory's
+# signature, as configs do.
+Count = Annotated[ArrayLike, "count"]  # an integer of at least 1
+Fraction = Annotated[ArrayLike, "fraction"]  # from 0 to 1
+BelowOne = Annotated[ArrayLike, "below one"]  # from 0, 1 is not one
+Positive = Annotated[ArrayLike, "positive"]
 
 
 def check_choices(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
@@ -48,7 +55,9 @@ def check_count(**values: ArrayLike) -> None:
     check_scalars(**values)
     for name, value in values.items():
         if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
-            raise ValueError(f"{name}: expected an integer, got {value!r}")
+            traced = isinstance(value, jax.core.Tracer)
+            found = jnp.result_type(value) if traced else repr(value)
+            raise ValueError(f"{name}: expected an integer, got {found}")
         if not isinstance(value, jax.core.Tracer) and int(np.asarray(value)) < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
 

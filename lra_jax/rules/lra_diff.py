@@ -43,7 +43,7 @@ def _rows(
 def lra_diff(
     *,
     gamma: ArrayLike,
-    num_refinements: ArrayLike = 1,
+    num_refinements: arguments.Count = 1,
     lambda_: ArrayLike = 0.0,
     c0: ArrayLike = 0.0,
     c1: ArrayLike = 0.0,

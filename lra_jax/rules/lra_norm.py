@@ -27,7 +27,7 @@ def error_at(d: jax.Array, z: jax.Array, activity: jax.Array) -> jax.Array:
 
 def lra_norm(
     *,
-    exponent: ArrayLike = 1.0,
+    exponent: arguments.Fraction = 1.0,
     activity: ArrayLike = 0.02,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,

@@ -73,7 +73,7 @@ class Released(NamedTuple):
 def lra_released(
     *,
     gamma: ArrayLike,
-    num_refinements: ArrayLike = 1,
+    num_refinements: arguments.Count = 1,
     lambda_: ArrayLike = 0.0,
     c: ArrayLike = 0.0,
     local_loss: Literal["mse", "log_penalty"] = "mse",

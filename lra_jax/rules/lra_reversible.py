@@ -21,7 +21,7 @@ MIN_ROUNDINGS = 8
 
 def lra_reversible(
     *,
-    exponent: ArrayLike = 1.0,
+    exponent: arguments.Fraction = 1.0,
     activity: ArrayLike = 0.02,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,

@@ -24,7 +24,7 @@ class SkipSynapses(NamedTuple):
 def rec_lra(
     *,
     beta: ArrayLike = 1.0,
-    num_steps_per_skip: ArrayLike = 5,
+    num_steps_per_skip: arguments.Count = 5,
     feedback_lr: ArrayLike = 0.0,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,

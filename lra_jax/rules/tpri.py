@@ -31,7 +31,7 @@ def regularised_inverse(w_hh: jax.Array, ridge: jax.Array) -> jax.Array:
 def tpri(
     *,
     target_lr: ArrayLike = 0.01,
-    ridge: ArrayLike = 10.0,
+    ridge: arguments.Positive = 10.0,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
 ) -> types.LearningRule:
