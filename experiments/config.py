@@ -194,12 +194,14 @@ class Argument:
       required: whether it has no default.
       choices: of a choice.
       narrower: "count", ...; "" is any number of at least 0.
+      default: None where it is required.
     """
 
     kind: Literal["number", "choice", "flag"]
     required: bool
     choices: tuple[str, ...] = ()
     narrower: str = ""
+    default: Any = None
 
     @property
     def is_real(self) -> bool:
@@ -218,15 +220,17 @@ def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
     found = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         hint, required = hints[name], parameter.default is inspect.Parameter.empty
+        default = None if required else parameter.default
         narrower = ""
         if typing.get_origin(hint) is typing.Annotated:
             hint, narrower = typing.get_args(hint)
         if hint == ArrayLike:
-            argument = Argument("number", required, narrower=narrower)
+            argument = Argument("number", required, (), narrower, default)
         elif typing.get_origin(hint) is Literal:
-            argument = Argument("choice", required, typing.get_args(hint))
+            choices = typing.get_args(hint)
+            argument = Argument("choice", required, choices, default=default)
         elif hint is bool:
-            argument = Argument("flag", required)
+            argument = Argument("flag", required, default=default)
         else:
             continue  # the output loss comes with the task
         found[name.rstrip("_")] = argument

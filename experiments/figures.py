@@ -100,10 +100,10 @@ def save(figure: Figure, path: pathlib.Path) -> None:
 def _line_name(values: Mapping[str, Any]) -> str:
     """A rule with its K and λ, as the figures call it."""
     name = str(values["rule"])
-    if values.get("num_refinements") is not None:
-        name += f", K = {values['num_refinements']}"
-    if values.get("lambda") is not None:
-        name += f", λ = {values['lambda']:g}"
+    if (k := summary.line_value(values, "num_refinements")) is not None:
+        name += f", K = {k}"
+    if (lambda_ := summary.line_value(values, "lambda")) is not None:
+        name += f", λ = {lambda_:g}"
     return name
 
 
@@ -205,15 +205,16 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
                 color="white" if dark else "black",
             )  # fmt: skip
         axes.imshow(values, cmap=image.cmap, norm=image.norm, origin="lower")
-        axes.set_title(name.replace(", K", "\nK"), fontsize=8)
+        hidden = _hidden(panels[name])
+        axes.set_title(name.replace(", K", "\nK") + hidden, fontsize=8)
         axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates], fontsize=7)
         axes.set_xlabel("lr", fontsize=8)
         if gammas == [None]:
             axes.set_yticks([])
         else:
             axes.set_yticks(range(len(gammas)), [f"{g:g}" for g in gammas], fontsize=7)
-            axes.set_ylabel("γ", fontsize=8)
-        axes.spines[:].set_visible(False)
+            axes.set_ylabel("γ", fontsize=8, rotation=0, labelpad=8, va="center")
+        axes.spines[:].set_color("0.85")  # else cells without a colour have no border
         axes.tick_params(length=0)
     figure.suptitle(
         f"{title}: ✓ updates until solved, or best accuracy in %", fontsize=9
@@ -267,6 +268,18 @@ def _panels(rows: Sequence[dict[str, Any]]) -> dict[str, list[summary.Setting]]:
     for setting in summary.settings(rows):
         panels.setdefault(_line_name(setting.values), []).append(setting)
     return panels
+
+
+def _hidden(found: Sequence[summary.Setting]) -> str:
+    """A line that says what settings differ in besides lr and γ, if anything."""
+    keys = dict.fromkeys(key for setting in found for key in setting.values)
+    lines = (*summary.LINE_KEYS, "lr", "gamma")
+    varying = [
+        key
+        for key in keys
+        if key not in lines and len({s.values.get(key) for s in found}) > 1
+    ]
+    return f"\nbest of {', '.join(varying)}" if varying else ""
 
 
 def _is_lattice(rows: Sequence[dict[str, Any]]) -> bool:

@@ -80,7 +80,7 @@ def _dry_run(console: rich.console.Console, groups: Sequence[groups_lib.Group]) 
         table.add_row(
             str(index),
             str(len(group.members)),
-            str(slots.size),
+            str(min(slots.size, len(group.members))),
             f"{memory * jax.device_count() / 2**20:,.0f} MiB",
             ", ".join(f"{k} {v}" for k, v in own.items()) or "all of the below",
         )

@@ -40,6 +40,7 @@ class Progress:
         self._num_validation = num_validation
         self._first_steps = int(start.step.sum())
         self._began = time.monotonic()
+        self._compiles = True
         self._last_line = -PLAIN_INTERVAL
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -68,6 +69,10 @@ class Progress:
     def show(self, members: Members, *, last: bool = False) -> None:
         """Shows where all members are."""
         text, done, total = self._describe(members)
+        if self._compiles:  # which is in the time so far, and in that of no later chunk
+            self._compiles = False
+            self._first_steps = int(members.step.sum())
+            self._began = time.monotonic()
         if self._console.is_terminal:
             self._bar.update(self._task, description=text, completed=done, total=total)
         elif last or time.monotonic() - self._last_line >= PLAIN_INTERVAL:
@@ -90,8 +95,9 @@ class Progress:
         if errors.size:
             best = 1 - int(errors.min()) / self._num_validation
             parts.append(f"best {100 * best:.2f} %")
-        parts.append(f"{rate:,.0f} member-steps/s")
-        if rate and left:
+        if rate and not self._compiles:
+            parts.append(f"{rate:,.0f} member-steps/s")
+        if rate and left and not self._compiles:
             minutes, rest = divmod(int(left / rate), 60)
             parts.append(f"at most {minutes}:{rest:02d} left")
         return ", ".join(parts), total - left, total

@@ -6,10 +6,10 @@ RUN is a run folder, finished or not:
     python -m experiments.report runs/a runs/b --format latex
     python -m experiments.report runs/a runs/b --format html --out comparison.html
 
-`md` is the report, `csv` and `latex` (booktabs) are its table, and `html` is a page
-with the figures and a table of all members, which needs no other file. Several runs
-are compared in one table, whose first column says the run. Exit codes: 0 done, 2 a
-folder that is no run, or that cannot be read or written.
+`md` is the report, `latex` (booktabs) its table, `csv` the same for programs, a column
+for each number, and `html` a page with the figures and a table of all members, which
+needs no other file. Several runs are compared in one table, whose first column says the
+run. Exit codes: 0 done, 2 a folder that is no run, or that cannot be read or written.
 """
 
 from __future__ import annotations
@@ -164,8 +164,9 @@ def _text(folders: Sequence[pathlib.Path], views: Sequence[RunView]) -> str:
     joined = web_page.join(views)
     if _FORMAT.value == "md":
         return summary.markdown(joined.name, joined.command, joined.rows, joined.notes)
-    table = summary.table(joined.rows)
-    return {"csv": summary.csv_text, "latex": summary.latex}[_FORMAT.value](*table)
+    if _FORMAT.value == "csv":
+        return summary.csv_text(*summary.records(joined.rows))
+    return summary.latex(*summary.table(joined.rows))
 
 
 parse = command_line.parser("experiments.report", takes_words=True)

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import datasets
-from experiments.config import AXES
+from experiments.config import AXES, arguments_of
+from lra_jax import RULES
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond
 # the table, that of 30 (which is a little too wide).
@@ -111,6 +112,15 @@ def _values(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     )
 
 
+def line_value(values: Mapping[str, Any], key: str) -> Any:
+    """What a setting has for one of `LINE_KEYS`, by default too; None has no such."""
+    value = values.get(key)
+    if value is None and values["rule"] in RULES:
+        argument = arguments_of(RULES[values["rule"]]).get(key)
+        return argument and argument.default
+    return value
+
+
 def settings(rows: Sequence[dict[str, Any]]) -> list[Setting]:
     """Rows of results grouped over seeds, where one has ended and was not outrun."""
     by_values: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -129,7 +139,7 @@ def best_settings(rows: Sequence[dict[str, Any]]) -> list[tuple[Setting, int]]:
     """The best setting of each line, and how many settings it was chosen from."""
 
     def line(values: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(values.get(key) for key in LINE_KEYS)
+        return tuple(line_value(values, key) for key in LINE_KEYS)
 
     lines: dict[tuple[Any, ...], list[Setting]] = {}
     for setting in settings(rows):
@@ -146,22 +156,27 @@ def percent(value: float, interval: float | None = None) -> str:
     return text if interval is None else f"{text} ± {100 * interval:.2f}"
 
 
-def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the report's table."""
-    best = best_settings(rows)
-    varying = [
+def _columns(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The `LINE_KEYS` of a table, and what else settings have, in a fixed order."""
+    lines = [
         key
         for key in LINE_KEYS
-        if len({setting.values.get(key) for setting, _ in best}) > 1
+        if len({line_value(s.values, key) for s, _ in best_settings(rows)}) > 1
         or key in ("rule", "num_refinements", "lambda")
     ]
+    # The order of the columns of results.csv, so that a table is the same made from it.
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return lines, [key for key in keys if key not in (*LINE_KEYS, *OUTCOMES)]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the report's table."""
+    varying, keys = _columns(rows)
     header = [NAMES.get(key, key) for key in varying]
     header += ["best setting", "of", "solved", "accuracy %", "final %", "updates"]
     lines = []
     every = settings(rows)
-    # The order of the columns of results.csv, so that a table is the same made from it.
-    keys = dict.fromkeys(key for row in rows for key in row if key not in LINE_KEYS)
-    for setting, count in best:
+    for setting, count in best_settings(rows):
         values = setting.values
         searched = {
             key
@@ -175,7 +190,7 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
             if key in searched and key in values
         ]
         lines.append(
-            [show(values.get(key)) for key in varying]
+            [show(line_value(values, key)) for key in varying]
             + [
                 ", ".join(chosen),
                 str(count),
@@ -188,6 +203,24 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
                 f"{setting.mean('step'):,.0f}",
             ]
         )
+    return header, lines
+
+
+def records(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """The report's table for programs: a column for each number; None is not known."""
+    varying, keys = _columns(rows)
+    every = settings(rows)
+    keys = [key for key in keys if len({s.values.get(key) for s in every}) > 1]
+    header = [*varying, *keys, "settings", "solved", "seeds", "outrun"]
+    header += ["accuracy", "accuracy_interval_95", "final_accuracy", "updates"]
+    lines = [
+        [line_value(setting.values, key) for key in varying]
+        + [setting.values.get(key) for key in keys]
+        + [count, setting.num_solved, setting.num_seeds, setting.num_outrun]
+        + [setting.mean("best_accuracy"), setting.interval("best_accuracy")]
+        + [setting.mean("final_accuracy"), setting.mean("step")]
+        for setting, count in best_settings(rows)
+    ]
     return header, lines
 
 
@@ -272,10 +305,13 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def csv_text(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table as CSV."""
+def csv_text(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """A table as CSV, numbers with six digits and None as nothing."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for line in lines:
+        writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in line])
     return text.getvalue()
 
 

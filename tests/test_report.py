@@ -14,7 +14,7 @@ from experiments import results, store, summary
 HEADER = (
     "| rule | K | λ | best setting | of | solved | accuracy % | final % | updates |"
 )
-LINE = "| lra_diff | – | – | gamma 10 | 2 | 2/3 | 75.00 ± 107.58 | 75.00 | 20 |"
+LINE = "| lra_diff | 1 | 0 | gamma 10 | 2 | 2/3 | 75.00 ± 107.58 | 75.00 | 20 |"
 
 
 def make(folder, rows=ROWS, **changes):
@@ -72,9 +72,10 @@ def test_the_report_of_a_run(tmp_path):
 def test_runs_are_compared_in_one_table(tmp_path):
     first, second = make(tmp_path / "a/demo"), make(tmp_path / "second", ROWS[3:5])
     assert run(first, second, "--format", "csv") == (
-        "run,rule,K,λ,best setting,of,solved,accuracy %,final %,updates\n"
-        "demo,lra_diff,–,–,gamma 10,2,2/3,75.00 ± 107.58,75.00,20\n"
-        "second,lra_diff,–,–,gamma 10,1,2/2,100 ± 0.00,100,30\n"
+        "run,rule,num_refinements,lambda,gamma,settings,solved,seeds,outrun,"
+        "accuracy,accuracy_interval_95,final_accuracy,updates\n"
+        "demo,lra_diff,1,0,10,2,2,3,0,0.75,1.07575,0.75,20\n"
+        "second,lra_diff,1,0,10,1,2,2,0,1,0,1,30\n"
     )
     lines = run(first, second, "--format=latex").splitlines()
     assert lines[4:6] == [
@@ -85,7 +86,7 @@ def test_runs_are_compared_in_one_table(tmp_path):
     third = make(tmp_path / "b/demo", ROWS[3:5])
     text = run(first, third)
     assert text.startswith(f"# {first}, {third}\n")
-    assert f"| {third} | lra_diff | – | – | gamma 10 | 1 | 2/2 |" in text
+    assert f"| {third} | lra_diff | 1 | 0 | gamma 10 | 1 | 2/2 |" in text
     assert f"- {third}, 2 members: 2 solved. 12,300 updates in 46 s on" in text
 
 
@@ -114,7 +115,7 @@ def test_a_run_that_goes_on_is_reported_on(tmp_path):
     for r in running:
         r["status"] = "pending"
     text = run(make(tmp_path / "new", running), "--format", "csv")
-    assert text.splitlines() == [",".join(summary.table([])[0])]
+    assert text.splitlines() == [",".join(summary.records([])[0])]
 
 
 @pytest.mark.parametrize(

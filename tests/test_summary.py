@@ -184,10 +184,11 @@ SMALL = [
 
 
 def test_a_table_as_csv():
-    assert summary.csv_text(*summary.table(SMALL)) == (
-        "rule,K,λ,best setting,of,solved,accuracy %,final %,updates\n"
-        'lra_diff,–,–,gamma 10,2,2/2,100 ± 0.00,100,"1,250"\n'
-        'readout_only,–,–,"note_a a, b",2,0/1,25.00,25.00,0\n'
+    assert summary.csv_text(*summary.records(SMALL)) == (
+        "rule,num_refinements,lambda,gamma,note_a,settings,solved,seeds,outrun,"
+        "accuracy,accuracy_interval_95,final_accuracy,updates\n"
+        "lra_diff,1,0,10,,2,2,2,0,1,0,1,1250\n"
+        'readout_only,,,,"a, b",2,0,1,0,0.25,,0.25,0\n'
     )
 
 
@@ -198,7 +199,7 @@ def test_a_table_as_latex():
 \toprule
 run & rule & K & $\lambda$ & best setting & of & solved & accuracy \% & final \% & updates \\
 \midrule
-lra\_diff & lra\_diff & -- & -- & gamma 10 & 2 & 2/2 & 100 $\pm$ 0.00 & 100 & 1,250 \\
+lra\_diff & lra\_diff & 1 & 0 & gamma 10 & 2 & 2/2 & 100 $\pm$ 0.00 & 100 & 1,250 \\
 readout\_only & readout\_only & -- & -- &  & 1 & 0/1 & 25.00 & 25.00 & 2,000 \\
 \bottomrule
 \end{tabular}

@@ -122,7 +122,7 @@ def test_a_page_has_the_report_and_all_members():
     assert page.rows == [
         ["rule", "K", "λ", "best setting", "of", "solved",
          "accuracy %", "final %", "updates"],
-        ["lra_diff", "–", "–", "gamma 100", "4", "1/1", "100", "100", "100"],
+        ["lra_diff", "1", "0", "gamma 100", "4", "1/1", "100", "100", "100"],
         ["readout_only", "–", "–", "", "1", "1/1", "100", "100", "100"],
         ["member", "rule", "gamma", "seed", "status", "updates", "final errors",
          "final %", "best errors", "best %", "best at"],
