@@ -214,7 +214,8 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
         else:
             axes.set_yticks(range(len(gammas)), [f"{g:g}" for g in gammas], fontsize=7)
             axes.set_ylabel("γ", fontsize=8, rotation=0, labelpad=8, va="center")
-        axes.spines[:].set_color("0.85")  # else cells without a colour have no border
+        # Else cells without a colour have no border.
+        axes.spines[:].set(visible=True, color="0.8")
         axes.tick_params(length=0)
     figure.suptitle(
         f"{title}: ✓ updates until solved, or best accuracy in %", fontsize=9

@@ -79,8 +79,8 @@ def test_runs_are_compared_in_one_table(tmp_path):
     )
     lines = run(first, second, "--format=latex").splitlines()
     assert lines[4:6] == [
-        r"demo & lra\_diff & -- & -- & gamma 10 & 2 & 2/3 & 75.00 $\pm$ 107.58 & 75.00 & 20 \\",
-        r"second & lra\_diff & -- & -- & gamma 10 & 1 & 2/2 & 100 $\pm$ 0.00 & 100 & 30 \\",
+        r"demo & lra\_diff & 1 & 0 & gamma 10 & 2 & 2/3 & 75.00 $\pm$ 107.58 & 75.00 & 20 \\",
+        r"second & lra\_diff & 1 & 0 & gamma 10 & 1 & 2/2 & 100 $\pm$ 0.00 & 100 & 30 \\",
     ]
     # Runs of one name are told apart by their folders.
     third = make(tmp_path / "b/demo", ROWS[3:5])
