@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -35,11 +36,18 @@ def parser(
             check()
         except flags.Error as error:
             text = "".join(c if c.isprintable() else "?" for c in str(error))
+            text = re.sub(r"\w+_\w+", _as_typed, text)
             print(f"{program}: {text}", file=sys.stderr)
             sys.exit(2)
         return rest
 
     return parse
+
+
+def _as_typed(match: re.Match[str]) -> str:
+    """The name of a flag with dashes, any other word as it is."""
+    word = match[0]
+    return word.replace("_", "-") if word in flags.FLAGS else word
 
 
 def usage() -> str:

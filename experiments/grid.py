@@ -26,7 +26,10 @@ from lra_jax import sweep
 
 _CONFIG = flags.DEFINE_string("config", None, "TOML file that describes the run.")
 _SET = flags.DEFINE_multi_string(
-    "set", [], "KEY=VALUE over the config, such as grid.gamma=[1,10]"
+    "set",
+    [],
+    "KEY=VALUE over the config, such as grid.gamma=[1,10]; of several [[grid]] tables "
+    "those that have the key, or grid.1.gamma=[1,10] the second.",
 )
 _OUT = flags.DEFINE_string("out", None, "Run folder; default runs/NAME.")
 _RESUME = flags.DEFINE_boolean(

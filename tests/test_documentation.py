@@ -1,10 +1,12 @@
 """README and docs/: their code runs, their commands exist, and the site builds."""
 
 import ast
+import dataclasses
 import doctest
 import functools
 import importlib.util
 import io
+import json
 import os
 import re
 import subprocess
@@ -19,6 +21,8 @@ import pytest
 import lra_jax
 from experiments import config as config_lib
 from experiments import datasets
+from experiments.optimizers import OPTIMIZERS
+from lra_jax import RULES
 
 ROOT = Path(lra_jax.__file__).parent.parent
 PAGES = [
@@ -118,6 +122,8 @@ def commands(text):
 def problems_of(command):
     """What is wrong with a command, as texts."""
     words = command.split()
+    while words and re.match(r"[A-Z_0-9]+=", words[0]):  # of its environment
+        words = words[1:]
     if not words:
         return
     if words[0] == "make":
@@ -278,3 +284,36 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "def backward_step" in re.sub(
         "<[^>]+>", "", (tmp_path / "algorithm.html").read_text("utf8")
     )
+
+
+def shown(argument):
+    """A default as docs/configs.md has it."""
+    if argument.kind == "choice":
+        return f'"{argument.default}"'
+    if argument.kind == "flag":
+        return str(argument.default).lower()
+    return f"{argument.default:g}"
+
+
+@pytest.mark.parametrize("name", [*RULES, *OPTIMIZERS])
+def test_configs_of_the_page_have_every_argument_and_its_default(name):
+    arguments = config_lib.arguments_of({**RULES, **OPTIMIZERS}[name])
+    needed = ", ".join(f"`{key}`" for key, a in arguments.items() if a.required)
+    others = ", ".join(
+        f"`{key}` ({shown(a)})" for key, a in arguments.items() if not a.required
+    )
+    page = (ROOT / "docs/configs.md").read_text("utf8")
+    assert f"| `{name}` | {needed} | {others} |\n" in page
+
+
+def test_configs_of_the_page_have_every_setting_and_its_default():
+    page = (ROOT / "docs/configs.md").read_text("utf8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| .+ \|$", page, re.MULTILINE)
+    found = {key: default.strip("`") for key, default in rows if key not in RULES}
+    for field in dataclasses.fields(config_lib.Config):
+        if field.name != "grid":
+            default = found[field.name]
+            if field.name not in ("name", "task", "seq_len"):
+                value = json.loads(default)
+                value = tuple(value) if isinstance(value, list) else value
+                assert value == field.default, field.name
