@@ -29,7 +29,7 @@ _SET = flags.DEFINE_multi_string(
     "set",
     [],
     "KEY=VALUE over the config, such as grid.gamma=[1,10]; of several [[grid]] tables "
-    "those that have the key, or grid.1.gamma=[1,10] the second.",
+    "those that have the key, or grid.1.gamma=[1,10] the second",
 )
 _OUT = flags.DEFINE_string("out", None, "Run folder; default runs/NAME.")
 _RESUME = flags.DEFINE_boolean(

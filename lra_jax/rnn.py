@@ -115,13 +115,14 @@ def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
       inputs: int `[T, B]` or float `[T, B, X]`.
 
     Returns:
-      `[T, B, H]`.
+      `[T, B, H]`; NaN where a symbol is none of the X.
 
     Raises:
       ValueError: `inputs` is neither of the two.
     """
     if check_inputs(params, inputs):
-        projected = jnp.asarray(params.w_xh)[inputs]
+        rows = jnp.asarray(params.w_xh).at[inputs]
+        projected = rows.get(mode="fill", fill_value=jnp.nan)
     else:
         projected = matmul(inputs.astype(params.w_xh.dtype), params.w_xh)
     return projected + params.b_h[None, None]

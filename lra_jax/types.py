@@ -62,8 +62,8 @@ class Batch(NamedTuple):
     last state of all.
 
     Attributes:
-      inputs: `[T, B]` integer symbols (one-hot vectors by their index), or
-        `[T, B, X]` real vectors.
+      inputs: `[T, B]` integer symbols (one-hot vectors by their index; what is none of
+        the X makes NaN), or `[T, B, X]` real vectors.
       labels: `[B]` integer classes, or what the task's `OutputLoss` expects.
       start: `[B]` integers, 0 ≤ start < T, the first step of each sample; None is 0 for
         all, and costs nothing. With a loss of every step, labels before it have to be

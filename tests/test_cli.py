@@ -183,7 +183,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(folder):
         ),
         (["--sett", "x"], "Unknown command line flag 'sett'"),
         (["more"], "unexpected argument 'more'"),
-        (["--max-parallel", "0"], "max_parallel"),
+        (["--max-parallel", "0"], "max-parallel"),
         (["--config", "none.toml"], "none.toml: 1 problem\n  cannot be read"),
     ],
 )

@@ -250,3 +250,11 @@ def test_the_input_gain_multiplies_the_input_weights_alone():
 def test_an_input_gain_is_a_positive_number(gain):
     with pytest.raises(ValueError, match="input_gain: expected a positive number"):
         lra_jax.init_params(jax.random.key(0), 3, 5, 2, input_gain=gain)
+
+
+def test_a_symbol_that_the_network_does_not_know_is_nan():
+    """It is not silently another one, and harms no other sample."""
+    params = rnn.init_params(jax.random.key(0), 6, 8, 4)
+    inputs = jnp.array([[0, 5, 6], [1, 2, 3]])
+    logits = rnn.forward(params, inputs).logits
+    np.testing.assert_array_equal(jnp.isnan(logits).any(axis=1), [False, False, True])
