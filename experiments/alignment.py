@@ -30,16 +30,24 @@ import rich.console
 from absl import app, flags
 
 import lra_jax
-from experiments import command_line, gradient_flow, machine, results, run, store
+from experiments import (
+    command_line,
+    gradient_flow,
+    machine,
+    markdown,
+    results,
+    run,
+    store,
+)
 from experiments.gradient_flow import (
     RELATIVE_NORM,
     Recording,
     Setting,
     mean_and_interval,
 )
+from experiments.published import TITLES
 from experiments.results import Row
 from experiments.summary import percent
-from experiments.tables import TITLES, markdown_table
 
 TASK = "temporal_order"
 # Columns of the CSV, for each t and for the whole network.
@@ -235,7 +243,7 @@ def lines(recording: Recording, family: str) -> list[Row]:
 
 def page(rows: Sequence[Row], budget: Budget) -> str:
     """The settings, and what they come to."""
-    settings = markdown_table(
+    settings = markdown.table(
         ["errors go", "setting", "rule", "options", "optimizer", "T"],
         [
             [
@@ -255,7 +263,7 @@ def page(rows: Sequence[Row], budget: Budget) -> str:
             for row in rows
         ],
     )  # fmt: skip
-    whole = markdown_table(
+    whole = markdown.table(
         [
             "setting",
             "accuracy %: best",
@@ -276,7 +284,7 @@ def page(rows: Sequence[Row], budget: Budget) -> str:
             for row in rows
         ],
     )
-    steps = markdown_table(
+    steps = markdown.table(
         [
             "setting",
             "cos qₜ, BPTT: 1 step back, start → end",
@@ -308,11 +316,7 @@ def page(rows: Sequence[Row], budget: Budget) -> str:
         "Decades: the slope of a line through log₁₀ ‖qₜ‖ of all t, with the mean of "
         "‖qₜ‖ over the batch; negative where errors grow on their way back.",
     )
-    return (
-        "\n".join((settings, whole, steps))
-        + "\n"
-        + "".join(f"- {note}\n" for note in notes)
-    )
+    return "\n".join((settings, whole, steps)) + "\n" + markdown.notes(notes)
 
 
 def _cell(row: Row, name: str, when: Sequence[str], digits: int = 2) -> str:

@@ -80,7 +80,6 @@ class Observation(NamedTuple):
 
     Attributes:
       loss: `[]` E of the training batch, before the update.
-      test_loss: `[]` E of the fixed validation set.
       accuracy: `[]` fraction that is right of the fixed validation set.
       info: of the rule, for that batch; fields without a meaning are None.
       error_cosine: `[T]` mean over the batch of cos(qₜ, BPTT's qₜ), see
@@ -96,7 +95,6 @@ class Observation(NamedTuple):
     """
 
     loss: Any
-    test_loss: Any
     accuracy: Any
     info: types.RuleInfo
     error_cosine: Any
@@ -363,7 +361,6 @@ def _observe(run: _Run, seed: jax.Array, state: types.TrainState) -> Observation
     metrics = member.validate(run.experiment, state.params, seed)
     return Observation(
         loss=info.loss[0],
-        test_loss=metrics.loss,
         accuracy=1 - metrics.num_errors / run.experiment.num_validation,
         info=jax.tree.map(lambda x: x[0], info),
         error_cosine=jnp.nanmean(cosine(q, exact_q), axis=1),
@@ -410,7 +407,7 @@ def record(
       every: updates between two observations; divides `num_steps`.
       hidden_size: H.
       batch_size: B.
-      num_validation: samples behind `accuracy` and `test_loss`.
+      num_validation: samples behind `accuracy`.
       dtype: of weights and arithmetic. The caller sets `jax_enable_x64`; this is
         checked. Local losses of 1e-40 and less need float64.
 
@@ -507,14 +504,6 @@ def mean_and_interval(values: np.ndarray) -> tuple[float | None, float | None]:
     if not found:
         return None, None
     return mean_interval(found)
-
-
-def show(values: np.ndarray) -> str:
-    """`0.31 ± 0.02` over seeds, or `none`."""
-    mean, half_width = mean_and_interval(values)
-    if mean is None:
-        return "none"
-    return f"{mean:.2f}" + (f" ± {half_width:.2f}" if half_width is not None else "")
 
 
 def _magnitude(values: np.ndarray) -> tuple[float | None, float | None]:

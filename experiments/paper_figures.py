@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from experiments import gradient_flow_figures, published, results
 from experiments.figures import COLORS, DASHES, STYLE, save
+from experiments.published import TITLES
 from experiments.results import Row
-from experiments.tables import TITLES
 
 MARKERS = "osD^vP*Xhd"  # of methods, in their order
 

@@ -24,12 +24,11 @@ from absl import app
 
 from experiments import bench as bench_lib
 from experiments import config as config_lib
-from experiments import costs, results, run, summary
+from experiments import costs, markdown, results, run, summary
 from experiments.config import Config
-from experiments.published import TABLE5
+from experiments.published import TABLE5, TITLES
 from experiments.results import Row
 from experiments.runner import Runner
-from experiments.tables import TITLES, markdown_table
 from lra_jax import TASKS
 
 # How an error reaches a step, and through which of the forward weights.
@@ -279,7 +278,7 @@ def methods_table(
                 line.append(str(published(bench, method, task) or none))
             line.append(_reached(bench, mine))
         body.append(line)
-    return markdown_table(header, body)
+    return markdown.table(header, body)
 
 
 def _reached(bench: Bench, rows: Sequence[Row]) -> str:
@@ -306,7 +305,7 @@ def page(bench: Bench, rows: Sequence[Row], methods: str) -> str:
             [label, *(_cell(cells.get((label, t))) for t in lengths)]
             for label in labels
         ]
-        table = markdown_table(["method", *(f"T = {t}" for t in lengths)], lines)
+        table = markdown.table(["method", *(f"T = {t}" for t in lengths)], lines)
         parts.append(f"**{TITLES.get(task, task)}**\n\n{table}")
     return "\n".join(parts) + _notes(bench)
 
@@ -342,7 +341,7 @@ def _notes(bench: Bench) -> str:
         f"T = {costs.SEQ_LEN[0]} and {costs.SEQ_LEN[1]:,}, in this implementation. ms "
         f"per update: of one member at T = {costs.SEQ_LEN[0]}.",
     )
-    return "\n" + "".join(f"- {line}\n" for line in lines)
+    return "\n" + markdown.notes(lines)
 
 
 def costs_of(bench: Bench) -> dict[str, costs.Cost]:

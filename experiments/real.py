@@ -26,12 +26,11 @@ from absl import app
 
 from experiments import bench as bench_lib
 from experiments import config as config_lib
-from experiments import datasets, results, run, summary
+from experiments import datasets, markdown, results, run, summary
 from experiments.config import Config
 from experiments.results import Row
 from experiments.runner import Evaluations, Runner
 from experiments.summary import percent
-from experiments.tables import markdown_table
 
 TABLE = "table"  # of all data sets, beside the results of each
 COLUMNS = (
@@ -279,7 +278,7 @@ def page(rows: Sequence[Row]) -> str:
         "and validation parts, and evaluated on the test part.",
         _NOTE,
     )
-    return markdown_table(header, body) + "\n" + "".join(f"- {x}\n" for x in lines)
+    return markdown.table(header, body) + "\n" + markdown.notes(lines)
 
 
 _NOTE = (
@@ -318,7 +317,9 @@ def table(rows: Sequence[Row]) -> str:
     ):
         body.append([title, *(value(row) for row in benches.values())])
     return (
-        markdown_table(header, body) + f"\n- {_NOTE} NLL: per frame, less is better.\n"
+        markdown.table(header, body)
+        + "\n"
+        + markdown.notes([f"{_NOTE} NLL: per frame, less is better."])
     )
 
 

@@ -24,13 +24,13 @@ import jax
 import rich.console
 from absl import app, flags
 
-from experiments import command_line, machine, results, run, store
+from experiments import command_line, machine, markdown, results, run, store
 from experiments import config as config_lib
+from experiments.cells import cell_of
 from experiments.config import Config
 from experiments.results import Row
 from experiments.runner import Runner, StoppedError
 from experiments.summary import percent
-from experiments.tables import markdown_table
 from lra_jax.targets import REFINEMENTS
 
 TASK = "temporal_order"
@@ -113,7 +113,7 @@ def cells(refinement: str, found: Sequence[Row], num_refinements: int) -> list[R
     rows = []
     for gamma in dict.fromkeys(row["gamma"] for row in found):
         mine = [row for row in found if row["gamma"] == gamma]
-        cell = results.cell(mine)
+        cell = cell_of(mine)
         cost = None
         if cell.updates is not None:
             cost = cell.updates * products(num_refinements) / products(1)
@@ -153,7 +153,7 @@ def page(rows: Sequence[Row], budget: Budget) -> str:
             for gamma in budget.gamma
         ]
         header = [f"{refinement}", *(f"K = {k}" for k in budget.num_refinements)]
-        parts.append(markdown_table(header, body))
+        parts.append(markdown.table(header, body))
     lines = (
         f"Temporal order, T = {budget.seq_len}, {budget.num_seeds} seeds, the best of "
         f"α = {', '.join(f'{x:g}' for x in budget.lr)} for each; c0 = c1 = 1, MSE.",
@@ -167,7 +167,7 @@ def page(rows: Sequence[Row], budget: Budget) -> str:
         "A cell has the seeds solved and the mean products of it, in updates at K = 1, "
         "or the mean best accuracy in %. K = 1 has no second refinement to differ in.",
     )
-    return "\n".join(parts) + "\n" + "".join(f"- {line}\n" for line in lines)
+    return "\n".join(parts) + "\n" + markdown.notes(lines)
 
 
 def _cell(row: Row | None) -> str:

@@ -27,6 +27,7 @@ from experiments import (
     curriculum,
     gradient_flow,
     machine,
+    markdown,
     protocol,
     published,
     results,
@@ -99,7 +100,7 @@ class PaperRunner(Runner):
         path = self.folder / name
         key = f"{settings} {budget.hidden_size} {list(seeds)} {num_steps} {every}"
         files = [path / "settings.txt", path / "table.csv", path / "summary.csv"]
-        if not files[0].is_file() or files[0].read_text() != key:
+        if not files[0].is_file() or files[0].read_text("utf-8") != key:
             path.mkdir(parents=True, exist_ok=True)
             files[0].unlink(missing_ok=True)  # it vouches for the others
             with jax.enable_x64(True):
@@ -110,7 +111,7 @@ class PaperRunner(Runner):
             results.write_rows(files[1], gradient_flow.table(recordings))
             results.write_rows(files[2], gradient_flow.summary(recordings))
             results.write_rows(path / "made_with.csv", [_made_with(name, "float64")])
-            files[0].write_text(key)
+            files[0].write_text(key, "utf-8")
         self.recorded += results.read_rows(path / "made_with.csv")
         return results.read_rows(files[1]), results.read_rows(files[2])
 
@@ -467,14 +468,14 @@ class Artefact:
             )
         lines = [budget, *notes]
         lines += [f"{label}: {grid}." for label, grid in self._searched.items()]
-        return "\n" + "".join(f"- {line}\n" for line in lines)
+        return "\n" + markdown.notes(lines)
 
     def write_runs(self) -> None:
         """Writes the configs, and what the runs were made with."""
         (self.folder / "configs").mkdir(exist_ok=True)
         lines = []
         for name, path in self.runner.used.items():
-            manifest = json.loads((path / "manifest.json").read_text())
+            manifest = json.loads((path / "manifest.json").read_text("utf-8"))
             lines.append(
                 {
                     "run": name,
@@ -490,8 +491,8 @@ class Artefact:
             )
             # Of Table V the first length is enough: others differ in T and seeds alone.
             if not name.startswith("reach.") or name.endswith(".T10"):
-                config = (path / "config.resolved.toml").read_text()
-                (self.folder / "configs" / f"{name}.toml").write_text(config)
+                config = (path / "config.resolved.toml").read_text("utf-8")
+                (self.folder / "configs" / f"{name}.toml").write_text(config, "utf-8")
         blank = {"members": None, "updates": None, "seconds": None}
         lines += [row | blank for row in self.runner.recorded]
         if lines:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import datasets
+from experiments import markdown as markdown_lib
 from experiments.config import AXES, arguments_of
 from lra_jax import RULES
 
@@ -294,15 +295,11 @@ def markdown(
     page = [f"# {name}", "", "```", command, "```", ""]
     page += [f"{counts(rows)}. Chance: {chances(rows)}.", ""]
     if lines:
-        page += [_row(header), _row(["---"] * len(header)), *map(_row, lines), ""]
+        page += [markdown_lib.table(header, lines)]
     for paragraph in explanations(rows):
         page += [paragraph, ""]
-    page += [f"- {note}" for note in notes]
+    page += [markdown_lib.notes(notes)]
     return "\n".join(page).rstrip() + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def csv_text(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:

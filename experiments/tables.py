@@ -10,18 +10,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import published, results
+from experiments import markdown, published
+from experiments.cells import Cell, cell_of, verdict
 from experiments.config import Config
 from experiments.protocol import ROWS, Budget
-from experiments.published import ORDER, ORDER_3BIT, PERMUTATION
-from experiments.results import Cell, Row
+from experiments.published import TITLES
+from experiments.results import Row
 from experiments.summary import percent
-
-TITLES = {
-    ORDER: "temporal order",
-    ORDER_3BIT: "3-bit temporal order",
-    PERMUTATION: "random permutation",
-}
 
 # What each table shows: rows of `protocol.ROWS`, and what they are compared with.
 _CONTROLS = ("readout_only", "omega_only", "overwrite", "late_start", "bptt")
@@ -94,7 +89,7 @@ def lines(
                 num_refinements=k,
                 max_steps=max_steps,
                 cells={
-                    t: results.cell([row for row in mine if row["seq_len"] == t])
+                    t: cell_of([row for row in mine if row["seq_len"] == t])
                     for t in lengths
                 },
                 printed={
@@ -143,12 +138,6 @@ def cell_text(cell: Cell) -> str:
     return f"{percent(cell.accuracy, cell.interval)} ({count})"
 
 
-def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    every = [header, ["---"] * len(header), *body]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in every)
-
-
 def paper_table(found: Sequence[Line]) -> str:
     """Tables I, II and III: a block for each task, K × T."""
     parts = []
@@ -170,7 +159,7 @@ def paper_table(found: Sequence[Line]) -> str:
                     _verdict(value, cell),
                 ]
             body.append(cells)
-        parts.append(f"**{TITLES[task]}**\n\n{markdown_table(header, body)}")
+        parts.append(f"**{TITLES[task]}**\n\n{markdown.table(header, body)}")
     return "\n".join(parts)
 
 
@@ -183,7 +172,7 @@ def _name(row: str, task: str, num_refinements: int | None, seq_len: int) -> str
 def _verdict(value: float | None, cell: Cell | None) -> str:
     if value is None or cell is None:
         return "–"
-    return results.verdict(value, cell)
+    return verdict(value, cell)
 
 
 def paper_rows(found: Sequence[Line]) -> list[dict[str, Any]]:
@@ -237,7 +226,7 @@ def label_swap_table(swaps: Mapping[tuple[str, str], Row]) -> str:
     ]
     header = ["row", *(TITLES[task] for task in tasks)]
     title = f"**Label swap** of ∇W_hh / ∇W_xh, T = {first['seq_len']}"
-    return f"\n{title}\n\n{markdown_table(header, body)}"
+    return f"\n{title}\n\n{markdown.table(header, body)}"
 
 
 class Reach(NamedTuple):
@@ -320,7 +309,7 @@ def make_reach(
     max_steps: int,
 ) -> Reach:
     """What came of a method's runs, by T."""
-    cells = {t: results.cell(rows) for t, rows in found.items()}
+    cells = {t: cell_of(rows) for t, rows in found.items()}
     printed = published.TABLE5[task]
     column = _COLUMNS.get(name, name)
     return Reach(
@@ -391,7 +380,7 @@ def reach_table(found: Sequence[Reach], budget: Budget) -> str:
             ]
             for reach in mine
         ]
-        parts.append(f"**{TITLES[task]}**\n\n{markdown_table(header, body)}")
+        parts.append(f"**{TITLES[task]}**\n\n{markdown.table(header, body)}")
     return "\n".join(parts)
 
 
@@ -411,7 +400,7 @@ def reach_summary(found: Sequence[Reach]) -> str:
             printed = f"{reach.printed or '–'} → " if reach.is_printed else ""
             cells.append(f"{printed}{_range(reach)}")
         body.append([label, *cells])
-    return markdown_table(["method", *(TITLES[task] for task in tasks)], body)
+    return markdown.table(["method", *(TITLES[task] for task in tasks)], body)
 
 
 def _range(reach: Reach) -> str:
@@ -466,16 +455,14 @@ def bounds_table(rows: Sequence[Row]) -> str:
                 f"c0 = {c0:g}",
                 *(
                     cell_text(
-                        results.cell(
-                            [r for r in mine if (r["c0"], r["c1"]) == (c0, c1)]
-                        )
+                        cell_of([r for r in mine if (r["c0"], r["c1"]) == (c0, c1)])
                     )
                     for c1 in c1s
                 ),
             ]
             for c0 in c0s
         ]
-        table = markdown_table([f"K = {k}", *(f"c1 = {c:g}" for c in c1s)], body)
+        table = markdown.table([f"K = {k}", *(f"c1 = {c:g}" for c in c1s)], body)
         parts.append(table)
     return "\n".join(parts)
 
@@ -486,7 +473,7 @@ def bounds_summary(rows: Sequence[Row]) -> str:
     for k in sorted({row["num_refinements"] for row in rows}):
         mine = [row for row in rows if row["num_refinements"] == k]
         cells = {
-            bounds: results.cell([r for r in mine if (r["c0"], r["c1"]) == bounds])
+            bounds: cell_of([r for r in mine if (r["c0"], r["c1"]) == bounds])
             for bounds in dict.fromkeys((row["c0"], row["c1"]) for row in mine)
         }
         ranked = sorted(
@@ -514,7 +501,7 @@ def bounds_rows(rows: Sequence[Row], max_steps: int) -> list[dict[str, Any]]:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     found = []
     for values, mine in groups.items():
-        cell = results.cell(mine)
+        cell = cell_of(mine)
         found.append(
             {"name": " ".join(f"{value:g}" for value in values)}
             | dict(zip(keys, values, strict=True))
@@ -543,7 +530,7 @@ def strength_rows(
                 for row in rows
                 if row["lambda"] == strength and gamma in (None, row["gamma"])
             ]
-            cell = results.cell(mine)
+            cell = cell_of(mine)
             found.append(
                 {
                     "name": f"{label} {task} λ{strength:g}"
@@ -584,7 +571,7 @@ def strength_table(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         body.append([TITLES[task], str(first["seq_len"]), rule, *cells])
     header = ["task", "T", "rule", *(f"λ = {strength:g}" for strength in every)]
-    return markdown_table(header, body)
+    return markdown.table(header, body)
 
 
 def flow_table(summary: Sequence[Mapping[str, Any]]) -> str:
@@ -630,7 +617,7 @@ def flow_table(summary: Sequence[Mapping[str, Any]]) -> str:
         header.append("diverged")
         for cells, row in zip(body, summary, strict=True):
             cells.append(f"{num_diverged([row])}/{row['seeds']}")
-    return markdown_table(header, body)
+    return markdown.table(header, body)
 
 
 def num_diverged(summary: Sequence[Mapping[str, Any]]) -> int:
@@ -688,7 +675,7 @@ def curve_table(found: Sequence[CurveSet]) -> str:
                     f"{percent(points[-1][1])} at {points[-1][0]:,}",
                 ]
             )
-    return markdown_table(["task", "T", "run", "peak, updates", "end, updates"], body)
+    return markdown.table(["task", "T", "run", "peak, updates", "end, updates"], body)
 
 
 def profile_rows(rows: Sequence[Row], summary: Sequence[Row]) -> list[dict[str, Any]]:
@@ -731,7 +718,7 @@ def profile_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     header = ["variant", *(f"L, t = {t}" for t in shown)]
-    return markdown_table([*header, "decades per step", "cos ∇W_hh, BPTT"], body)
+    return markdown.table([*header, "decades per step", "cos ∇W_hh, BPTT"], body)
 
 
 def _loss_text(value: float | None) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import command_line, workload
+from experiments import command_line, markdown, workload
 from experiments import config as config_lib
 
 _CONFIG = flags.DEFINE_string(
@@ -77,17 +77,17 @@ def describe(config: config_lib.Config, document: dict[str, Any]) -> dict[str, A
 def table(found: dict[str, Any]) -> str:
     """In Markdown."""
     rows = [
-        f"| {row['name']} | {row['rate']:,.0f} | {_show(row['days'])} |\n"
+        [row["name"], f"{row['rate']:,.0f}", _show(row["days"])]
         for row in found["rows"]
     ]
-    return "| how | member-steps/s | wall time |\n| --- | --- | --- |\n" + "".join(rows)
+    return markdown.table(["how", "member-steps/s", "wall time"], rows)
 
 
 def _show(days: float) -> str:
     return f"{days:,.0f} days" if days >= 2 else f"{days * 24:,.0f} hours"
 
 
-def _draw(path: pathlib.Path, days: dict[str, float], title: str) -> None:
+def _draw(path: pathlib.Path, days: dict[str, float], cores: int, title: str) -> None:
     from matplotlib.figure import Figure
 
     from experiments.figures import COLORS
@@ -101,7 +101,7 @@ def _draw(path: pathlib.Path, days: dict[str, float], title: str) -> None:
     axes.set_xscale("log")
     axes.set_xlim(0.1, 6 * max(days.values()))
     axes.invert_yaxis()
-    axes.set_xlabel("days on 2 CPU cores, extrapolated from measured rates")
+    axes.set_xlabel(f"days on {cores} CPU cores, extrapolated from measured rates")
     axes.set_title(title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
@@ -138,7 +138,8 @@ def main(argv: Sequence[str]) -> int:
             (folder / "wall_time.json").write_text(text, "utf8")
         if _PICTURE.value is not None:
             days = {row["name"]: row["days"] for row in found["rows"]}
-            _draw(pathlib.Path(str(_PICTURE.value)), days, title)
+            cores = document["machine"]["cores"]
+            _draw(pathlib.Path(str(_PICTURE.value)), days, cores, title)
     except OSError as error:
         print(f"experiments.wall_time: {error}", file=sys.stderr)
         return 2

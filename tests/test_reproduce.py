@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import protocol, published, reproduce, results, tables
-from experiments.results import Cell
+from experiments import cells, protocol, published, reproduce, results, tables
+from experiments.cells import Cell
 
 BUDGETS = list(protocol.BUDGETS.values())
 
@@ -122,7 +122,7 @@ def test_a_cell_is_the_best_of_the_grid_for_each_seed():
         row(2, None, "outrun", 0),
         row(2, 1.0, "solved", 100),
     ]
-    cell = results.cell(rows)
+    cell = cells.cell_of(rows)
     assert cell.accuracy == pytest.approx((0.9 + 1 + 1) / 3)
     spread = np.std([0.9, 1, 1], ddof=1) / math.sqrt(3)
     assert cell.interval == pytest.approx(4.303 * spread)
@@ -144,7 +144,7 @@ def test_a_cell_is_the_best_of_the_grid_for_each_seed():
 )
 def test_verdicts(printed, accuracy, interval, solved, verdict):
     cell = Cell(accuracy, interval, solved, 5, 1, None)
-    assert results.verdict(printed, cell) == verdict
+    assert cells.verdict(printed, cell) == verdict
 
 
 def test_results_are_read_back_as_they_were(tmp_path):
