@@ -18,6 +18,9 @@ def readout_only(
     Args:
       output_loss: E.
 
+    Returns:
+      A rule without state, which knows no local loss: of `RuleInfo` the loss is set.
+
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
       >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)

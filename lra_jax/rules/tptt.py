@@ -69,6 +69,51 @@ def inverse_gradients(
     )
 
 
+def descend(
+    state: TPTTState, gradient: Inverse, lr: ArrayLike, momentum: ArrayLike
+) -> TPTTState:
+    """Nesterov: velocity ← μ velocity - lr ∇;   (V, c) ← (V, c) + μ velocity - lr ∇."""
+    dtype = gradient.v.dtype
+    mu = jnp.asarray(momentum, dtype)
+    step = jax.tree.map(lambda g: jnp.asarray(lr, dtype) * g, gradient)
+    velocity = jax.tree.map(lambda w, s: mu * w - s, state.velocity, step)
+    inverse = jax.tree.map(
+        lambda p, w, s: p + mu * w - s, state.inverse, velocity, step
+    )
+    return TPTTState(inverse, velocity)
+
+
+def errors(
+    params: types.Params,
+    inverse: Inverse,
+    projected: jax.Array,
+    z: jax.Array,
+    own: jax.Array,
+) -> jax.Array:
+    """zₜ - ẑₜ for all t, carried as the difference that it is.
+
+    Args:
+      params: the weights; G shares W_xh.
+      inverse: V and c.
+      projected: `[T, B, H]`, xₜ W_xh + b_h.
+      z: `[T, B, H]` of the forward pass.
+      own: `[B, H]`, of the last step, or `[T, B, H]`, of each: see `chain`.
+
+    Returns:
+      `[T, B, H]`.
+    """
+
+    def step(error: jax.Array, now: tuple[jax.Array, jax.Array]) -> jax.Array:
+        x_w, z_t = now
+        # G(xₜ, zₜ) - G(xₜ, ẑₜ), whose pre-activations differ by (zₜ - ẑₜ) V.
+        a = x_w + matmul(z_t, inverse.v) + inverse.c[None]
+        d = matmul(error, inverse.v)
+        return tanh_difference(jnp.tanh(a), jnp.tanh(a - d), d)
+
+    x_w = projected - params.b_h[None, None]
+    return error_signals.chain(step, own, (x_w[1:], z[1:]))
+
+
 def tptt(
     *,
     target_lr: ArrayLike = 0.1,
@@ -130,40 +175,6 @@ def tptt(
         )
         return TPTTState(inverse, jax.tree.map(jnp.zeros_like, inverse))
 
-    def descend(state: TPTTState, gradient: Inverse) -> TPTTState:
-        """velocity ← μ velocity - rate ∇;   (V, c) ← (V, c) + μ velocity - rate ∇."""
-        dtype = gradient.v.dtype
-        mu = jnp.asarray(feedback_momentum, dtype)
-        step = jax.tree.map(lambda g: jnp.asarray(feedback_lr, dtype) * g, gradient)
-        velocity = jax.tree.map(lambda w, s: mu * w - s, state.velocity, step)
-        inverse = jax.tree.map(
-            lambda p, w, s: p + mu * w - s, state.inverse, velocity, step
-        )
-        return TPTTState(inverse, velocity)
-
-    def errors(
-        params: types.Params,
-        inverse: Inverse,
-        projected: jax.Array,
-        z: jax.Array,
-        pi: jax.Array,
-    ) -> jax.Array:
-        """zₜ - ẑₜ for all t, `[T, B, H]`, carried as the difference that it is."""
-
-        def step(error: jax.Array, now: tuple[jax.Array, jax.Array]) -> jax.Array:
-            x_w, z_t = now
-            # G(xₜ, zₜ) - G(xₜ, ẑₜ), whose pre-activations differ by (zₜ - ẑₜ) V.
-            a, d = (
-                x_w + matmul(z_t, inverse.v) + inverse.c[None],
-                matmul(error, inverse.v),
-            )
-            return tanh_difference(jnp.tanh(a), jnp.tanh(a - d), d)
-
-        rate = jnp.asarray(target_lr, z.dtype) / z.shape[1]
-        own = rate * matmul(pi, params.w_hy.T)
-        x_w = projected - params.b_h[None, None]
-        return error_signals.chain(step, own, (x_w[1:], z[1:]))
-
     def grads(
         key: jax.Array,
         params: types.Params,
@@ -181,12 +192,14 @@ def tptt(
         z, hidden_size = trace.z, params.w_hh.shape[0]
         projected = rnn.project_inputs(params, inputs)
         noise = sample_noise(key, z.shape, noise_std, z.dtype)
-        state = descend(
-            rule_state,
-            inverse_gradients(params, rule_state.inverse, projected, z, noise, started),
+        found = inverse_gradients(
+            params, rule_state.inverse, projected, z, noise, started
         )
+        state = descend(rule_state, found, feedback_lr, feedback_momentum)
         pi = output_loss.grad(trace.logits, batch.labels)
-        e = rnn.silence(errors(params, state.inverse, projected, z, pi), started)
+        rate = jnp.asarray(target_lr, z.dtype) / z.shape[1]
+        own = rate * matmul(pi, params.w_hy.T)
+        e = rnn.silence(errors(params, state.inverse, projected, z, own), started)
         q = 2 / hidden_size * e * (1 - z**2)
         summed = gradients.sum_local_gradients(params, inputs, z, q)
         hidden, w_xh_norm = summed.grads, summed.w_xh_norm
