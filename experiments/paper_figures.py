@@ -171,13 +171,15 @@ def seeds(rows: Sequence[Row]) -> Figure:
 
 
 def refinements(rows: Sequence[Row]) -> Figure:
-    """γ × K for each refinement: colour is the accuracy, and the text what it took."""
+    """γ × K for each refinement: what it took, in colour where all seeds are solved."""
     names = list(dict.fromkeys(row["refinement"] for row in rows))
     gammas = sorted({row["gamma"] for row in rows})
     counts = sorted({row["num_refinements"] for row in rows})
     figure = Figure(figsize=(3.6 * len(names), 3.4), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
-    norm = mpl.colors.Normalize(25, 100)
+    costs = [r["cost_to_solve"] for r in rows if r["solved"] == r["seeds"]] or [1.0]
+    norm = mpl.colors.LogNorm(min(costs), max(*costs, 1.1 * min(costs)))
+    image = mpl.cm.ScalarMappable(norm, "cividis_r")
     for name, ax in zip(names, panels, strict=True):
         values = np.full((len(gammas), len(counts)), np.nan)
         for row in rows:
@@ -185,26 +187,30 @@ def refinements(rows: Sequence[Row]) -> Figure:
             if row["refinement"] != name and row["num_refinements"] > 1:
                 continue
             place = gammas.index(row["gamma"]), counts.index(row["num_refinements"])
-            values[place] = 100 * row["accuracy"]
-            text = f"{100 * row['accuracy']:.1f}"
+            text, dark = f"{100 * row['accuracy']:.1f} %", False
             if row["solved"]:
                 text = f"{row['solved']}/{row['seeds']}\n{row['cost_to_solve']:,.0f}"
+            if row["solved"] == row["seeds"]:
+                values[place] = row["cost_to_solve"]
+                dark = norm(values[place]) > 0.5
             ax.text(
                 *place[::-1],
                 text,
                 ha="center",
                 va="center",
                 fontsize=7,
-                color="white" if values[place] < 70 else "black",
+                color="white" if dark else "black",
             )
-        ax.imshow(values, "cividis", norm, aspect="auto", origin="lower")
+        ax.imshow(values, image.cmap, norm, aspect="auto", origin="lower")
         ax.set_xticks(range(len(counts)), counts)
         ax.set_yticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
         ax.set_xlabel("K")
         ax.set_title(f'refinement = "{name}"')
-    panels[0].set_ylabel("γ")
-    image = mpl.cm.ScalarMappable(norm, "cividis")
-    figure.colorbar(image, ax=panels, label="best accuracy, %")
+    panels[0].set_ylabel("γ", rotation=0)
+    bar = figure.colorbar(image, ax=panels, label="products, in updates at K = 1")
+    bar.ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.minorticks_off()
     return figure
 
 
