@@ -1,1 +1,28 @@
-"""Runs of `lra_jax` from configs to reports; everything that touches files is here."""
+"""Runs of `lra_jax` from configs to reports; everything that touches files is here.
+
+In this order, each file importing only those of lines above its own:
+
+    command_line, machine, progress          what all commands have in common
+    markdown, results, published             text, tables, the paper's numbers
+    datasets, draws, optimizers              what a config may name
+    config                                   what is asked for, checked
+    groups, summary                          members of one program; the report's table
+    store                                    the run folder
+    web_page                                 the report as a page,
+    figures                                  and its figures
+    workload, timings, torch_baseline        how fast it is: what is timed, and how;
+    variants, ceiling, benchmark_report      the ways to do it, and what bounds them
+    benchmark, wall_time                     commands
+    gradient_flow, curriculum, costs, cells  what is observed of rules, and of runs
+    protocol                                 what the reproduction trains
+    tables, paper_figures                    its tables and figures
+    gradient_flow_figures, bench_figures
+    pictures                                 of all results, drawn from their CSVs
+    run                                      trains chunk by chunk, and reports
+    grid, report                             commands
+    runner                                   many runs, which go on where they stand
+    alignment, refinements, reproduce        commands that train many,
+    bench                                    of which two compare methods:
+    reach, real
+    pages                                    their numbers in README and docs/
+"""

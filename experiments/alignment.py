@@ -35,6 +35,7 @@ from experiments import (
     gradient_flow,
     machine,
     markdown,
+    pictures,
     results,
     run,
     store,
@@ -406,7 +407,7 @@ def _run(console: rich.console.Console) -> int:
     text = page(rows, budget)
     (folder / "alignment.md").write_text(text, encoding="utf-8")
     console.print(text, soft_wrap=True, highlight=False, markup=False)
-    run.draw(console, "alignment", folder)
+    pictures.show(console, "alignment", folder)
     return 0
 
 

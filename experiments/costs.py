@@ -1,4 +1,4 @@
-"""What an update of a rule costs: its time, and memory as T grows."""
+"""What an update costs, for the tables of `reach`: its time, and memory over T."""
 
 from __future__ import annotations
 

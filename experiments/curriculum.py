@@ -1,4 +1,4 @@
-"""Growing T with the same weights: what a rule reaches from a warm start.
+"""Growing T with the same weights, for `reproduce warm`: reach from a warm start.
 
 The paper begins each length with fresh weights, and so does Table V. Here a member that
 has solved a length goes on to the next with the weights that solved it.

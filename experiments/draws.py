@@ -1,4 +1,4 @@
-"""Values of an axis that are drawn: `lr = { log_uniform = [1e-4, 1e-1], num = 64 }`.
+"""Axes of a config that are drawn: `lr = { log_uniform = [1e-4, 1e-1], num = 64 }`.
 
 A config's lists are axes of a product. Drawn axes of one table are one axis together,
 as in a random search: member i has the i-th value of each.

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a live bar there, plain lines anywhere else."""
+"""A run's progress on the terminal: a live bar there, plain lines anywhere else."""
 
 from __future__ import annotations
 

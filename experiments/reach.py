@@ -24,7 +24,7 @@ from absl import app
 
 from experiments import bench as bench_lib
 from experiments import config as config_lib
-from experiments import costs, markdown, results, run, summary
+from experiments import costs, markdown, pictures, results, summary
 from experiments.config import Config
 from experiments.published import TABLE5, TITLES
 from experiments.results import Row
@@ -371,7 +371,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     (folder / "reach.md").write_text(text, encoding="utf-8")
     (folder / "summary.md").write_text(short, encoding="utf-8")
     runner.console.print(text, soft_wrap=True, highlight=False, markup=False)
-    run.draw(runner.console, "reach", folder)
+    pictures.show(runner.console, "reach", folder)
 
 
 parse, main = bench_lib.program("reach", "configs/reach/smoke.toml", load, _work)

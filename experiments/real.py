@@ -26,7 +26,7 @@ from absl import app
 
 from experiments import bench as bench_lib
 from experiments import config as config_lib
-from experiments import datasets, markdown, results, run, summary
+from experiments import datasets, markdown, pictures, results, summary
 from experiments.config import Config
 from experiments.results import Row
 from experiments.runner import Evaluations, Runner
@@ -376,7 +376,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
             "data sets",
             soft_wrap=True, highlight=False, markup=False,
         )  # fmt: skip
-    run.draw(runner.console, TABLE, folder)
+    pictures.show(runner.console, TABLE, folder)
 
 
 parse, main = bench_lib.program("real", "configs/real/digits_rows.toml", load, _work)

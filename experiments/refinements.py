@@ -24,7 +24,7 @@ import jax
 import rich.console
 from absl import app, flags
 
-from experiments import command_line, machine, markdown, results, run, store
+from experiments import command_line, machine, markdown, pictures, results, run, store
 from experiments import config as config_lib
 from experiments.cells import cell_of
 from experiments.config import Config
@@ -203,7 +203,7 @@ def _run(console: rich.console.Console) -> int:
     text = page(rows, budget)
     (folder / "refinements.md").write_text(text, encoding="utf-8")
     console.print(text, soft_wrap=True, highlight=False, markup=False)
-    run.draw(console, "refinements", folder)
+    pictures.show(console, "refinements", folder)
     return 0
 
 

@@ -29,7 +29,15 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments import command_line, datasets, results, run, store, summary, web_page
+from experiments import (
+    command_line,
+    datasets,
+    pictures,
+    results,
+    store,
+    summary,
+    web_page,
+)
 from experiments import config as config_lib
 from experiments.store import RunFolderError
 from experiments.web_page import RunView
@@ -108,7 +116,7 @@ def _near(folder: pathlib.Path) -> str:
 def _draw(folder: pathlib.Path, view: RunView) -> RunView:
     """The run with its figures, where matplotlib is there."""
     if importlib.util.find_spec("matplotlib") is None:
-        return view._replace(notes=[*view.notes, run.NO_FIGURES])
+        return view._replace(notes=[*view.notes, pictures.MISSING])
     from experiments import figures
 
     config = config_lib.read(folder / "config.resolved.toml")

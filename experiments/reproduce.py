@@ -28,6 +28,7 @@ from experiments import (
     gradient_flow,
     machine,
     markdown,
+    pictures,
     protocol,
     published,
     results,
@@ -545,7 +546,7 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
             return 128 + stop.number
         console.rule(name)
         console.print(page, soft_wrap=True, highlight=False, markup=False)
-        run.draw(console, artefact.name, artefact.folder)
+        pictures.show(console, artefact.name, artefact.folder)
     return 0
 
 

@@ -20,13 +20,11 @@ import rich.table
 
 from experiments import config as config_lib
 from experiments import groups as groups_lib
-from experiments import machine, store, summary, web_page
+from experiments import machine, pictures, store, summary, web_page
 from experiments.progress import Progress
 from lra_jax import sweep
 from lra_jax.member import Limits
 from lra_jax.sweep import SweepState
-
-NO_FIGURES = "No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
 
 
 class Interruption:
@@ -62,23 +60,6 @@ class Interruption:
         """Says what happened, and how to go on."""
         self._console.print(text, soft_wrap=True, highlight=False)
         self._console.print(f"  {self.command}", soft_wrap=True, highlight=False)
-
-
-def draw(console: rich.console.Console, name: str, folder: pathlib.Path) -> None:
-    """Draws the pictures of a CSV in a folder of results, where matplotlib is there.
-
-    Args:
-      console: where to say what was drawn.
-      name: of the CSV, as `paper_figures.draw` knows it.
-      folder: of the results.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        console.print(NO_FIGURES)
-        return
-    from experiments import paper_figures
-
-    for picture in paper_figures.draw(name, folder):
-        console.print(f"  {folder / picture}", soft_wrap=True, highlight=False)
 
 
 def init_sweep(group: groups_lib.Group, max_parallel: str) -> SweepState:
@@ -196,7 +177,7 @@ def _finish(
     view = web_page.view(rows, manifest)
     can_draw = importlib.util.find_spec("matplotlib") is not None
     if not can_draw:
-        view = view._replace(notes=[*view.notes, NO_FIGURES])
+        view = view._replace(notes=[*view.notes, pictures.MISSING])
     page = summary.markdown(view.name, view.command, rows, view.notes)
     folder.write_text("report.md", page)
     folder.write_text("report.html", web_page.page([view]))
@@ -207,23 +188,23 @@ def _finish(
     console.print(table)
     for note in view.notes:
         console.print(note, soft_wrap=True, highlight=False)
-    pictures: dict[str, str] = {}
+    drawn: dict[str, str] = {}
     if can_draw:
         from experiments import figures
 
         curves = store.curve_columns(groups, states)
         try:
-            pictures = figures.draw(folder.path, rows, curves, config.num_validation)
-            view = view._replace(drawings=figures.drawings(folder.path, pictures))
+            drawn = figures.draw(folder.path, rows, curves, config.num_validation)
+            view = view._replace(drawings=figures.drawings(folder.path, drawn))
         except OSError as error:
             raise store.RunFolderError(
                 f"{folder.path / 'figures'} cannot be written: {error.strerror}. The "
                 "results are saved"
             ) from None
-        links = (f"\n![{pathlib.Path(name).stem}]({name})\n" for name in pictures)
+        links = (f"\n![{pathlib.Path(name).stem}]({name})\n" for name in drawn)
         folder.write_text("report.md", page + "".join(links))
         folder.write_text("report.html", web_page.page([view]))
-    for name in ("report.md", "report.html", "results.csv", *pictures):
+    for name in ("report.md", "report.html", "results.csv", *drawn):
         console.print(f"  {folder.path / name}", soft_wrap=True, highlight=False)
 
 

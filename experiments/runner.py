@@ -1,4 +1,4 @@
-"""Trains configs, each in a run folder of its own, and goes on where they stand."""
+"""The runs of a bench or a reproduction, each in a folder, and what came of them."""
 
 from __future__ import annotations
 

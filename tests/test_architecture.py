@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import experiments
 import lra_jax
 
 ROOT = Path(lra_jax.__file__).parent.parent
@@ -186,3 +187,31 @@ def test_every_public_function_and_class_of_a_module_has_a_docstring(name):
 @all_modules
 def test_every_module_can_be_imported_first(name):
     assert importlib.import_module(name).__name__ == name
+
+
+# The lines of the map in the docstring of `experiments`.
+MAP = [
+    line[4:].split("  ")[0].split(", ")
+    for line in (experiments.__doc__ or "").splitlines()
+    if line.startswith("    ")
+]
+
+
+def test_the_map_has_every_file_of_the_experiments_once():
+    names = {path.stem for path in (ROOT / "experiments").glob("*.py")}
+    named = [name for line in MAP for name in line]
+    assert len(set(named)) == len(named)
+    assert set(named) == names - {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize("level", range(len(MAP)))
+def test_experiments_import_only_what_the_map_has_above(level):
+    above = {name for line in MAP[:level] for name in line}
+    for name in MAP[level]:
+        tree = ast.parse((ROOT / f"experiments/{name}.py").read_text("utf8"))
+        used = {
+            full.split(".")[1]
+            for full in imported(tree)
+            if full.startswith("experiments.")
+        }
+        assert used <= above, name

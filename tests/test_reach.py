@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments import costs, paper_figures, reach, results
+from experiments import bench_figures, costs, reach, results
 from experiments.config import ConfigError
 from lra_jax import RULES
 
@@ -199,7 +199,7 @@ def test_two_lengths_are_drawn_seed_by_seed():
     found = reach.reach(runner, bench, "bptt", "temporal_order")
     rows = [*reach.rows_of(bench, "bptt", "temporal_order", found)]
     assert [row["updates_by_seed"] for row in rows] == ["250 250 –", "– 250 –"]
-    (axes,) = paper_figures.seeds(rows).axes
+    (axes,) = bench_figures.seeds(rows).axes
     marks = [
         (line.get_xdata()[0], line.get_marker())
         for line in axes.lines
@@ -217,7 +217,7 @@ def test_a_method_without_a_setting_is_drawn_unsolved(tmp_path):
     results.write_rows(tmp_path / "reach.csv", rows)
     (row,) = results.read_rows(tmp_path / "reach.csv")
     assert row["updates_by_seed"] == "– – –"
-    (axes,) = paper_figures.seeds([row]).axes
+    (axes,) = bench_figures.seeds([row]).axes
     assert [line.get_marker() for line in axes.lines].count("x") == 3
 
 
