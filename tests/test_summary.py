@@ -138,6 +138,17 @@ def test_settings_that_were_drawn_have_no_lattice(tmp_path, rows, kind):
     ]
 
 
+def test_a_heat_map_says_what_its_cells_are_the_best_of():
+    rows = [
+        row(i, 0, 1, status, 30, 0.9) | {"beta": beta}
+        for i, (status, beta) in enumerate([("solved", 0.5), ("exhausted", 1.0)])
+    ]
+    titles = [axes.get_title() for axes in figures._heatmap(rows, "x").axes]
+    assert titles[0] == "lra_diff\nK = 1, λ = 0\nbest of beta"
+    titles = [axes.get_title() for axes in figures._heatmap(rows[:1], "x").axes]
+    assert titles[0] == "lra_diff\nK = 1, λ = 0"
+
+
 @pytest.mark.parametrize(
     "rows",
     [
