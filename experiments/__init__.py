@@ -4,7 +4,8 @@ In this order, each file importing only those of lines above its own:
 
     command_line, machine, progress          what all commands have in common
     markdown, results, published             text, tables, the paper's numbers
-    datasets, draws, optimizers              what a config may name
+    datasets, draws, optimizers              what a config may name,
+    arguments                                and what of it may be said
     config                                   what is asked for, checked
     groups, summary                          members of one program; the report's table
     store                                    the run folder

@@ -21,9 +21,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import functools
 import hashlib
-import inspect
 import itertools
 import json
 import math
@@ -32,19 +30,23 @@ import re
 import textwrap
 import tomllib
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-from jax.typing import ArrayLike
-
 from experiments import datasets
+from experiments.arguments import (
+    Argument,
+    all_arguments,
+    arguments_of,
+    check_argument,
+    check_choice,
+    check_integer,
+)
 from experiments.draws import Draws
 from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES, Task
 
 MAX_MEMBERS = 1_000_000
-MAX_INT = 2**31 - 1
 MAX_MEMORY = 2**40  # bytes that one member may need at the very least
 
 # What a file may hold, so that a wrong one is refused at once.
@@ -183,58 +185,6 @@ def _num_settings(table: Mapping[str, tuple[Any, ...]]) -> int:
     drawn = [len(values) for values in table.values() if isinstance(values, Draws)]
     lists = (len(x) for x in table.values() if not isinstance(x, Draws))
     return math.prod([*lists, *drawn[:1]])
-
-
-@dataclasses.dataclass(frozen=True)
-class Argument:
-    """A keyword of a rule's or an optimizer's factory, as a config sees it.
-
-    Attributes:
-      kind: a number may have a narrower one of `lra_jax.rules.arguments`.
-      required: whether it has no default.
-      choices: of a choice.
-      narrower: "count", ...; "" is any number of at least 0.
-      default: None where it is required.
-    """
-
-    kind: Literal["number", "choice", "flag"]
-    required: bool
-    choices: tuple[str, ...] = ()
-    narrower: str = ""
-    default: Any = None
-
-    @property
-    def is_real(self) -> bool:
-        """Whether it is a number, and no integer."""
-        return self.kind == "number" and self.narrower != "count"
-
-
-@functools.cache
-def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
-    """The keywords that a config may give, read off the factory's signature.
-
-    Numbers are annotated `ArrayLike` or a narrower kind of `lra_jax.rules.arguments`,
-    choices `Literal`, switches `bool`. A trailing underscore (`lambda_`) is dropped.
-    """
-    hints = typing.get_type_hints(factory, include_extras=True)
-    found = {}
-    for name, parameter in inspect.signature(factory).parameters.items():
-        hint, required = hints[name], parameter.default is inspect.Parameter.empty
-        default = None if required else parameter.default
-        narrower = ""
-        if typing.get_origin(hint) is typing.Annotated:
-            hint, narrower = typing.get_args(hint)
-        if hint == ArrayLike:
-            argument = Argument("number", required, (), narrower, default)
-        elif typing.get_origin(hint) is Literal:
-            choices = typing.get_args(hint)
-            argument = Argument("choice", required, choices, default=default)
-        elif hint is bool:
-            argument = Argument("flag", required, default=default)
-        else:
-            continue  # the output loss comes with the task
-        found[name.rstrip("_")] = argument
-    return found
 
 
 def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
@@ -395,7 +345,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
         if key == "grid":
             continue
         if key not in fields:
-            in_grid = key in _all_arguments()
+            in_grid = key in all_arguments()
             hint = f"; it belongs under [grid]: grid.{key}" if in_grid else ""
             problems.append(_unknown("", key, value, fields, hint))
         elif (problem := check_setting(key, value)) is not None:
@@ -547,7 +497,7 @@ class _Table:
             self.problem(key, _NOT_DRAWN)
             return
         for value in self.axes[key]:
-            if (text := _check_argument(value, argument, dtype)) is not None:
+            if (text := check_argument(value, argument, dtype)) is not None:
                 self.problem(key, f"{text}, got {_show(value)}")
 
 
@@ -690,57 +640,10 @@ def check_setting(key: str, value: Any) -> str | None:
     if _HINTS[key] is float:
         good = type(value) in (int, float) and 0 < value <= 1e30
         return None if good else "expected a positive number of at most 1e30"
-    return _check_integer(value, _LEAST.get(key, 1))
-
-
-def _check_integer(value: Any, least: int) -> str | None:
-    if type(value) is not int or value < least:
-        return f"expected an integer of at least {least}"
-    return None if value <= MAX_INT else "expected an integer below 2³¹"
-
-
-def check_choice(value: Any, allowed: Sequence[str]) -> str | None:
-    """What is wrong with a word that has to be one of some, or None."""
-    if isinstance(value, str) and value in allowed:
-        return None
-    word = value[:60] if isinstance(value, str) else ""
-    near = difflib.get_close_matches(word, allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"expected one of {', '.join(allowed)}{hint}"
+    return check_integer(value, _LEAST.get(key, 1))
 
 
 _NOT_DRAWN = "only real numbers can be drawn; expected a list of values"
-
-
-# Of narrower numbers: what else has to be, and how that is said.
-_NARROWER: dict[str, tuple[Callable[[float], bool], str]] = {
-    "": (lambda x: True, ""),
-    "fraction": (lambda x: x <= 1, "from 0 to 1"),
-    "below one": (lambda x: x < 1, "below 1"),
-    "positive": (lambda x: x > 0, "above 0"),
-}
-
-
-def _check_argument(value: Any, argument: Argument, dtype: str) -> str | None:
-    """What is wrong with one value of a rule's or optimizer's argument, or None."""
-    if argument.kind == "choice":
-        return check_choice(value, argument.choices)
-    if argument.kind == "flag":
-        return None if isinstance(value, bool) else "expected true or false"
-    if not argument.is_real:
-        return _check_integer(value, 1)
-    if type(value) not in (int, float):
-        hint = "; write numbers without quotes" if isinstance(value, str) else ""
-        return f"expected a number{hint}"
-    if not 0 <= value <= float(np.finfo(dtype).max):  # nor is NaN
-        return f"expected a finite number of at least 0 that {dtype} can hold"
-    fits, text = _NARROWER[argument.narrower]
-    return None if fits(value) else f"expected a number {text}"
-
-
-def _all_arguments() -> set[str]:
-    factories = [*RULES.values(), *OPTIMIZERS.values()]
-    return {key for factory in factories for key in arguments_of(factory)}
 
 
 def _unknown(where: str, key: str, value: Any, known: Any, hint: str = "") -> str:

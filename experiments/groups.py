@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from experiments import datasets
-from experiments.config import AXES, Config, ConfigError, arguments_of
+from experiments.arguments import arguments_of
+from experiments.config import AXES, Config, ConfigError
 from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES, rnn, train, types
 from lra_jax.member import Experiment, Hyperparameters

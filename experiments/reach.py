@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 from absl import app
 
+from experiments import arguments, costs, markdown, pictures, results, summary
 from experiments import bench as bench_lib
 from experiments import config as config_lib
-from experiments import costs, markdown, pictures, results, summary
 from experiments.config import Config
 from experiments.published import TABLE5, TITLES
 from experiments.results import Row
@@ -128,12 +128,12 @@ def _contradictions(bench: Bench) -> Iterator[str]:
     if len(set(bench.tasks)) < len(bench.tasks):
         yield f"tasks = {bench.tasks}: one twice"
     for task in bench.tasks:
-        if (problem := config_lib.check_choice(task, tuple(TASKS))) is not None:
+        if (problem := arguments.check_choice(task, tuple(TASKS))) is not None:
             yield f"tasks: {task}: {problem}"
     for method, table in bench.methods.items():
         known = tuple(TABLE5["temporal_order"])
         if isinstance(table, dict) and "published" in table:
-            problem = config_lib.check_choice(table["published"], known)
+            problem = arguments.check_choice(table["published"], known)
             if problem is not None:
                 yield f"methods.{method}.published: {problem}"
     if bench.seq_len != sorted(set(bench.seq_len)):

@@ -23,6 +23,7 @@ import rich.console
 from absl import app, flags
 
 from experiments import (
+    arguments,
     command_line,
     curriculum,
     gradient_flow,
@@ -36,7 +37,6 @@ from experiments import (
     store,
     tables,
 )
-from experiments import config as config_lib
 from experiments.config import ConfigError
 from experiments.protocol import Budget
 from experiments.results import Row
@@ -560,7 +560,7 @@ def _names(words: Sequence[str]) -> list[str]:
     if not words:
         raise flags.Error(f"expected one of {', '.join(known)}")
     for word in words:
-        if (problem := config_lib.check_choice(word, known)) is not None:
+        if (problem := arguments.check_choice(word, known)) is not None:
             raise flags.Error(f"unknown artefact {word!r}: {problem}")
     return [name for name in ARTEFACTS if name in words or "all" in words]
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from experiments import datasets
 from experiments import markdown as markdown_lib
-from experiments.config import AXES, arguments_of
+from experiments.arguments import arguments_of
+from experiments.config import AXES
 from lra_jax import RULES
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond

@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from experiments import arguments as arguments_lib
 from experiments import config as config_lib
 from experiments import groups
 from experiments.draws import Draws
@@ -210,7 +211,7 @@ def test_validation_that_refuses_the_data_is_a_problem_of_the_config(write):
 @pytest.mark.parametrize("rule", RULES)
 def test_every_argument_of_a_rule_can_be_an_axis(write, rule):
     """Of numbers two values, as one group; of others all, each a group."""
-    arguments = config_lib.arguments_of(RULES[rule])
+    arguments = arguments_lib.arguments_of(RULES[rule])
     lines = [f'task = "temporal_order"\nseq_len = 10\n[grid]\nrule = "{rule}"\nlr = 1']
     count = 1
     for name, argument in arguments.items():
@@ -377,7 +378,7 @@ def test_a_missing_file_is_one_problem(tmp_path):
 
 def test_every_argument_of_every_factory_is_readable_by_a_config():
     kinds = {
-        name: {k: a.kind for k, a in config_lib.arguments_of(factory).items()}
+        name: {k: a.kind for k, a in arguments_lib.arguments_of(factory).items()}
         for name, factory in {**RULES, **OPTIMIZERS}.items()
     }
     assert kinds["lra_diff"] == {

@@ -14,6 +14,7 @@ import pytest
 from absl import flags
 from test_config import GOOD
 
+from experiments import arguments as arguments_lib
 from experiments import config as config_lib
 from experiments import grid
 from experiments.optimizers import OPTIMIZERS
@@ -189,7 +190,7 @@ def at_least_one(rng):
 
 
 def unknown_near(rng):
-    known = [*config_lib._all_arguments(), *config_lib.Config.__dataclass_fields__]
+    known = [*arguments_lib.all_arguments(), *config_lib.Config.__dataclass_fields__]
     old = rng.choice(known)
     at = rng.randrange(len(old))
     key = rng.choice(
@@ -282,7 +283,7 @@ def mixed_rules(rng):
     without = [
         name
         for name in sorted(RULES)
-        if "gamma" not in config_lib.arguments_of(RULES[name])
+        if "gamma" not in arguments_lib.arguments_of(RULES[name])
     ]
     rules = ["lra_diff", *rng.sample(without, rng.randint(1, len(without)))]
     rng.shuffle(rules)

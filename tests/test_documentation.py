@@ -19,6 +19,7 @@ import docstrings
 import pytest
 
 import lra_jax
+from experiments import arguments as arguments_lib
 from experiments import config as config_lib
 from experiments import datasets
 from experiments.optimizers import OPTIMIZERS
@@ -297,7 +298,7 @@ def shown(argument):
 
 @pytest.mark.parametrize("name", [*RULES, *OPTIMIZERS])
 def test_configs_of_the_page_have_every_argument_and_its_default(name):
-    arguments = config_lib.arguments_of({**RULES, **OPTIMIZERS}[name])
+    arguments = arguments_lib.arguments_of({**RULES, **OPTIMIZERS}[name])
     needed = ", ".join(f"`{key}`" for key, a in arguments.items() if a.required)
     others = ", ".join(
         f"`{key}` ({shown(a)})" for key, a in arguments.items() if not a.required

@@ -1,0 +1,120 @@
+"""What a config may say of a rule or an optimizer, read off its signature."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from experiments.optimizers import OPTIMIZERS
+from lra_jax import RULES
+
+MAX_INT = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """A keyword of a rule's or an optimizer's factory, as a config sees it.
+
+    Attributes:
+      kind: a number may have a narrower one of `lra_jax.rules.arguments`.
+      required: whether it has no default.
+      choices: of a choice.
+      narrower: "count", ...; "" is any number of at least 0.
+      default: None where it is required.
+    """
+
+    kind: Literal["number", "choice", "flag"]
+    required: bool
+    choices: tuple[str, ...] = ()
+    narrower: str = ""
+    default: Any = None
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it is a number, and no integer."""
+        return self.kind == "number" and self.narrower != "count"
+
+
+@functools.cache
+def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
+    """The keywords that a config may give, read off the factory's signature.
+
+    Numbers are annotated `ArrayLike` or a narrower kind of `lra_jax.rules.arguments`,
+    choices `Literal`, switches `bool`. A trailing underscore (`lambda_`) is dropped.
+    """
+    hints = typing.get_type_hints(factory, include_extras=True)
+    found = {}
+    for name, parameter in inspect.signature(factory).parameters.items():
+        hint, required = hints[name], parameter.default is inspect.Parameter.empty
+        default = None if required else parameter.default
+        narrower = ""
+        if typing.get_origin(hint) is typing.Annotated:
+            hint, narrower = typing.get_args(hint)
+        if hint == ArrayLike:
+            argument = Argument("number", required, (), narrower, default)
+        elif typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            argument = Argument("choice", required, choices, default=default)
+        elif hint is bool:
+            argument = Argument("flag", required, default=default)
+        else:
+            continue  # the output loss comes with the task
+        found[name.rstrip("_")] = argument
+    return found
+
+
+def all_arguments() -> set[str]:
+    """The keywords of all rules and optimizers."""
+    factories = [*RULES.values(), *OPTIMIZERS.values()]
+    return {key for factory in factories for key in arguments_of(factory)}
+
+
+# Of narrower numbers: what else has to be, and how that is said.
+_NARROWER: dict[str, tuple[Callable[[float], bool], str]] = {
+    "": (lambda x: True, ""),
+    "fraction": (lambda x: x <= 1, "from 0 to 1"),
+    "below one": (lambda x: x < 1, "below 1"),
+    "positive": (lambda x: x > 0, "above 0"),
+}
+
+
+def check_argument(value: Any, argument: Argument, dtype: str) -> str | None:
+    """What is wrong with one value of a rule's or optimizer's argument, or None."""
+    if argument.kind == "choice":
+        return check_choice(value, argument.choices)
+    if argument.kind == "flag":
+        return None if isinstance(value, bool) else "expected true or false"
+    if not argument.is_real:
+        return check_integer(value, 1)
+    if type(value) not in (int, float):
+        hint = "; write numbers without quotes" if isinstance(value, str) else ""
+        return f"expected a number{hint}"
+    if not 0 <= value <= float(np.finfo(dtype).max):  # nor is NaN
+        return f"expected a finite number of at least 0 that {dtype} can hold"
+    fits, text = _NARROWER[argument.narrower]
+    return None if fits(value) else f"expected a number {text}"
+
+
+def check_integer(value: Any, least: int) -> str | None:
+    """What is wrong with an integer setting, or None."""
+    if type(value) is not int or value < least:
+        return f"expected an integer of at least {least}"
+    return None if value <= MAX_INT else "expected an integer below 2³¹"
+
+
+def check_choice(value: Any, allowed: Sequence[str]) -> str | None:
+    """What is wrong with a word that has to be one of some, or None."""
+    if isinstance(value, str) and value in allowed:
+        return None
+    word = value[:60] if isinstance(value, str) else ""
+    near = difflib.get_close_matches(word, allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"expected one of {', '.join(allowed)}{hint}"
