@@ -368,6 +368,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results.write_rows(folder / "reach.csv", rows)
     results.write_by_name(folder / "reach.json", rows)
+    results.write_rows(folder / "runs.csv", runner.made_with())
     (folder / "reach.md").write_text(text, encoding="utf-8")
     (folder / "summary.md").write_text(short, encoding="utf-8")
     runner.console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -363,6 +363,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     rows = [row_of(bench, m, compare(runner, bench, m)) for m in bench.methods]
     folder.mkdir(parents=True, exist_ok=True)
     results.write_rows(folder / f"{bench.name}.csv", rows)
+    results.write_rows(folder / f"{bench.name}_runs.csv", runner.made_with())
     text = page(rows)
     (folder / f"{bench.name}.md").write_text(text, encoding="utf-8")
     every, others = all_rows(folder)

@@ -200,6 +200,7 @@ def _run(console: rich.console.Console) -> int:
     folder = pathlib.Path("results/refinements") / _BUDGET.value
     folder.mkdir(parents=True, exist_ok=True)
     results.write_rows(folder / "refinements.csv", rows)
+    results.write_rows(folder / "runs.csv", runner.made_with())
     text = page(rows, budget)
     (folder / "refinements.md").write_text(text, encoding="utf-8")
     console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -12,7 +12,6 @@ each artefact, the configs, and what the runs were made with. Exit codes are tho
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -474,27 +473,13 @@ class Artefact:
     def write_runs(self) -> None:
         """Writes the configs, and what the runs were made with."""
         (self.folder / "configs").mkdir(exist_ok=True)
-        lines = []
         for name, path in self.runner.used.items():
-            manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-            lines.append(
-                {
-                    "run": name,
-                    "code": manifest["code"],
-                    "jax": manifest["versions"]["jax"],
-                    "device": manifest["device"]["kind"],
-                    "cores": manifest["device"]["cores"],
-                    "dtype": manifest["dtype"],
-                    "members": manifest["num_members"],
-                    "updates": manifest["member_steps"],
-                    "seconds": manifest["seconds"],
-                }
-            )
             # Of Table V the first length is enough: others differ in T and seeds alone.
             if not name.startswith("reach.") or name.endswith(".T10"):
                 config = (path / "config.resolved.toml").read_text("utf-8")
                 (self.folder / "configs" / f"{name}.toml").write_text(config, "utf-8")
         blank = {"members": None, "updates": None, "seconds": None}
+        lines = self.runner.made_with()
         lines += [row | blank for row in self.runner.recorded]
         if lines:
             results.write_rows(self.folder / f"{self.name}_runs.csv", lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from typing import NamedTuple
 
@@ -113,6 +114,26 @@ class Runner:
             Evaluations(row["status"], *(x[member == row["member"]] for x in found))
             for row in rows
         ]
+
+    def made_with(self) -> list[Row]:
+        """What each run was made with: code, machine, and how long it took."""
+        lines = []
+        for name, path in self.used.items():
+            manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+            lines.append(
+                {
+                    "run": name,
+                    "code": manifest["code"],
+                    "jax": manifest["versions"]["jax"],
+                    "device": manifest["device"]["kind"],
+                    "cores": manifest["device"]["cores"],
+                    "dtype": manifest["dtype"],
+                    "members": manifest["num_members"],
+                    "updates": manifest["member_steps"],
+                    "seconds": manifest["seconds"],
+                }
+            )
+        return lines
 
     def stop_if_asked(self) -> None:
         """Raises StoppedError if a signal came."""

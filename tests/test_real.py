@@ -329,7 +329,7 @@ def test_the_command_trains_both_phases_and_goes_on_where_it_stood(tmp_path):
     assert 0 < row["test"] <= 1
     names = {path.name for path in folder.iterdir()}
     tables = {f"table.{end}" for end in ("csv", "json", "md", "png", "svg")}
-    assert names == {"my.csv", "my.md", *tables}
+    assert names == {"my.csv", "my.md", "my_runs.csv", *tables}
     by_name = json.loads((folder / "table.json").read_text())
     assert by_name["bptt my"]["test"] == pytest.approx(row["test"])
     assert "fake data, T = 5, %" in (folder / "table.md").read_text()
