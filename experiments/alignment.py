@@ -336,13 +336,17 @@ def _diverged(row: Row) -> str:
     return f" ({row['diverged']} of {row['seeds']} seeds diverged)"
 
 
+_OBSERVERS = (__file__, gradient_flow.__file__)
+
+
 @functools.cache
 def _library() -> str:
-    """A digest of the library's sources."""
+    """A digest of the sources of the library, and of what observes it."""
     folder = pathlib.Path(lra_jax.__file__).parent
+    paths = [*sorted(folder.rglob("*.py")), *map(pathlib.Path, _OBSERVERS)]
     found = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        found.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    for path in paths:
+        found.update(f"{path.name}\0".encode() + path.read_bytes())
     return found.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""A cell of the paper's tables: what a grid reaches, beside what is printed."""
+"""What a grid reaches, the best of each seed; and how that compares with the paper."""
 
 from __future__ import annotations
 

@@ -69,7 +69,9 @@ class Progress:
     def show(self, members: Members, *, last: bool = False) -> None:
         """Shows where all members are."""
         text, done, total = self._describe(members)
-        if self._compiles:  # which is in the time so far, and in that of no later chunk
+        if (
+            self._compiles
+        ):  # the first group's program: that time says nothing of others
             self._compiles = False
             self._first_steps = int(members.step.sum())
             self._began = time.monotonic()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -160,7 +161,7 @@ def _contradictions(bench: Bench) -> Iterator[str]:
     except datasets.DatasetError as error:
         yield f"task = {bench.task}: {error}"
         return
-    most = bench.max_steps // max(1, bench.eval_every)
+    most = max(1, math.ceil(bench.max_steps / max(1, bench.eval_every)))
     if not 1 <= bench.num_last <= most:
         yield f"num_last = {bench.num_last}: expected 1 to {most} evaluations"
     yield from bench_lib.contradictions(bench, lambda method: [bench.tuning(method)])
@@ -283,8 +284,8 @@ def page(rows: Sequence[Row]) -> str:
 
 _NOTE = (
     "Test: mean and 95 % interval (Student's t) over the n seeds, all on the same test "
-    "samples: it does not have the error of having no others. Seeds that diverged "
-    "count with their last finite weights."
+    "samples, whose choice is not in the interval. Seeds that diverged count with their "
+    "last finite weights."
 )
 
 

@@ -85,9 +85,9 @@ class Runner:
                     interruption=self._interruption,
                     with_report=False,
                 )
-            except store.RunFolderError as error:
+            except store.OtherRunError as error:
                 text = f"{error}\nTo train it anew, move {path} away"
-                raise store.RunFolderError(text) from None
+                raise store.OtherRunError(text) from None
             if number:
                 raise StoppedError(number)
         self.used[config.name] = path

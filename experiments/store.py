@@ -57,6 +57,10 @@ class RunFolderError(Exception):
     """A run folder that cannot be used as asked, and why."""
 
 
+class OtherRunError(RunFolderError):
+    """The folder holds something else than the run that was asked for."""
+
+
 class RunFolder:
     """A folder that belongs to one config.
 
@@ -100,7 +104,7 @@ class RunFolder:
         """
         try:
             if not self._is_new() and not self._is_run():
-                raise RunFolderError(
+                raise OtherRunError(
                     f"{self.path} exists and is not a run folder; choose another folder"
                 )
             (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
@@ -134,12 +138,12 @@ class RunFolder:
         if manifest is not None:
             version = manifest.get("schema_version")
             if version != SCHEMA_VERSION:
-                raise RunFolderError(
+                raise OtherRunError(
                     f"{self.path} has schema version {version}, this is version "
                     f"{SCHEMA_VERSION}; choose another folder"
                 )
             if manifest["config_digest"] != self._digest:
-                raise RunFolderError(
+                raise OtherRunError(
                     f"{self.path} holds the run of another config; choose another "
                     f"folder. Differences:\n  {self._differences()}"
                 )

@@ -122,7 +122,9 @@ def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
     """
     if check_inputs(params, inputs):
         rows = jnp.asarray(params.w_xh).at[inputs]
-        projected = rows.get(mode="fill", fill_value=jnp.nan)
+        projected = rows.get(
+            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+        )
     else:
         projected = matmul(inputs.astype(params.w_xh.dtype), params.w_xh)
     return projected + params.b_h[None, None]

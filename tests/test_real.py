@@ -218,6 +218,7 @@ def test_the_table_is_of_all_data_sets_in_the_folder_in_a_fixed_order(tmp_path):
         ({"num_trials": 3}, "methods.bptt: 2 settings; num_trials is 3"),
         ({"num_last": 0}, "num_last = 0: expected 1 to 20 evaluations"),
         ({"num_last": 21}, "num_last = 21: expected 1 to 20 evaluations"),
+        ({"eval_every": 900, "num_last": 4}, "expected 1 to 3 evaluations"),
         (
             {"methods": {"x": {"label": "x", "published": "bptt", "grid": {}}}},
             "expected a table with label, grid and maybe input_gain",

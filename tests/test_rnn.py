@@ -255,6 +255,6 @@ def test_an_input_gain_is_a_positive_number(gain):
 def test_a_symbol_that_the_network_does_not_know_is_nan():
     """It is not silently another one, and harms no other sample."""
     params = rnn.init_params(jax.random.key(0), 6, 8, 4)
-    inputs = jnp.array([[0, 5, 6], [1, 2, 3]])
-    logits = rnn.forward(params, inputs).logits
-    np.testing.assert_array_equal(jnp.isnan(logits).any(axis=1), [False, False, True])
+    inputs = jnp.array([[0, 5, 6, -1], [1, 2, 3, 4]])
+    nan = jnp.isnan(rnn.forward(params, inputs).logits).any(axis=1)
+    np.testing.assert_array_equal(nan, [False, False, True, True])
