@@ -284,8 +284,8 @@ def page(rows: Sequence[Row]) -> str:
 
 _NOTE = (
     "Test: mean and 95 % interval (Student's t) over the n seeds, all on the same test "
-    "samples, whose choice is not in the interval. Seeds that diverged count with their "
-    "last finite weights."
+    "samples, whose choice is not in the interval. Seeds that diverged count with "
+    "their last finite weights."
 )
 
 
