@@ -69,9 +69,7 @@ class Progress:
     def show(self, members: Members, *, last: bool = False) -> None:
         """Shows where all members are."""
         text, done, total = self._describe(members)
-        if (
-            self._compiles
-        ):  # the first group's program: that time says nothing of others
+        if self._compiles:  # the first group's program, which says nothing of the rest
             self._compiles = False
             self._first_steps = int(members.step.sum())
             self._began = time.monotonic()
