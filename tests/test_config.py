@@ -1,10 +1,12 @@
 """Configs: what they mean, and one message for everything that is wrong with one."""
 
+import dataclasses
 import pathlib
 import re
 
 import hypothesis
 import hypothesis.strategies as st
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from experiments import config as config_lib
 from experiments import groups
 from experiments.draws import Draws
 from experiments.optimizers import OPTIMIZERS
-from lra_jax import RULES, train
+from lra_jax import RULES, TASKS, train
 from lra_jax.rules.lra_released import evaluate_released
 
 GOOD = """
@@ -195,15 +197,19 @@ def test_a_rule_that_refuses_its_sizes_is_a_problem_of_the_config(write):
         groups.make_groups(config)
 
 
-def test_validation_that_refuses_the_data_is_a_problem_of_the_config(write):
-    text = """
-    task = "japanese_vowels"
-    validation = "released"
-    [grid]
-    rule = "bptt"
-    lr = 1
-    """
-    config = config_lib.load(write(text))
+def test_validation_that_refuses_the_data_is_a_problem_of_the_config(
+    write, monkeypatch
+):
+    """That of the released code knows no sequences of different lengths."""
+    task = TASKS["temporal_order"]
+
+    def sample(key, batch_size, seq_len):
+        batch = task.sample(key, batch_size, seq_len)
+        return batch._replace(start=jnp.zeros(batch_size, int))
+
+    varied = dataclasses.replace(task, sample=sample)
+    monkeypatch.setattr(groups.datasets, "find", lambda *_: varied)
+    config = config_lib.load(write('validation = "released"\n' + GOOD))
     with pytest.raises(config_lib.ConfigError, match="start: expected None"):
         groups.make_groups(config)
 
