@@ -203,11 +203,11 @@ def test_validation_that_refuses_the_data_is_a_problem_of_the_config(
     """That of the released code knows no sequences of different lengths."""
     task = TASKS["temporal_order"]
 
-    def sample(key, batch_size, seq_len):
-        batch = task.sample(key, batch_size, seq_len)
+    def draw(key, batch_size, seq_len):
+        batch = task.draw(key, batch_size, seq_len)
         return batch._replace(start=jnp.zeros(batch_size, int))
 
-    varied = dataclasses.replace(task, sample=sample)
+    varied = dataclasses.replace(task, draw=draw)
     monkeypatch.setattr(groups.datasets, "find", lambda *_: varied)
     config = config_lib.load(write('validation = "released"\n' + GOOD))
     with pytest.raises(config_lib.ConfigError, match="start: expected None"):
