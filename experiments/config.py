@@ -63,7 +63,7 @@ AXES = ("task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size")
 
 # Settings that older files do not have: left out at their default, so that the digest
 # of what they describe stays what it is.
-ADDED = ("input_gain", "split", "save_params")
+ADDED = ("input_gain", "split", "save_params", "steps_after_solved")
 
 
 class ConfigError(Exception):
@@ -106,6 +106,8 @@ class Config:
         part is trained on, for "test" training and validation together.
       validation: "released" evaluates from the released code's initial state, see
         `lra_jax.rules.lra_released`.
+      steps_after_solved: updates for which a member goes on after its first evaluation
+        without an error.
       race: whether the first of a group's members with one seed and one K that is
         solved ends the others.
       save_params: whether the run folder keeps each member's last weights.
@@ -126,6 +128,7 @@ class Config:
     max_steps: int = 100_000
     eval_every: int = 100
     patience: int = 30
+    steps_after_solved: int = 0
     num_validation: int = 10_000
     split: datasets.Part = "validation"
     validation: Literal["standard", "released"] = "standard"
@@ -614,7 +617,10 @@ _TABLES: dict[str, Mapping[str, Any]] = {
     "optimizer": OPTIMIZERS,
 }
 _HINTS = typing.get_type_hints(Config)
-_LEAST = {"patience": 0}  # of the integer settings; 1 for all others
+_LEAST = {
+    "patience": 0,
+    "steps_after_solved": 0,
+}  # of the integer settings; 1 for all others
 
 
 def check_setting(key: str, value: Any) -> str | None:

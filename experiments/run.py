@@ -114,7 +114,7 @@ def _train(
     Returns:
       The number of the signal that any process was stopped by; 0 at the end.
     """
-    limits = Limits(config.max_steps, config.patience)
+    limits = Limits(config.max_steps, config.patience, config.steps_after_solved)
     found = [
         (state or sweep.init_sweep(group.grid)).members
         for group, state in zip(groups, states, strict=True)

@@ -107,14 +107,18 @@ class Limits(NamedTuple):
     Attributes:
       max_steps: most updates.
       patience: evaluations without strictly fewer errors that end a member; 0 is off.
+      steps_after_solved: updates that a member goes on for after its first evaluation
+        without an error, whatever the other two say. It ends as solved, and its curve
+        shows whether it stayed so.
 
     Example:
       >>> sweep.Limits(max_steps=500)
-      Limits(max_steps=500, patience=30)
+      Limits(max_steps=500, patience=30, steps_after_solved=0)
     """
 
     max_steps: int = 100_000
     patience: int = 30
+    steps_after_solved: int = 0
 
 
 class RunState(NamedTuple):
@@ -263,6 +267,8 @@ def advance(
     """
     rule, optimizer = experiment.build(hyperparameters)
     keys = _keys(seed)
+    goes_on = limits.steps_after_solved > 0
+    is_held = goes_on & (run.best_num_errors == 0)
 
     def update(
         carry: tuple[types.TrainState, jax.Array], _: None
@@ -274,7 +280,8 @@ def advance(
             experiment.seq_len,
         )
         new, info = train.train_step(state, batch, rule=rule, optimizer=optimizer)
-        live = (status == Status.RUNNING) & (state.step < limits.max_steps)
+        allowed = is_held | (state.step < limits.max_steps)
+        live = (status == Status.RUNNING) & allowed
         finite = jnp.isfinite(info.loss) & _all_finite(new)
         status = jnp.where(live & ~finite, jnp.int32(Status.DIVERGED), status)
         return (_select(live & finite, new, state), status), (live, info.loss)
@@ -286,20 +293,35 @@ def advance(
     improved = metrics.num_errors < run.best_num_errors
     stale_evals = jnp.where(improved, 0, run.stale_evals + 1)
     patient = (limits.patience <= 0) | (stale_evals < limits.patience)
-    ended = jnp.where(
-        metrics.num_errors == 0,
-        Status.SOLVED,
-        jnp.where(
+    best = jnp.minimum(run.best_num_errors, metrics.num_errors)
+    # Evaluations since the best one: since the first without errors, once there is one.
+    steps_since = stale_evals * experiment.eval_every
+    waited = (status != Status.RUNNING) | (steps_since >= limits.steps_after_solved)
+    is_held = goes_on & (best == 0)
+    ended = jnp.select(
+        [
+            is_held & waited,
+            is_held,
+            status != Status.RUNNING,
+            metrics.num_errors == 0,
             ~patient,
-            Status.STALLED,
-            jnp.where(state.step >= limits.max_steps, Status.EXHAUSTED, Status.RUNNING),
-        ),
-    ).astype(jnp.int32)
+            state.step >= limits.max_steps,
+        ],
+        [
+            jnp.int32(Status.SOLVED),
+            jnp.int32(Status.RUNNING),
+            status,
+            jnp.int32(Status.SOLVED),
+            jnp.int32(Status.STALLED),
+            jnp.int32(Status.EXHAUSTED),
+        ],
+        jnp.int32(Status.RUNNING),
+    )
     new_run = RunState(
         train=state,
-        status=jnp.where(status == Status.RUNNING, ended, status),
+        status=ended,
         num_errors=metrics.num_errors,
-        best_num_errors=jnp.minimum(run.best_num_errors, metrics.num_errors),
+        best_num_errors=best,
         stale_evals=stale_evals,
     )
     count = jnp.maximum(jnp.sum(live), 1).astype(losses.dtype)
