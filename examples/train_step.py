@@ -8,7 +8,7 @@ import optax
 import lra_jax
 
 task = lra_jax.TASKS["temporal_order"]
-rule, optimizer = lra_jax.lra_diff(gamma=50.0, c0=1.0, c1=1.0), optax.sgd(0.3)
+rule, optimizer = lra_jax.lra_diff(gamma=50.0, c0=1.0, c1=1.0), optax.sgd(0.1)
 key_params, key_rule, key_data, key_samples = jax.random.split(jax.random.key(0), 4)
 params = lra_jax.init_params(key_params, task.input_size, 100, task.output_size)
 state = lra_jax.init_train_state(key_rule, params, rule, optimizer)

@@ -278,6 +278,23 @@ def test_patience_and_maximum_steps_end_a_member(limits, status, step):
     assert state.members.step[0] == step
 
 
+@pytest.mark.parametrize(("more", "step"), [(0, 5), (1, 5), (5, 5), (6, 10), (12, 15)])
+def test_a_solved_member_goes_on_for_as_long_as_is_asked(more, step):
+    limits = Limits(max_steps=5, patience=1, steps_after_solved=more)
+    state = run({k: v[:1] for k, v in HP.items()}, [0], _with_errors(0), limits=limits)
+    assert state.members.status[0] == Status.SOLVED
+    assert (state.members.step[0], state.members.best_step[0]) == (step, 0)
+    np.testing.assert_array_equal(state.curves.step, np.arange(0, step + 1, 5))
+
+
+def test_only_a_solved_member_goes_on():
+    hp = {k: v[:1] for k, v in HP.items()}
+    limits = Limits(max_steps=10, patience=0, steps_after_solved=100)
+    state = run(hp, [0], _with_errors(1), limits=limits)
+    assert state.members.status[0] == Status.EXHAUSTED
+    assert state.members.step[0] == 10
+
+
 def test_arrays_of_the_wrong_length_are_named():
     with pytest.raises(ValueError, match=r"gamma: expected one value per member"):
         run({**HP, "gamma": HP["gamma"][:2]}, SEEDS)
