@@ -25,5 +25,6 @@ In this order, each file importing only those of lines above its own:
     alignment, refinements, reproduce        commands that train many,
     bench                                    of which two compare methods:
     reach, real
+    stability                                after a bench of reach
     pages                                    their numbers in README and docs/
 """

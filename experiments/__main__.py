@@ -16,6 +16,7 @@ COMMANDS = {
     "report": "show or compare run folders, as text, LaTeX or a web page",
     "reproduce": "the paper's tables and figures",
     "reach": "the longest T that rules solve, with equal tuning",
+    "stability": "how long what a bench of reach solved stays solved",
     "refinements": "does a tuned γ replace K?",
     "alignment": "where the errors of every rule point, beside BPTT's",
     "real": "rules on recorded data",
