@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import datetime
-import fcntl
+import errno
 import hashlib
 import io
 import json
@@ -47,6 +47,11 @@ from experiments.groups import Group
 from lra_jax import Params, sweep
 from lra_jax.member import Status
 from lra_jax.sweep import SweepState
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 SCHEMA_VERSION = 2
 TABLES_INTERVAL = 5.0  # seconds at least between two writings of the tables
@@ -198,7 +203,7 @@ class RunFolder:
         self._lock = (self.path / ".lock").open("a+")
         self._lock.seek(0)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._lock)
         except BlockingIOError:
             raise RunFolderError(
                 f"{self.path} is in use by {self._lock.read() or 'another process'}; "
@@ -380,6 +385,7 @@ class RunFolder:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, target)
+            sync_folder(target.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 aside.unlink()
@@ -400,6 +406,43 @@ def _title(data: bytes) -> bytes:
 
 def _checkpoint_name(index: int, chunks: int) -> str:
     return f"checkpoint/{index:03d}.{_TURNS[chunks % 2]}.msgpack"
+
+
+def _lock(file: IO[str]) -> None:
+    """Locks a file for this process, until it closes it or ends.
+
+    Raises:
+      BlockingIOError: another process has it.
+      OSError: the filesystem has no locks.
+    """
+    if sys.platform == "win32":
+        position = file.tell()
+        file.seek(_LOCKED_BYTE)  # what is locked there, nobody else can read
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                raise BlockingIOError(error.errno, error.strerror) from None
+            raise
+        finally:
+            file.seek(position)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_LOCKED_BYTE = 2**20  # far behind what the file says
+
+
+def sync_folder(path: pathlib.Path) -> None:
+    """Makes the names in a folder outlive a loss of power, where the system can."""
+    if sys.platform == "win32":
+        return  # it opens no folders, and keeps their names itself
+    with contextlib.suppress(OSError):  # some filesystems refuse it
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _warn(text: str) -> None:
