@@ -195,7 +195,7 @@ def _control_groups(root: pathlib.Path) -> Iterator[tuple[int, pathlib.Path]]:
     except OSError:
         return
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers and "memory" not in controllers.split(","):
             continue
         version = 1 if controllers else 2

@@ -112,8 +112,8 @@ class PaperRunner(Runner):
             results.write_rows(files[2], gradient_flow.summary(recordings))
             results.write_rows(path / "made_with.csv", [_made_with(name, "float64")])
             files[0].write_text(key, "utf-8")
-        self.recorded += results.read_rows(path / "made_with.csv")
-        return results.read_rows(files[1]), results.read_rows(files[2])
+        self.recorded += store.read_rows(path / "made_with.csv")
+        return store.read_rows(files[1]), store.read_rows(files[2])
 
     def warm_reach(
         self, name: str, task: str, budget: Budget, seeds: Sequence[int]
@@ -123,8 +123,8 @@ class PaperRunner(Runner):
         made_with = path.with_suffix(".made_with.csv")
         first = protocol.reach_config(name, task, 10, budget, seeds)
         key = f"{first.digest()} {budget.reach.seq_len}"
-        if path.is_file() and (rows := results.read_rows(path))[0]["key"] == key:
-            self.recorded += results.read_rows(made_with)
+        if path.is_file() and (rows := store.read_rows(path))[0]["key"] == key:
+            self.recorded += store.read_rows(made_with)
             return rows
         self.console.print(f"warm start: {name}, {task}", highlight=False)
 
@@ -145,8 +145,8 @@ class PaperRunner(Runner):
         self.folder.mkdir(parents=True, exist_ok=True)
         results.write_rows(made_with, [_made_with(f"warm.{name}.{task}", "float32")])
         results.write_rows(path, rows)  # last: it vouches for the other
-        self.recorded += results.read_rows(made_with)
-        return results.read_rows(path)
+        self.recorded += store.read_rows(made_with)
+        return store.read_rows(path)
 
     def label_swap(
         self, name: str, task: str, budget: Budget, seeds: Sequence[int]
@@ -156,7 +156,7 @@ class PaperRunner(Runner):
         seq_len = budget.tables.label_swap_seq_len
         path = self.folder / f"label_swap.{name}.{task}.csv"
         key = f"{setting} {seq_len} {budget.hidden_size} {list(seeds)}"
-        if path.is_file() and (row := results.read_rows(path)[0])["key"] == key:
+        if path.is_file() and (row := store.read_rows(path)[0])["key"] == key:
             return row
         self.stop_if_asked()
         with jax.enable_x64(True):
@@ -173,7 +173,7 @@ class PaperRunner(Runner):
         row |= {"w_xh": w_xh[0], "w_xh_interval": w_xh[1]}
         self.folder.mkdir(parents=True, exist_ok=True)
         results.write_rows(path, [row])
-        return results.read_rows(path)[0]
+        return store.read_rows(path)[0]
 
     def _record(
         self,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import rich.console
 
-from experiments import results, run, store
+from experiments import run, store
 from experiments.config import Config
 from experiments.results import Row
 
@@ -91,7 +91,7 @@ class Runner:
             if number:
                 raise StoppedError(number)
         self.used[config.name] = path
-        return results.read_rows(path / "results.csv")
+        return store.read_rows(path / "results.csv")
 
     def curves(self, config: Config) -> dict[int, list[tuple[int, float]]]:
         """For each seed of a run of one setting: updates and validation accuracy."""

@@ -21,7 +21,6 @@ it. Files are written aside and then renamed: none is ever half written.
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime
 import errno
 import hashlib
@@ -41,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import machine
+from experiments import machine, results
 from experiments.config import AXES, Config
 from experiments.groups import Group
 from lra_jax import Params, sweep
@@ -327,7 +326,8 @@ class RunFolder:
         began = time.monotonic()
         if changed is None or began >= self._tables_due:
             rows = result_rows(self.config, groups, states)
-            self._write("results.csv", _csv(rows))
+            text = results.csv_text(rows, columns(rows))
+            self._write("results.csv", text.encode())
             curves = io.BytesIO()
             arrays: dict[str, Any] = dict(curve_columns(groups, states))
             np.savez_compressed(curves, **arrays)
@@ -476,14 +476,14 @@ def result_rows(
     best and at the last evaluation.
     """
     rows = []
-    results: dict[int, tuple[int, ...]] = {}
+    found: dict[int, tuple[int, ...]] = {}
     for group, state in zip(groups, states, strict=True):
         state = state or sweep.init_sweep(group.grid)
         columns = list(zip(*(x.tolist() for x in state.members), strict=True))
         for i, member in enumerate(group.members):
-            results[int(member)] = columns[i]
+            found[int(member)] = columns[i]
     for index, member in enumerate(config.members()):
-        status, step, errors, best, best_step = results[index]
+        status, step, errors, best, best_step = found[index]
         total = config.num_validation
         rows.append(
             {
@@ -520,19 +520,11 @@ def curve_columns(
 
 def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The columns of a table of results: settings, hyper-parameters, seed, results."""
-    results = [key for key in rows[0] if key in _RESULT_KEYS]
+    outcomes = [key for key in rows[0] if key in _RESULT_KEYS]
     settings = [key for row in rows for key in row if key not in _RESULT_KEYS]
-    names = list(dict.fromkeys(["member", *AXES, *settings, "seed", *results]))
-    names = [key for key in names if key != "seed" and key not in results]
-    return [*names, "seed", *results]
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns(rows), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    names = list(dict.fromkeys(["member", *AXES, *settings, "seed", *outcomes]))
+    names = [key for key in names if key != "seed" and key not in outcomes]
+    return [*names, "seed", *outcomes]
 
 
 _RESULT_KEYS = (
@@ -544,6 +536,20 @@ _RESULT_KEYS = (
     "best_accuracy",
     "best_step",
 )
+
+
+def read_rows(path: pathlib.Path) -> list[results.Row]:
+    """The rows of a table.
+
+    Raises:
+      RunFolderError: it cannot be read, or is damaged.
+    """
+    try:
+        return results.read_rows(path)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # also of what is no text
+        raise RunFolderError(f"{path} is damaged: {error}") from None
 
 
 def describe_environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
