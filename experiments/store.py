@@ -288,7 +288,7 @@ class RunFolder:
             if key == "name" or there.get(key, _NOTHING) == here.get(key, _NOTHING):
                 continue
             lines = [
-                f"{where} {key} = {json.dumps(found[key], ensure_ascii=False)}"
+                f"{where} {_line(key, found[key])}"
                 for where, found in (("there:", there), ("here: ", here))
                 if key in found
             ]
@@ -515,6 +515,15 @@ def _flat(table: Any, where: str = "") -> dict[str, Any]:
         for name, part in table.items()
         for key, value in _flat(part, prefix + name).items()
     }
+
+
+def _line(key: str, value: Any) -> str:
+    """What a config says, and in which of several tables of its grid."""
+    table, _, name = key.removeprefix("grid.").rpartition(".")
+    if not key.startswith("grid."):
+        table, name = "", key
+    text = f"{name} = {json.dumps(value, ensure_ascii=False)}"
+    return f"{text} (grid.{table})" if table else text
 
 
 _TURNS = ("even", "odd")

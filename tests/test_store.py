@@ -256,7 +256,9 @@ def test_a_checkpoint_of_another_version_is_refused(opened, saved):
 def test_a_folder_of_another_version_or_config_is_refused(tmp_path, opened, saved):
     other = store.RunFolder(saved, load_config(tmp_path, "grid.0.gamma=[2]"))
     before = bytes_of(saved)
-    with pytest.raises(store.RunFolderError, match="here:  gamma = \\[2\\]") as error:
+    with pytest.raises(
+        store.RunFolderError, match=r"here:  gamma = \[2\] \(grid.0\)"
+    ) as error:
         other.open(resume=True)
     # `--resume` and `--out` are words of `experiments.grid`; others come here as well.
     assert "another config; choose another folder" in str(error.value)
