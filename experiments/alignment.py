@@ -17,7 +17,6 @@ there.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import pathlib
@@ -29,9 +28,9 @@ import numpy as np
 import rich.console
 from absl import app, flags
 
-import lra_jax
 from experiments import (
     command_line,
+    fingerprint,
     gradient_flow,
     machine,
     markdown,
@@ -150,6 +149,12 @@ _BUDGET = flags.DEFINE_enum(  # other programs here have flags of these names
 )
 _RESULTS = flags.DEFINE_string(
     "results", "results", "Where tables and figures go.", allow_override=True
+)
+_ACCEPT_OLD_CODE = flags.DEFINE_boolean(
+    "accept_old_code",
+    False,
+    "Use results that other code than today's has made.",
+    allow_override=True,
 )
 
 
@@ -336,46 +341,51 @@ def _diverged(row: Row) -> str:
     return f" ({row['diverged']} of {row['seeds']} seeds diverged)"
 
 
-_OBSERVERS = (__file__, gradient_flow.__file__)
-
-
-@functools.cache
-def _library() -> str:
-    """A digest of the sources of the library, and of what observes it."""
-    folder = pathlib.Path(lra_jax.__file__).parent
-    paths = [*sorted(folder.rglob("*.py")), *map(pathlib.Path, _OBSERVERS)]
-    found = hashlib.sha256()
-    for path in paths:
-        found.update(f"{path.name}\0".encode() + path.read_bytes())
-    return found.hexdigest()
+def _code() -> dict[str, str]:
+    """The fingerprint of what is observed, and of what observes it."""
+    files = map(pathlib.Path, (__file__, gradient_flow.__file__))
+    return fingerprint.ours() | fingerprint.of_files(files)
 
 
 def observe(
-    setting: Setting, family: str, budget: Budget, folder: pathlib.Path
+    setting: Setting,
+    family: str,
+    budget: Budget,
+    folder: pathlib.Path,
+    *,
+    accept_old_code: bool = False,
 ) -> tuple[Row, list[Row]]:
-    """`numbers` and `lines` of a setting: recorded now, or before by the same library.
+    """`numbers` and `lines` of a setting: recorded now, or before by the same code.
 
     Args:
       setting: to be recorded.
       family: that it belongs to.
       budget: how much is trained.
       folder: where both are kept.
+      accept_old_code: whether what other code has recorded counts.
 
     Raises:
-      store.RunFolderError: what is kept is damaged.
+      store.RunFolderError: what is kept is damaged, or of other code.
     """
-    words = repr((setting, family, budget, _library()))
+    words = repr((setting, family, budget))
     path = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:16]}.json"
     if path.exists():
         try:
             kept = json.loads(path.read_text("utf-8"))
-            return kept["numbers"], kept["lines"]
+            row, drawn, code = kept["numbers"], kept["lines"], kept["code"]
         except (ValueError, TypeError, KeyError):
             text = f"{path} is damaged; remove it to record anew"
             raise store.RunFolderError(text) from None
+        if changed := fingerprint.changes(code, _code()):
+            what = f"{path} ({setting.name})"
+            otherwise = "remove it to record anew"
+            store.refuse_old_code(
+                what, changed, accept=accept_old_code, otherwise=otherwise
+            )
+        return row, drawn
     recording = record(setting, budget.length(family), budget)
     row, drawn = numbers(recording, family), lines(recording, family)
-    kept = {"of": words, "numbers": row, "lines": drawn}
+    kept = {"of": words, "code": _code(), "numbers": row, "lines": drawn}
     folder.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
     aside.write_text(json.dumps(kept, ensure_ascii=False), "utf-8")
@@ -390,6 +400,7 @@ def _run(console: rich.console.Console) -> int:
     command = ["python", "-m", "experiments.alignment", "--budget", name]
     if _RESULTS.value != "results":
         command += ["--results", _RESULTS.value]
+    command += ["--accept-old-code"] * _ACCEPT_OLD_CODE.value
     interruption = run.Interruption(console, command)
     folder = pathlib.Path(_RESULTS.value) / "alignment"
     if name != "standard":
@@ -400,7 +411,8 @@ def _run(console: rich.console.Console) -> int:
     for family, settings in FAMILIES.items():
         for setting in settings:
             console.print(f"recording {setting.name}", highlight=False)
-            row, found = observe(setting, family, budget, kept)
+            accept = _ACCEPT_OLD_CODE.value
+            row, found = observe(setting, family, budget, kept, accept_old_code=accept)
             rows.append(row)
             drawn += found
             if interruption.signal:

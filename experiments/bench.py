@@ -28,6 +28,12 @@ _CONFIG = flags.DEFINE_string(  # other programs have flags of these names
 _OUT = flags.DEFINE_string(
     "out", ".", "Folder in which runs/ and results/ are.", allow_override=True
 )
+_ACCEPT_OLD_CODE = flags.DEFINE_boolean(
+    "accept_old_code",
+    False,
+    "Use results that other code than today's has made.",
+    allow_override=True,
+)
 
 _NEEDED = {"label", "grid"}  # of a method
 
@@ -93,8 +99,11 @@ def program(
         jax.config.update("jax_enable_x64", False)
         command = ["python", "-m", f"experiments.{name}", "--config", path]
         command += ["--out", str(out)] * (out != pathlib.Path("."))
+        accept = _ACCEPT_OLD_CODE.value
+        command += ["--accept-old-code"] * accept
         interruption = run.Interruption(console, command)
-        runner = Runner(console, out / "runs" / name / bench.name, interruption)
+        folder = out / "runs" / name / bench.name
+        runner = Runner(console, folder, interruption, accept_old_code=accept)
         try:
             work(runner, bench, out / "results" / name)
         except StoppedError as stop:

@@ -61,8 +61,8 @@ MAX_LINES = 36
 # Settings that may be axes of a grid as well: each changes the compiled program.
 AXES = ("task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size")
 
-# Settings that older files do not have: left out at their default, so that the digest
-# of what they describe stays what it is.
+# Settings that files of run folders did not always have; their defaults mean what was
+# done before. `Config.request_digest` leaves them out where they have these.
 ADDED = ("input_gain", "split", "save_params", "steps_after_solved")
 
 
@@ -140,13 +140,33 @@ class Config:
     grid: tuple[dict[str, tuple[Any, ...]], ...] = ()
 
     def to_toml(self) -> str:
-        """The config as a file that `load` reads back to the same value."""
+        """The config as a file that `load` reads back to the same value.
+
+        Its last tables, `[defaults.rule.NAME]` and `[defaults.optimizer.NAME]`, are
+        what the grid leaves to the defaults of the code.
+        """
+        lines = [self._request(left_out=())]
+        for kind, factories in self.defaults().items():
+            for name, values in factories.items():
+                if not values:
+                    continue
+                lines.append(f"[defaults.{kind}.{_toml_key(name)}]")
+                lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+                lines.append("")
+        return "\n".join(lines).rstrip() + "\n"
+
+    def _request(self, left_out: Sequence[str]) -> str:
+        """The settings and the grid as TOML.
+
+        Args:
+          left_out: settings that are not in it where they have their defaults.
+        """
         lines = [
             f"{field.name} = {json.dumps(value, ensure_ascii=False)}"
             for field in dataclasses.fields(self)
             if field.name != "grid"
             and (value := getattr(self, field.name)) is not None
-            and not (field.name in ADDED and value == field.default)
+            and not (field.name in left_out and value == field.default)
         ]
         for table in self.grid:
             lines += ["", "[[grid]]"]
@@ -157,9 +177,34 @@ class Config:
                     lines.append(f"{key} = {json.dumps(values)}")
         return "\n".join(lines) + "\n"
 
+    def defaults(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What is left to the defaults of rules and optimizers.
+
+        Returns:
+          For "rule" and "optimizer" the names that the grid has, and for each of these
+          the arguments that some table with it does not give, with their defaults.
+        """
+        found: dict[str, dict[str, dict[str, Any]]] = {"rule": {}, "optimizer": {}}
+        for table in self.grid:
+            for kind, of_kind in found.items():
+                for name in table.get(kind, (getattr(self, kind),)):
+                    mine = of_kind.setdefault(name, {})
+                    for key, argument in arguments_of(_TABLES[kind][name]).items():
+                        if not argument.required and key not in table:
+                            mine[key] = argument.default
+        return found
+
     def digest(self) -> str:
         """SHA-256 of all that the results depend on; the name is not."""
         text = dataclasses.replace(self, name="").to_toml()
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def request_digest(self) -> str:
+        """SHA-256 of what was asked for, without what is left to defaults.
+
+        It is what `digest` was in run folders that do not say their defaults.
+        """
+        text = dataclasses.replace(self, name="")._request(left_out=ADDED)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def members(self) -> Iterator[dict[str, Any]]:
@@ -181,6 +226,18 @@ def _product(table: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     for parts in itertools.product(*axes):
         found = {key: value for part in parts for key, value in part.items()}
         yield {key: found[key] for key in table}
+
+
+def _toml(value: Any) -> str:
+    """A default as TOML writes it."""
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, default=str)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else json.dumps(key)
 
 
 def _num_settings(table: Mapping[str, tuple[Any, ...]]) -> int:
@@ -345,7 +402,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
     fields = {f.name: f for f in dataclasses.fields(Config)}
     top: dict[str, Any] = {}
     for key, value in raw.items():
-        if key == "grid":
+        if key in ("grid", "defaults"):
             continue
         if key not in fields:
             in_grid = key in all_arguments()
@@ -358,6 +415,8 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
         else:
             kind = {"seeds": tuple, "input_gain": float}.get(key)
             top[key] = kind(value) if kind else value
+    for problem in _changed_defaults(raw.get("defaults", {})):
+        problems.append(problem)
     tables = raw.get("grid", {})
     tables = [tables] if isinstance(tables, dict) else tables
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
@@ -647,6 +706,40 @@ def check_setting(key: str, value: Any) -> str | None:
         good = type(value) in (int, float) and 0 < value <= 1e30
         return None if good else "expected a positive number of at most 1e30"
     return check_integer(value, _LEAST.get(key, 1))
+
+
+def _changed_defaults(defaults: Any) -> Iterator[str]:
+    """Where the `[defaults]` of a resolved config are not those of the code here."""
+    hint = "take [defaults] out of the file to have today's"
+    if not isinstance(defaults, dict):
+        yield f"defaults = {_show(defaults)}: expected tables, as in a resolved config"
+        return
+    for kind, factories in defaults.items():
+        if kind not in ("rule", "optimizer") or not isinstance(factories, dict):
+            yield f"defaults.{_show_key(kind)}: expected tables of rule and optimizer"
+            continue
+        for name, values in factories.items():
+            if name not in _TABLES[kind] or not isinstance(values, dict):
+                continue  # the grid is told if it has it
+            known = arguments_of(_TABLES[kind][name])
+            for key, value in values.items():
+                where = f"defaults.{kind}.{_show_key(name)}.{_show_key(key)}"
+                if key not in known:
+                    text = f"{name} has no such argument; {hint}"
+                elif not _is_same(value, known[key].default):
+                    text = f"the default is {_show(known[key].default)}; give {key} in "
+                    text += f"the grid, or {hint}"
+                else:
+                    continue
+                yield f"{where} = {_show(value)}: {text}"
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    """Whether a default as TOML has it is the code's."""
+    found = tomllib.loads(f"value = {_toml(default)}")["value"]
+    if isinstance(value, bool) is not isinstance(found, bool):
+        return False
+    return bool(value == found or (value != value and found != found))
 
 
 _NOT_DRAWN = "only real numbers can be drawn; expected a list of values"

@@ -37,30 +37,34 @@ def train(
     """
     devices = tuple(jax.devices())
     program = sweep.make_program(experiment, devices)
-    slots = tiles.fill(
-        sweep.init_sweep(grid).slots,
-        grid.kind,
-        np.arange(grid.seeds.size),
-        len(devices),
-    )
-    arguments = grid.arguments(slots)
-    runs = program.start(
-        arguments,
-        _initial(experiment, grid.seeds, params),
-        np.maximum(slots, 0),
-        np.ones(slots.shape, bool),
-        None,
-    )
-    full = slots != tiles.EMPTY
-    while True:
-        live = full & (np.asarray(runs.status) == Status.RUNNING)
-        if not live.any():
-            break
-        runs, _ = program.chunk(limits, live.any(axis=1), arguments, runs)
-    order = np.argsort(slots[full])
+    initial = _initial(experiment, grid.seeds, params)
+    empty = sweep.init_sweep(grid).slots
+    queue = np.arange(grid.seeds.size)
+    done: list[np.ndarray] = []
+    ended: list[tuple[np.ndarray, np.ndarray, types.Params]] = []
+    while queue.size:  # once, where the slots are enough for all
+        slots = tiles.fill(empty, grid.kind, queue, len(devices))
+        arguments = grid.arguments(slots)
+        fresh = np.ones(slots.shape, bool)
+        row = np.maximum(slots, 0)
+        runs = program.start(arguments, initial, row, fresh, None)
+        full = slots != tiles.EMPTY
+        while True:
+            live = full & (np.asarray(runs.status) == Status.RUNNING)
+            if not live.any():
+                break
+            runs, _ = program.chunk(limits, live.any(axis=1), arguments, runs)
+        done.append(slots[full])
+        ended.append(
+            jax.tree.map(
+                lambda x, full=full: np.asarray(x)[full],
+                (runs.status, runs.train.step, runs.train.params),
+            )
+        )
+        queue = np.setdiff1d(queue, slots)
+    order = np.argsort(np.concatenate(done))
     status, step, params = jax.tree.map(
-        lambda x: np.asarray(x)[full][order],
-        (runs.status, runs.train.step, runs.train.params),
+        lambda *parts: np.concatenate(parts)[order], *ended
     )
     return status, step, params
 

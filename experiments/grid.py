@@ -35,6 +35,9 @@ _OUT = flags.DEFINE_string("out", None, "Run folder; default runs/NAME.")
 _RESUME = flags.DEFINE_boolean(
     "resume", False, "Go on with the run that --out holds, if it holds one."
 )
+_ACCEPT_OLD_CODE = flags.DEFINE_boolean(
+    "accept_old_code", False, "Go on with a run that other code than today's has made."
+)
 _DRY_RUN = flags.DEFINE_boolean(
     "dry_run", False, "Show members, compiled groups and memory, and stop."
 )
@@ -129,6 +132,7 @@ def _run(console: rich.console.Console) -> int:
         interruption=interruption,
         max_parallel=_MAX_PARALLEL.value,
         live=_LIVE.value,
+        accept_old_code=_ACCEPT_OLD_CODE.value,
     )
     if number:
         interruption.say("Interrupted; everything is saved. To go on:")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
@@ -136,18 +138,90 @@ def versions(*names: str) -> dict[str, str | None]:
 
 
 def free_memory() -> int | None:
-    """Bytes that each device has left; None where nobody tells."""
+    """Bytes that each device has left; None where nobody tells.
+
+    Of a CPU: what the host has, and what a container's limit leaves.
+    """
     device = jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    left = [
+        x for x in (_free_memory_of_host(), free_memory_of_container()) if x is not None
+    ]
+    return min(left) // jax.local_device_count() if left else None
+
+
+def _free_memory_of_host() -> int | None:
     try:
         lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
+        sizes = dict(line.split(":") for line in lines)
+        return 1024 * int(sizes["MemAvailable"].split()[0])
+    except (OSError, ValueError, KeyError):
         return None
-    sizes = dict(line.split(":") for line in lines)
-    available = 1024 * int(sizes["MemAvailable"].split()[0])
-    return available // jax.local_device_count()
+
+
+# Of a control group: its limit, what it uses, and what of that is a cache of files.
+_MEMORY_FILES = {
+    2: ("memory.max", "memory.current", "inactive_file"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def free_memory_of_container(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """Bytes that the limits of control groups leave to this process.
+
+    A limit holds for a group and all below it: the narrowest one counts. Files that
+    can be dropped from memory do not.
+
+    Args:
+      root: of the filesystem.
+
+    Returns:
+      None where there is no limit.
+    """
+    left = [
+        free
+        for version, folder in _control_groups(root)
+        if (free := _free_memory_of_group(folder, *_MEMORY_FILES[version])) is not None
+    ]
+    return max(0, min(left)) if left else None
+
+
+def _control_groups(root: pathlib.Path) -> Iterator[tuple[int, pathlib.Path]]:
+    """Version and folder of each group of memory that this process is in."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        version = 1 if controllers else 2
+        mount = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        inside = pathlib.PurePosixPath(path.lstrip("/"))
+        # In a container the path may be the host's, of which only the top is seen.
+        for part in (inside, *inside.parents):
+            yield version, mount / part
+
+
+def _free_memory_of_group(
+    folder: pathlib.Path, limit: str, used: str, cached: str
+) -> int | None:
+    try:
+        text = (folder / limit).read_text().strip()
+        if text == "max":
+            return None
+        left = int(text) - int((folder / used).read_text())
+    except (OSError, ValueError):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        stats = dict(
+            x.split() for x in (folder / "memory.stat").read_text().splitlines()
+        )
+        left += int(stats.get(cached, 0))
+    return left
 
 
 def max_parallel(experiment: Experiment, grid: Grid) -> int:

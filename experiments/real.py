@@ -345,17 +345,22 @@ def all_rows(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
 
     Returns:
       The rows, and the names of files that were written by another version of this
-      program, whose rows have other columns.
+      program, whose rows have other columns, or that are damaged.
     """
     titles = [dataset.title for dataset in datasets.DATASETS.values()]
     paths = [path for path in sorted(folder.glob("*.csv")) if path.stem != TABLE]
-    found = {path.name: results.read_rows(path) for path in paths}
+    found, others = dict[str, list[Row]](), []
+    for path in paths:
+        try:
+            found[path.name] = results.read_rows(path)
+        except ValueError:
+            others.append(path.name)
     known = {
         n: rows for n, rows in found.items() if rows and rows[0].get("data") in titles
     }
     now = [rows for rows in known.values() if tuple(rows[0]) == COLUMNS]
     now.sort(key=lambda rows: titles.index(rows[0]["data"]))
-    others = [name for name, rows in known.items() if tuple(rows[0]) != COLUMNS]
+    others += [name for name, rows in known.items() if tuple(rows[0]) != COLUMNS]
     return [row for rows in now for row in rows], others
 
 
@@ -374,8 +379,8 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     runner.console.print(text, soft_wrap=True, highlight=False, markup=False)
     for name in others:
         runner.console.print(
-            f"{folder / name} was written by another version: not in the table of all "
-            "data sets",
+            f"{folder / name} was written by another version, or is damaged: not in "
+            "the table of all data sets",
             soft_wrap=True, highlight=False, markup=False,
         )  # fmt: skip
     pictures.show(runner.console, TABLE, folder)

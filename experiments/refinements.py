@@ -71,6 +71,12 @@ BUDGETS = {
 _BUDGET = flags.DEFINE_enum(  # experiments.reproduce has a flag of this name
     "budget", "standard", [*BUDGETS], "How much is trained.", allow_override=True
 )
+_ACCEPT_OLD_CODE = flags.DEFINE_boolean(
+    "accept_old_code",
+    False,
+    "Use results that other code than today's has made.",
+    allow_override=True,
+)
 
 
 def products(num_refinements: int) -> int:
@@ -186,7 +192,8 @@ def _run(console: rich.console.Console) -> int:
         console, ["python", "-m", "experiments.refinements", *sys.argv[1:]]
     )
     runs = pathlib.Path("runs/refinements") / _BUDGET.value
-    runner = Runner(console, runs, interruption)
+    accept = _ACCEPT_OLD_CODE.value
+    runner = Runner(console, runs, interruption, accept_old_code=accept)
     rows: list[Row] = []
     try:
         for refinement in REFINEMENTS:

@@ -12,6 +12,7 @@ each artefact, the configs, and what the runs were made with. Exit codes are tho
 
 from __future__ import annotations
 
+import json
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from experiments import (
     arguments,
     command_line,
     curriculum,
+    fingerprint,
     gradient_flow,
     machine,
     markdown,
@@ -64,6 +66,11 @@ _SEEDS = flags.DEFINE_integer(
 )
 _RUNS = flags.DEFINE_string("runs", "runs/reproduce", "Where run folders go.")
 _RESULTS = flags.DEFINE_string("results", "results", "Where tables and figures go.")
+_ACCEPT_OLD_CODE = flags.DEFINE_boolean(
+    "accept_old_code",
+    False,
+    "Use results that other code than today's has made.",
+)
 
 
 class PaperRunner(Runner):
@@ -73,6 +80,7 @@ class PaperRunner(Runner):
       console: where to say what happens.
       folder: where the run folders are.
       interruption: stops a run after a chunk.
+      accept_old_code: whether results count that were made by other code than today's.
 
     Attributes:
       recorded: what recordings were made with.
@@ -83,8 +91,10 @@ class PaperRunner(Runner):
         console: rich.console.Console,
         folder: pathlib.Path,
         interruption: run.Interruption,
+        *,
+        accept_old_code: bool = False,
     ):
-        super().__init__(console, folder, interruption)
+        super().__init__(console, folder, interruption, accept_old_code=accept_old_code)
         self.recorded: list[Row] = []
 
     def flow(
@@ -100,7 +110,10 @@ class PaperRunner(Runner):
         path = self.folder / name
         key = f"{settings} {budget.hidden_size} {list(seeds)} {num_steps} {every}"
         files = [path / "settings.txt", path / "table.csv", path / "summary.csv"]
-        if not files[0].is_file() or files[0].read_text("utf-8") != key:
+        code = path / "code.json"
+        if files[0].is_file() and files[0].read_text("utf-8") == key:
+            self._check_code(path, code)
+        else:
             path.mkdir(parents=True, exist_ok=True)
             files[0].unlink(missing_ok=True)  # it vouches for the others
             with jax.enable_x64(True):
@@ -111,9 +124,10 @@ class PaperRunner(Runner):
             results.write_rows(files[1], gradient_flow.table(recordings))
             results.write_rows(files[2], gradient_flow.summary(recordings))
             results.write_rows(path / "made_with.csv", [_made_with(name, "float64")])
+            code.write_text(json.dumps(_code(), indent=0), "utf-8")
             files[0].write_text(key, "utf-8")
-        self.recorded += results.read_rows(path / "made_with.csv")
-        return results.read_rows(files[1]), results.read_rows(files[2])
+        self.recorded += store.read_rows(path / "made_with.csv")
+        return store.read_rows(files[1]), store.read_rows(files[2])
 
     def warm_reach(
         self, name: str, task: str, budget: Budget, seeds: Sequence[int]
@@ -122,9 +136,11 @@ class PaperRunner(Runner):
         path = self.folder / f"warm.{name}.{task}.csv"
         made_with = path.with_suffix(".made_with.csv")
         first = protocol.reach_config(name, task, 10, budget, seeds)
-        key = f"{first.digest()} {budget.reach.seq_len}"
-        if path.is_file() and (rows := results.read_rows(path))[0]["key"] == key:
-            self.recorded += results.read_rows(made_with)
+        code = path.with_suffix(".code.json")
+        key = f"{first.request_digest()} {budget.reach.seq_len}"
+        if path.is_file() and (rows := store.read_rows(path))[0]["key"] == key:
+            self._check_code(path, code)
+            self.recorded += store.read_rows(made_with)
             return rows
         self.console.print(f"warm start: {name}, {task}", highlight=False)
 
@@ -144,9 +160,10 @@ class PaperRunner(Runner):
         ]
         self.folder.mkdir(parents=True, exist_ok=True)
         results.write_rows(made_with, [_made_with(f"warm.{name}.{task}", "float32")])
-        results.write_rows(path, rows)  # last: it vouches for the other
-        self.recorded += results.read_rows(made_with)
-        return results.read_rows(path)
+        code.write_text(json.dumps(_code(), indent=0), "utf-8")
+        results.write_rows(path, rows)  # last: it vouches for the others
+        self.recorded += store.read_rows(made_with)
+        return store.read_rows(path)
 
     def label_swap(
         self, name: str, task: str, budget: Budget, seeds: Sequence[int]
@@ -156,7 +173,9 @@ class PaperRunner(Runner):
         seq_len = budget.tables.label_swap_seq_len
         path = self.folder / f"label_swap.{name}.{task}.csv"
         key = f"{setting} {seq_len} {budget.hidden_size} {list(seeds)}"
-        if path.is_file() and (row := results.read_rows(path)[0])["key"] == key:
+        code = path.with_suffix(".code.json")
+        if path.is_file() and (row := store.read_rows(path)[0])["key"] == key:
+            self._check_code(path, code)
             return row
         self.stop_if_asked()
         with jax.enable_x64(True):
@@ -172,8 +191,31 @@ class PaperRunner(Runner):
         row |= {"w_hh": w_hh[0], "w_hh_interval": w_hh[1]}
         row |= {"w_xh": w_xh[0], "w_xh_interval": w_xh[1]}
         self.folder.mkdir(parents=True, exist_ok=True)
+        code.write_text(json.dumps(_code(), indent=0), "utf-8")
         results.write_rows(path, [row])
-        return results.read_rows(path)[0]
+        return store.read_rows(path)[0]
+
+    def _check_code(self, path: pathlib.Path, code: pathlib.Path) -> None:
+        """Sees to it that what is kept was made by the code of today.
+
+        Args:
+          path: of what is kept.
+          code: file with the fingerprint of what made it.
+
+        Raises:
+          store.OldCodeError: it was made by other code.
+        """
+        try:
+            found = json.loads(code.read_text("utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if changed := fingerprint.changes(found, _code()):
+            store.refuse_old_code(
+                str(path),
+                changed,
+                accept=self.accept_old_code,
+                otherwise="move it away to record it anew",
+            )
 
     def _record(
         self,
@@ -496,6 +538,12 @@ class Artefact:
         results.write_by_name(path.with_suffix(".json"), rows)
 
 
+def _code() -> dict[str, str]:
+    """The fingerprint of the code that makes recordings."""
+    files = [gradient_flow.__file__, curriculum.__file__]
+    return fingerprint.ours() | fingerprint.of_files(map(pathlib.Path, files))
+
+
 def _made_with(name: str, dtype: str) -> Row:
     """What a recording depends on besides its settings."""
     device = machine.describe()
@@ -522,7 +570,8 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
     runs = pathlib.Path(_RUNS.value) / f"{budget.name}_{_SEEDS.value}_seeds"
     folder = pathlib.Path(_RESULTS.value) / budget.name
     for name in names:
-        runner = PaperRunner(console, runs, interruption)
+        accept = _ACCEPT_OLD_CODE.value
+        runner = PaperRunner(console, runs, interruption, accept_old_code=accept)
         artefact = Artefact(name, budget, range(_SEEDS.value), runner, folder)
         try:
             page = artefact.make()

@@ -232,6 +232,7 @@ def train(
     max_parallel: str = "auto",
     with_report: bool = True,
     live: bool = False,
+    accept_old_code: bool = False,
 ) -> int:
     """Trains a config's grid and leaves a run folder.
 
@@ -245,6 +246,7 @@ def train(
       max_parallel: most members advanced at once, or "auto".
       with_report: whether to write and show the report and draw the figures.
       live: whether to write the report's web page while it runs, too.
+      accept_old_code: whether to go on with a run that other code than today's made.
 
     Returns:
       The number of the signal that stopped it; 0 at the end.
@@ -257,7 +259,9 @@ def train(
         text = "save_params: needs safetensors: pip install 'lra_jax[export]'"
         raise config_lib.ConfigError(config.name, [text])
     groups = groups_lib.make_groups(config)
-    folder = store.RunFolder(path, config, _live_page if live else None)
+    folder = store.RunFolder(
+        path, config, _live_page if live else None, accept_old_code=accept_old_code
+    )
     manifest = {
         "seconds": 0.0,
         "chunks": 0,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich.console
 
-from experiments import results, run, store
+from experiments import run, store
 from experiments.config import Config
 from experiments.results import Row
 
@@ -49,6 +50,7 @@ class Runner:
       console: where to say what happens.
       folder: where the run folders are.
       interruption: stops a run after a chunk.
+      accept_old_code: whether runs count that were made by other code than today's.
 
     Attributes:
       used: run folders by name of the run, in the order they were asked for.
@@ -59,10 +61,13 @@ class Runner:
         console: rich.console.Console,
         folder: pathlib.Path,
         interruption: run.Interruption,
+        *,
+        accept_old_code: bool = False,
     ):
         self.used: dict[str, pathlib.Path] = {}
         self.console = console
         self.folder = folder
+        self.accept_old_code = accept_old_code
         self._interruption = interruption
 
     def rows(self, config: Config) -> list[Row]:
@@ -73,7 +78,9 @@ class Runner:
           store.RunFolderError: the run folder cannot be used or written.
         """
         path = self.folder / config.name
-        if not store.RunFolder(path, config).is_finished():
+        accept = self.accept_old_code
+        kept = store.RunFolder(path, config, accept_old_code=accept)
+        if not kept.is_finished():
             toml = path / "config.resolved.toml"
             try:
                 number = run.train(
@@ -84,6 +91,7 @@ class Runner:
                     command=["python", "-m", "experiments.grid", "--config", str(toml)],
                     interruption=self._interruption,
                     with_report=False,
+                    accept_old_code=accept,
                 )
             except store.OtherRunError as error:
                 text = f"{error}\nTo train it anew, move {path} away"
@@ -91,7 +99,7 @@ class Runner:
             if number:
                 raise StoppedError(number)
         self.used[config.name] = path
-        return results.read_rows(path / "results.csv")
+        return store.read_rows(path / "results.csv")
 
     def curves(self, config: Config) -> dict[int, list[tuple[int, float]]]:
         """For each seed of a run of one setting: updates and validation accuracy."""
@@ -123,7 +131,7 @@ class Runner:
             lines.append(
                 {
                     "run": name,
-                    "code": manifest["code"],
+                    "code": _codes(manifest),
                     "jax": manifest["versions"]["jax"],
                     "device": manifest["device"]["kind"],
                     "cores": manifest["device"]["cores"],
@@ -139,3 +147,11 @@ class Runner:
         """Raises StoppedError if a signal came."""
         if self._interruption.signal:
             raise StoppedError(self._interruption.signal)
+
+
+def _codes(manifest: Mapping[str, Any]) -> str | None:
+    """The commits that made a run: several, where it was gone on with by other code."""
+    codes = dict.fromkeys([*manifest.get("older_code", []), manifest["code"]])
+    return (
+        ", ".join(str(code) for code in codes) if len(codes) > 1 else manifest["code"]
+    )

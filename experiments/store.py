@@ -1,7 +1,8 @@
 """The run folder: what a run leaves on disk, at every chunk and at the end.
 
     config.resolved.toml   the config as it was run, as `--config` reads it
-    manifest.json          versions, device, precision, seeds, config digest, progress
+    manifest.json          versions, device, precision, seeds, config digest, the
+                           fingerprint of the code, progress
     results.csv            a row per member
     curves.npz             a row per evaluation: member, step, train_loss, loss,
                            num_errors
@@ -21,9 +22,9 @@ it. Files are written aside and then renamed: none is ever half written.
 from __future__ import annotations
 
 import contextlib
-import csv
+import dataclasses
 import datetime
-import fcntl
+import errno
 import hashlib
 import io
 import json
@@ -33,6 +34,7 @@ import platform
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
@@ -41,12 +43,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import machine
+from experiments import fingerprint, machine, results
 from experiments.config import AXES, Config
+from experiments.draws import SCALES
 from experiments.groups import Group
 from lra_jax import Params, sweep
 from lra_jax.member import Status
 from lra_jax.sweep import SweepState
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 SCHEMA_VERSION = 2
 TABLES_INTERVAL = 5.0  # seconds at least between two writings of the tables
@@ -61,6 +69,10 @@ class OtherRunError(RunFolderError):
     """The folder holds something else than the run that was asked for."""
 
 
+class OldCodeError(OtherRunError):
+    """What was asked for is there, and was made by other code than today's."""
+
+
 class RunFolder:
     """A folder that belongs to one config.
 
@@ -69,6 +81,8 @@ class RunFolder:
       config: what it belongs to.
       live_page: `report.html` of the results and the manifest, to be written with the
         tables; None is not to write it.
+      accept_old_code: whether a run is taken for this one's that was made by other
+        code than today's, or with other defaults.
     """
 
     def __init__(
@@ -76,10 +90,13 @@ class RunFolder:
         path: pathlib.Path,
         config: Config,
         live_page: Callable[[list[dict[str, Any]], dict[str, Any]], str] | None = None,
+        *,
+        accept_old_code: bool = False,
     ):
         self.path = path
         self.config = config
         self._live_page = live_page
+        self._accept_old_code = accept_old_code
         self._digest = config.digest()
         self._lock: IO[str] | None = None
         self._chunks: dict[int, int] = {}  # finished ones, by the index of their group
@@ -112,20 +129,24 @@ class RunFolder:
             # Asked again, because only now can nobody else begin a run here.
             if not self._is_new():
                 return self._accept(resume=resume)
+            self._write("config.resolved.toml", self.config.to_toml().encode())
         except OSError as error:
+            self.close()
             raise RunFolderError(f"{self.path}: {error.strerror}") from None
-        self._write("config.resolved.toml", self.config.to_toml().encode())
+        except RunFolderError:
+            self.close()
+            raise
         return {}
 
     def is_finished(self) -> bool:
-        """Whether this config's run has ended here."""
+        """Whether this config's run has ended here, by the code of today."""
         manifest = self._manifest() or {}
-        ours = manifest.get("config_digest") == self._digest
-        return (
-            ours
-            and manifest.get("schema_version") == SCHEMA_VERSION
-            and manifest.get("finished") is True
-        )
+        if manifest.get("schema_version") != SCHEMA_VERSION:
+            return False
+        if manifest.get("finished") is not True:
+            return False
+        other, changed = self._differences(manifest)
+        return not other and (self._accept_old_code or not changed)
 
     def close(self) -> None:
         """Lets other processes use the folder."""
@@ -142,10 +163,12 @@ class RunFolder:
                     f"{self.path} has schema version {version}, this is version "
                     f"{SCHEMA_VERSION}; choose another folder"
                 )
-            if manifest["config_digest"] != self._digest:
+            other, changed = self._differences(manifest)
+            if other:
+                lines = "\n  ".join(other)
                 raise OtherRunError(
                     f"{self.path} holds the run of another config; choose another "
-                    f"folder. Differences:\n  {self._differences()}"
+                    f"folder. Differences:\n  {lines}"
                 )
         if not resume:
             raise RunFolderError(
@@ -157,7 +180,34 @@ class RunFolder:
                 f"{self.path / 'manifest.json'} cannot be read; its times and counts "
                 "begin anew, the states are in the checkpoints"
             )
-        return manifest or {}
+            return {}
+        if changed:
+            refuse_old_code(
+                str(self.path),
+                changed,
+                accept=self._accept_old_code,
+                otherwise="choose another folder",
+            )
+            code, digest = manifest.get("code"), manifest["config_digest"]
+            manifest["older_code"] = [*manifest.get("older_code", []), code]
+            manifest["older_digests"] = [*manifest.get("older_digests", []), digest]
+            self._write("config.resolved.toml", self.config.to_toml().encode())
+        self._compare_versions(manifest)
+        return manifest
+
+    def _compare_versions(self, manifest: Mapping[str, Any]) -> None:
+        """Says where JAX and its kin are of other versions than before."""
+        before, now = manifest.get("versions", {}), _versions()
+        changed = [
+            f"{name} {before[name]}, now {now[name]}"
+            for name in ("jax", "jaxlib", "numpy", "optax")
+            if before.get(name) not in (None, now[name])
+        ]
+        if changed:
+            _warn(
+                f"{self.path} was begun with {'; '.join(changed)}: the last digits of "
+                "results may be others"
+            )
 
     def _is_new(self) -> bool:
         """Whether nothing is there but what a run leaves that was killed at once."""
@@ -198,7 +248,7 @@ class RunFolder:
         self._lock = (self.path / ".lock").open("a+")
         self._lock.seek(0)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._lock)
         except BlockingIOError:
             raise RunFolderError(
                 f"{self.path} is in use by {self._lock.read() or 'another process'}; "
@@ -214,14 +264,41 @@ class RunFolder:
         self._lock.write(f"process {os.getpid()} on {platform.node()} since {now}")
         self._lock.flush()
 
-    def _differences(self) -> str:
-        """The lines in which the folder's config and ours differ."""
-        path = self.path / "config.resolved.toml"
-        old = path.read_text(errors="replace").splitlines()
-        new = self.config.to_toml().splitlines()
-        lines = [f"there: {line}" for line in old if line not in new]
-        lines += [f"here:  {line}" for line in new if line not in old]
-        return "\n  ".join(lines)
+    def _differences(self, manifest: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """How the folder's run is not the one that was asked for.
+
+        Returns:
+          Where its config asks for something else; and where it was left to other
+          defaults, or made by other code.
+        """
+        digest = manifest.get("config_digest")
+        now = fingerprint.of(self.config)
+        code = fingerprint.changes(manifest.get("fingerprint"), now)
+        if digest in (self._digest, self.config.request_digest()):
+            return [], code
+        try:
+            text = (self.path / "config.resolved.toml").read_text("utf-8")
+            there = _flat(tomllib.loads(text))
+        except (OSError, ValueError):
+            return ["config.resolved.toml cannot be read"], code
+        here = _flat(tomllib.loads(self.config.to_toml()))
+        fields = {field.name: field for field in dataclasses.fields(Config)}
+        other, defaults = [], []
+        for key in dict.fromkeys([*there, *here]):
+            if key == "name" or there.get(key, _NOTHING) == here.get(key, _NOTHING):
+                continue
+            lines = [
+                f"{where} {_line(key, found[key])}"
+                for where, found in (("there:", there), ("here: ", here))
+                if key in found
+            ]
+            if key.startswith("defaults."):
+                defaults.append(", ".join(lines))
+            elif key in there or key not in fields or here[key] != fields[key].default:
+                other += lines  # settings that it does not say had their defaults
+        if "defaults" not in {key.partition(".")[0] for key in there}:
+            defaults = []  # older folders do not say them
+        return other, defaults + code
 
     def load_states(self, groups: Sequence[Group]) -> list[SweepState | None]:
         """The saved state of each group; None where it has not begun.
@@ -285,7 +362,7 @@ class RunFolder:
         if title != _title(data):
             raise RunFolderError("is damaged: its checksum is not that of its content")
         raw = flax.serialization.msgpack_restore(data)
-        if (raw["config_digest"], raw["group"]) != (self._digest, index):
+        if raw["config_digest"] not in self._digests() or raw["group"] != index:
             raise RunFolderError("is of another config or group")
         found = raw["state"]
         shapes = None
@@ -296,6 +373,12 @@ class RunFolder:
         state = flax.serialization.from_state_dict(template, found)
         state = state._replace(runs=jax.tree.map(_thaw, shapes, state.runs))
         return raw["chunks"], state
+
+    def _digests(self) -> set[str]:
+        """Of the config, as this folder's checkpoints may have it."""
+        manifest = self._manifest() or {}
+        older = [manifest.get("config_digest", ""), *manifest.get("older_digests", [])]
+        return {self._digest, self.config.request_digest(), *older}
 
     def save(
         self,
@@ -322,7 +405,8 @@ class RunFolder:
         began = time.monotonic()
         if changed is None or began >= self._tables_due:
             rows = result_rows(self.config, groups, states)
-            self._write("results.csv", _csv(rows))
+            text = results.csv_text(rows, columns(rows))
+            self._write("results.csv", text.encode())
             curves = io.BytesIO()
             arrays: dict[str, Any] = dict(curve_columns(groups, states))
             np.savez_compressed(curves, **arrays)
@@ -380,6 +464,7 @@ class RunFolder:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, target)
+            sync_folder(target.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 aside.unlink()
@@ -387,6 +472,58 @@ class RunFolder:
                 f"{target} cannot be written: {error.strerror}. All that was written "
                 "before is whole"
             ) from None
+
+
+def refuse_old_code(
+    what: str, changed: Sequence[str], *, accept: bool, otherwise: str
+) -> None:
+    """Says that something was made by other code than today's.
+
+    Args:
+      what: was made.
+      changed: how the code differs, as `fingerprint.changes` says it.
+      accept: whether it is to be used all the same; then it is only said.
+      otherwise: what else can be done.
+
+    Raises:
+      OldCodeError: it is not to be used.
+    """
+    lines = "\n  ".join(changed)
+    if accept:
+        _warn(f"{what} is used, made by other code than today's:\n  {lines}")
+        return
+    raise OldCodeError(
+        f"{what} was made by other code than today's:\n  {lines}\nTo use it all the "
+        f"same, add --accept-old-code; or {otherwise}"
+    )
+
+
+_NOTHING = object()  # what no config has
+
+
+def _flat(table: Any, where: str = "") -> dict[str, Any]:
+    """What a TOML file says, by its full keys: `seeds`, `grid.lr`, `grid.1.lr`."""
+    if isinstance(table, list) and len(table) == 1 and isinstance(table[0], dict):
+        return _flat(table[0], where)
+    if isinstance(table, list) and table and isinstance(table[0], dict):
+        table = {str(index): part for index, part in enumerate(table)}
+    elif not isinstance(table, dict) or {*table} & {*SCALES}:
+        return {where: table}
+    prefix = f"{where}." if where else ""
+    return {
+        key: value
+        for name, part in table.items()
+        for key, value in _flat(part, prefix + name).items()
+    }
+
+
+def _line(key: str, value: Any) -> str:
+    """What a config says, and in which of several tables of its grid."""
+    table, _, name = key.removeprefix("grid.").rpartition(".")
+    if not key.startswith("grid."):
+        table, name = "", key
+    text = f"{name} = {json.dumps(value, ensure_ascii=False)}"
+    return f"{text} (grid.{table})" if table else text
 
 
 _TURNS = ("even", "odd")
@@ -400,6 +537,43 @@ def _title(data: bytes) -> bytes:
 
 def _checkpoint_name(index: int, chunks: int) -> str:
     return f"checkpoint/{index:03d}.{_TURNS[chunks % 2]}.msgpack"
+
+
+def _lock(file: IO[str]) -> None:
+    """Locks a file for this process, until it closes it or ends.
+
+    Raises:
+      BlockingIOError: another process has it.
+      OSError: the filesystem has no locks.
+    """
+    if sys.platform == "win32":
+        position = file.tell()
+        file.seek(_LOCKED_BYTE)  # what is locked there, nobody else can read
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                raise BlockingIOError(error.errno, error.strerror) from None
+            raise
+        finally:
+            file.seek(position)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_LOCKED_BYTE = 2**20  # far behind what the file says
+
+
+def sync_folder(path: pathlib.Path) -> None:
+    """Makes the names in a folder outlive a loss of power, where the system can."""
+    if sys.platform == "win32":
+        return  # it opens no folders, and keeps their names itself
+    with contextlib.suppress(OSError):  # some filesystems refuse it
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _warn(text: str) -> None:
@@ -433,14 +607,14 @@ def result_rows(
     best and at the last evaluation.
     """
     rows = []
-    results: dict[int, tuple[int, ...]] = {}
+    found: dict[int, tuple[int, ...]] = {}
     for group, state in zip(groups, states, strict=True):
         state = state or sweep.init_sweep(group.grid)
         columns = list(zip(*(x.tolist() for x in state.members), strict=True))
         for i, member in enumerate(group.members):
-            results[int(member)] = columns[i]
+            found[int(member)] = columns[i]
     for index, member in enumerate(config.members()):
-        status, step, errors, best, best_step = results[index]
+        status, step, errors, best, best_step = found[index]
         total = config.num_validation
         rows.append(
             {
@@ -477,19 +651,11 @@ def curve_columns(
 
 def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The columns of a table of results: settings, hyper-parameters, seed, results."""
-    results = [key for key in rows[0] if key in _RESULT_KEYS]
+    outcomes = [key for key in rows[0] if key in _RESULT_KEYS]
     settings = [key for row in rows for key in row if key not in _RESULT_KEYS]
-    names = list(dict.fromkeys(["member", *AXES, *settings, "seed", *results]))
-    names = [key for key in names if key != "seed" and key not in results]
-    return [*names, "seed", *results]
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns(rows), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    names = list(dict.fromkeys(["member", *AXES, *settings, "seed", *outcomes]))
+    names = [key for key in names if key != "seed" and key not in outcomes]
+    return [*names, "seed", *outcomes]
 
 
 _RESULT_KEYS = (
@@ -503,6 +669,20 @@ _RESULT_KEYS = (
 )
 
 
+def read_rows(path: pathlib.Path) -> list[results.Row]:
+    """The rows of a table.
+
+    Raises:
+      RunFolderError: it cannot be read, or is damaged.
+    """
+    try:
+        return results.read_rows(path)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # also of what is no text
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
 def describe_environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
     """What a result depends on besides the config, and the command that makes it."""
     return {
@@ -510,15 +690,18 @@ def describe_environment(config: Config, command: Sequence[str]) -> dict[str, An
         "name": config.name,
         "config_digest": config.digest(),
         "command": list(command),
-        "versions": machine.versions(
-            "lra_jax", "jax", "jaxlib", "numpy", "optax", "flax"
-        ),
+        "versions": _versions(),
         "code": code_version(),
+        "fingerprint": fingerprint.of(config),
         "device": machine.describe(),
         "dtype": config.dtype,
         "matmul_precision": config.matmul_precision,
         "seeds": list(config.seeds),
     }
+
+
+def _versions() -> dict[str, str | None]:
+    return machine.versions("lra_jax", "jax", "jaxlib", "numpy", "optax", "flax")
 
 
 def code_version() -> str | None:

@@ -160,10 +160,11 @@ def percent(value: float, interval: float | None = None) -> str:
 
 def _columns(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """The `LINE_KEYS` of a table, and what else settings have, in a fixed order."""
+    best = [setting.values for setting, _ in best_settings(rows)]
     lines = [
         key
         for key in LINE_KEYS
-        if len({line_value(s.values, key) for s, _ in best_settings(rows)}) > 1
+        if len({line_value(values, key) for values in best}) > 1
         or key in ("rule", "num_refinements", "lambda")
     ]
     # The order of the columns of results.csv, so that a table is the same made from it.
@@ -177,19 +178,16 @@ def table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     header = [NAMES.get(key, key) for key in varying]
     header += ["best setting", "of", "solved", "accuracy %", "final %", "updates"]
     lines = []
-    every = settings(rows)
+    tried: dict[tuple[str, str], set[Any]] = {}  # by rule and key, the values it had
+    for other in settings(rows):
+        for key, value in other.values.items():
+            tried.setdefault((other.values["rule"], key), set()).add(value)
     for setting, count in best_settings(rows):
         values = setting.values
-        searched = {
-            key
-            for other in every
-            for key, value in other.values.items()
-            if other.values["rule"] == values["rule"] and value != values.get(key)
-        }
         chosen = [
             f"{key} {show(values[key])}"
             for key in keys
-            if key in searched and key in values
+            if key in values and len(tried[values["rule"], key]) > 1
         ]
         lines.append(
             [show(line_value(values, key)) for key in varying]

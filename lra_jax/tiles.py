@@ -33,7 +33,8 @@ def make(
       width: most slots of a tile; None is no bound.
 
     Returns:
-      `[tiles, width]` int32 of `EMPTY`.
+      `[tiles, width]` int32 of `EMPTY`. Without a bound on the members advanced at
+      once, `fill` finds a slot for each of them.
 
     Raises:
       ValueError: a bound is below 1.
@@ -43,9 +44,12 @@ def make(
             raise ValueError(f"{name}: expected at least 1, got {bound}")
     total = min(kind.size, max_parallel or kind.size)
     per_device = -(-total // num_devices)
-    same = -(-int(np.unique(kind, return_counts=True)[1].max()) // num_devices)
+    counts = np.unique(kind, return_counts=True)[1]
+    same = -(-int(counts.max()) // num_devices)
     width = min(per_device, same, width or same)
     rows = -(-per_device // width)
+    if max_parallel is None:  # no two kinds share a tile
+        rows = -(-int((-(-counts // width)).sum()) // num_devices)
     return np.full((rows * num_devices, width), EMPTY, np.int32)
 
 
@@ -65,16 +69,30 @@ def fill(
     """
     slots = slots.copy()
     rows = np.arange(len(slots)).reshape(num_devices, -1).T.ravel()
-    used = (slots[rows] != EMPTY).any(axis=1)
-    for row in (*rows[used], *rows[~used]):
-        if not queue.size:
+    empty = slots[rows] == EMPTY
+    used = ~empty.all(axis=1)
+    # Those that wait, kind after kind: of each kind, where its next and its end are.
+    order = np.argsort(kind[queue], kind="stable")  # places in the queue
+    values = kind[queue[order]]
+    starts = np.flatnonzero(np.r_[np.ones(values[:1].size, bool), np.diff(values) > 0])
+    ends = np.r_[starts[1:], np.full(starts[:1].size, queue.size)]
+    by_kind = {value: index for index, value in enumerate(values[starts].tolist())}
+
+    def take(row: int, index: int) -> None:
+        tile, start = slots[row], starts[index]
+        places = np.flatnonzero(tile == EMPTY)[: ends[index] - start]
+        starts[index] += places.size
+        tile[places] = queue[order[start : starts[index]]]
+
+    for row in rows[used & empty.any(axis=1)]:
+        index = by_kind.get(int(kind[slots[row].max()]))
+        if index is not None:
+            take(row, index)
+    for row in rows[~used]:
+        waiting = np.flatnonzero(starts < ends)
+        if not waiting.size:
             break
-        tile = slots[row]
-        places = np.flatnonzero(tile == EMPTY)
-        wanted = kind[tile.max()] if places.size < tile.size else kind[queue[0]]
-        taken = np.flatnonzero(kind[queue] == wanted)[: places.size]
-        tile[places[: taken.size]] = queue[taken]
-        queue = np.delete(queue, taken)
+        take(row, waiting[order[starts[waiting]].argmin()])  # the first in the queue
     return slots
 
 

@@ -16,7 +16,7 @@ import pytest
 import rich.console
 from absl.testing import flagsaver
 
-from experiments import alignment, gradient_flow, results
+from experiments import alignment, gradient_flow, results, store
 from experiments.gradient_flow import Setting
 from lra_jax import RULES, TASKS, member
 
@@ -176,7 +176,9 @@ def test_a_run_goes_on_and_leaves_table_numbers_and_picture(tmp_path, monkeypatc
     monkeypatch.setattr(alignment, "record", count)
     monkeypatch.setattr(alignment.machine, "prepare", lambda: None)
     monkeypatch.setattr(alignment.run, "Interruption", lambda *_: interruption)
-    with flagsaver.as_parsed(budget="smoke", results=str(tmp_path)):
+    with flagsaver.as_parsed(
+        budget="smoke", results=str(tmp_path), accept_old_code="false"
+    ):
         interruption.signal = 15
         assert alignment._run(rich.console.Console(quiet=True)) == 143
         assert recorded == ["bptt"]
@@ -197,6 +199,30 @@ def test_a_run_goes_on_and_leaves_table_numbers_and_picture(tmp_path, monkeypatc
     assert len(results.read_rows(folder / "alignment.csv")) == 4 * (3 + 3 * T)
     for suffix in (".png", ".svg"):
         assert (folder / "alignment").with_suffix(suffix).stat().st_size > 10_000
+
+
+def test_a_recording_of_other_code_is_used_only_where_somebody_insists(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(alignment, "record", lambda setting, *_: record(setting.name))
+    setting, budget = SETTINGS["bptt"], alignment.BUDGETS["smoke"]
+    first = alignment.observe(setting, "a", budget, tmp_path)
+    monkeypatch.setattr(alignment, "record", None)  # nothing is recorded any more
+    assert alignment.observe(setting, "a", budget, tmp_path) == first
+    (path,) = tmp_path.iterdir()
+    kept = json.loads(path.read_text())
+    kept["code"]["experiments/optimizers.py"] = "0"
+    path.write_text(json.dumps(kept))
+    with pytest.raises(store.OldCodeError) as error:
+        alignment.observe(setting, "a", budget, tmp_path)
+    assert str(error.value) == (
+        f"{path} ({setting.name}) was made by other code than today's:\n  changed: "
+        "experiments/optimizers.py\nTo use it all the same, add --accept-old-code; or "
+        "remove it to record anew"
+    )
+    options = {"accept_old_code": True}
+    assert alignment.observe(setting, "a", budget, tmp_path, **options) == first
+    assert "made by other code than today's" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

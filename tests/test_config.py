@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.typing import ArrayLike
 
 from experiments import arguments as arguments_lib
 from experiments import config as config_lib
@@ -29,6 +30,9 @@ gamma = [1, 10]
 num_refinements = [1, 3]
 lambda = 0.1
 """
+
+
+OLD_DIGEST = "5a0b8f94aa16f865bc6c1801ff2410d218cb50c0526f046d2edf85e873e78212"
 
 
 @pytest.fixture
@@ -116,12 +120,94 @@ def test_the_digest_is_of_all_but_the_name(write):
         assert config_lib.load(write(GOOD), [override]).digest() != config.digest()
 
 
-def test_a_setting_that_older_files_do_not_have_is_left_out_at_its_default(write):
+def test_a_setting_that_older_files_do_not_have_is_no_other_request(write):
     config = config_lib.load(write(GOOD), ["input_gain=1"])
     assert config == config_lib.load(write(GOOD))
-    assert "input_gain" not in config.to_toml()
+    assert "input_gain = 1.0\n" in config.to_toml()
     small = config_lib.load(write(GOOD), ["input_gain=0.1"])
     assert config_lib.load(write(small.to_toml())) == small
+    assert small.request_digest() != config.request_digest()
+
+
+def test_the_digest_of_old_run_folders_is_what_it_was(write):
+    """Of GOOD, as version 2 of the run folder had it."""
+    assert config_lib.load(write(GOOD)).request_digest() == OLD_DIGEST
+
+
+def test_the_resolved_config_says_what_is_left_to_defaults(write):
+    text = config_lib.load(write(GOOD)).to_toml()
+    assert text.endswith(
+        '[defaults.rule.lra_diff]\nc0 = 0.0\nc1 = 0.0\nlocal_loss = "mse"\n'
+        'reduction = "mean"\nnormalization = "clip"\nrefinement = "fixed"\n'
+        "update_first_step = true\ndescend_local_loss = true\n"
+        'schedule = "constant"\n\n[defaults.optimizer.sgd]\ndecay_steps = 0.0\n'
+        "w_hh_rate = 1.0\nreadout_rate = 1.0\northogonality = 0.0\n"
+    )
+
+
+def test_an_argument_is_a_default_where_some_table_leaves_it_out(write):
+    first = '[[grid]]\nrule = "bptt"\nlr = 0.1\nmax_norm = 1.0\n'
+    second = '[[grid]]\nrule = ["bptt", "fa"]\nlr = 0.1\n'
+    head = GOOD.partition("[grid]")[0]
+    alone = config_lib.load(write(head + first)).defaults()
+    assert alone["rule"] == {"bptt": {}}
+    both = config_lib.load(write(head + first + second)).defaults()
+    fa = {"readout": "transpose", "max_norm": 0.0}
+    assert both["rule"] == {"bptt": {"max_norm": 0.0}, "fa": fa}
+
+
+def rule_with(default):
+    def rule(*, lr_scale: ArrayLike = default) -> None:
+        raise NotImplementedError
+
+    return rule
+
+
+MINE = GOOD.partition("[grid]")[0] + '[grid]\nrule = "mine"\nlr = 0.1\n'
+
+
+def test_another_default_is_another_digest_and_the_same_request(write, monkeypatch):
+    monkeypatch.setitem(RULES, "mine", rule_with(1.0))
+    before = config_lib.load(write(MINE))
+    digests = before.digest(), before.request_digest()
+    given = config_lib.load(write(MINE + "lr_scale = 1.0\n"))
+    assert given.digest() != digests[0]
+    text = before.to_toml()
+    monkeypatch.setitem(RULES, "mine", rule_with(2.0))
+    after = config_lib.load(write(MINE))
+    assert after.digest() != digests[0]
+    assert after.request_digest() == digests[1]
+    assert problems_of(write, text) == [
+        "defaults.rule.mine.lr_scale = 1.0: the default is 2.0; give lr_scale in the "
+        "grid, or take [defaults] out of the file to have today's"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("defaults = 1", "defaults = 1: expected tables, as in a resolved config"),
+        ("[defaults.rules]", "defaults.rules: expected tables of rule and optimizer"),
+        (
+            "[defaults.rule.lra_diff]\nc9 = 0",
+            "defaults.rule.lra_diff.c9 = 0: lra_diff has no such argument; take "
+            "[defaults] out of the file to have today's",
+        ),
+        (
+            "[defaults.optimizer.momentum]\nnesterov = 0",
+            "defaults.optimizer.momentum.nesterov = 0: the default is false; give "
+            "nesterov in the grid, or take [defaults] out of the file to have today's",
+        ),
+    ],
+)
+def test_defaults_that_are_not_the_codes_are_a_problem(write, text, says):
+    parts = (text, GOOD) if text.startswith("defaults") else (GOOD, text)
+    assert problems_of(write, "\n".join(parts)) == [says]
+
+
+def test_defaults_of_what_the_config_does_not_use_are_in_nobodys_way(write):
+    text = "[defaults.rule.somebodys]\nx = 1\n[defaults.rule.lra_diff]\nc0 = 0\n"
+    assert config_lib.load(write(GOOD + text)) == config_lib.load(write(GOOD))
 
 
 def test_the_input_gain_reaches_the_experiment(write):

@@ -6,7 +6,7 @@ import pytest
 
 from experiments import config as config_lib
 from experiments import curriculum, groups
-from lra_jax import member, sweep
+from lra_jax import member, sweep, tiles, types
 from lra_jax.member import Limits, Status
 
 LIMITS = Limits(max_steps=10, patience=0)
@@ -48,6 +48,49 @@ def test_from_fresh_weights_it_is_the_sweep():
         mine = jax.tree.map(lambda x, i=i: x[i], params)
         metrics = member.validate(found.experiment, mine, seed)
         assert metrics.num_errors == swept.num_errors[i]
+
+
+@pytest.mark.parametrize("rows", [None, 1])
+def test_nobody_is_lost_where_kinds_do_not_fill_their_tiles(monkeypatch, rows):
+    """Members of 5 + 5 + 3 with different K, and too few slots for all at once."""
+    sizes, width = (5, 5, 3), 4
+    kind = np.repeat(np.arange(3), sizes)
+    seeds = np.arange(100, 113)
+    grid = sweep.Grid({}, {}, seeds.astype(np.uint32), kind)
+    waves = []
+
+    class Program:
+        """Counts its members' updates; nothing is compiled."""
+
+        @staticmethod
+        def start(arguments, initial, row, fresh, runs):
+            waves.append(arguments.seeds)
+            running = np.full(row.shape, Status.RUNNING)
+            step = np.zeros(row.shape, int)
+            return member.RunState(
+                train_state(step, initial[row]), running, None, None, None
+            )
+
+        @staticmethod
+        def chunk(limits, used, arguments, runs):
+            status = np.full_like(runs.status, Status.SOLVED)
+            train = train_state(arguments.seeds, runs.train.params)
+            return runs._replace(train=train, status=status), None
+
+    def train_state(step, params):
+        return types.TrainState(params, None, None, None, step)
+
+    slots = tiles.make(kind, 1, None, width)
+    empty = sweep.init_sweep(grid)._replace(slots=slots[:rows])
+    monkeypatch.setattr(curriculum.jax, "devices", lambda: ["one"])
+    monkeypatch.setattr(sweep, "make_program", lambda *_: Program)
+    monkeypatch.setattr(sweep, "init_sweep", lambda _: empty)
+    monkeypatch.setattr(curriculum, "_initial", lambda e, seeds, p: 2 * seeds)
+    status, step, params = curriculum.train(None, grid, LIMITS, None)
+    np.testing.assert_array_equal(status, [Status.SOLVED] * 13)
+    np.testing.assert_array_equal(step, seeds)
+    np.testing.assert_array_equal(params, 2 * seeds)
+    assert len(waves) == (5 if rows else 1)
 
 
 def test_going_on_is_training_longer():

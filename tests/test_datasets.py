@@ -321,7 +321,7 @@ def test_a_config_needs_neither_the_length_nor_the_size_of_recorded_data(
     config = resolve({**RAW}, "x")
     assert config.num_validation == 8
     assert [member["seq_len"] for member in config.members()] == [5, 5]
-    assert "split" not in config.to_toml()
+    assert 'split = "validation"' in config.to_toml()
     test = resolve({**RAW, "split": "test"}, "x")
     assert test.num_validation == 12
     assert test.digest() != config.digest()

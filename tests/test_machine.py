@@ -78,6 +78,72 @@ def test_as_many_members_as_are_of_use_and_fit(monkeypatch, grid):
     assert machine.max_parallel(experiment, members) == of_use
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        # Version 2, inside of a container: its group is the root of what it sees.
+        (
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "1000\n",
+                "sys/fs/cgroup/memory.current": "300\n",
+                "sys/fs/cgroup/memory.stat": "anon 100\ninactive_file 50\n",
+            },
+            750,
+        ),
+        # A group without a limit, in one with a limit.
+        (
+            {
+                "proc/self/cgroup": "0::/job/step\n",
+                "sys/fs/cgroup/job/step/memory.max": "max\n",
+                "sys/fs/cgroup/job/step/memory.current": "10\n",
+                "sys/fs/cgroup/job/memory.max": "500\n",
+                "sys/fs/cgroup/job/memory.current": "100\n",
+            },
+            400,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, None),
+        # Version 1: the path is the host's, the folder shows the group itself.
+        (
+            {
+                "proc/self/cgroup": "5:cpu:/\n4:hugetlb,memory:/docker/1f\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "2000",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "2500",
+                "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 900\n",
+            },
+            400,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "10",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "25",
+            },
+            0,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "?"}, None),
+    ],
+)
+def test_the_limit_of_a_container_is_read(tmp_path, files, expected):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert machine.free_memory_of_container(tmp_path) == expected
+
+
+def test_the_smaller_of_host_and_container_counts(monkeypatch):
+    devices = jax.local_device_count()
+    host = machine.free_memory()
+    assert host > 0
+    for limit in (1000 * devices, 0):
+        monkeypatch.setattr(machine, "free_memory_of_container", lambda n=limit: n)
+        assert machine.free_memory() == limit // devices
+    monkeypatch.setattr(machine, "free_memory_of_container", lambda: 10**18)
+    assert 1000 < machine.free_memory() < 10**15
+
+
 def test_memory_grows_with_the_length_and_not_with_squares_of_it(grid):
     experiment, members = grid
     need = [

@@ -1,16 +1,19 @@
 """The reproduction of the paper: its protocol, its cells, and a small run of it all."""
 
+import contextlib
 import csv
 import json
 import math
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
+import rich.console
 from absl import flags
 
-from experiments import cells, protocol, published, reproduce, results, tables
+from experiments import cells, protocol, published, reproduce, results, store, tables
 from experiments.cells import Cell
 
 BUDGETS = list(protocol.BUDGETS.values())
@@ -240,6 +243,51 @@ def test_names_of_artefacts():
         reproduce._names(["tabel1"])
     with pytest.raises(flags.Error, match="expected one of"):
         reproduce._names([])
+
+
+# What is kept.
+
+
+def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, capsys):
+    made = []
+
+    def label_swap(setting, **options):
+        made.append(setting.name)
+        return [np.array([0.5, 0.5]), np.array([0.25, 0.25])]
+
+    monkeypatch.setattr(reproduce.gradient_flow, "label_swap", label_swap)
+    monkeypatch.setattr(reproduce.jax, "enable_x64", lambda _: contextlib.nullcontext())
+    budget = protocol.BUDGETS["smoke"]
+
+    def ask(**options):
+        runner = reproduce.PaperRunner(
+            rich.console.Console(quiet=True),
+            tmp_path,
+            mock.Mock(signal=None),
+            **options,
+        )
+        return runner.label_swap("lra_diff", "temporal_order", budget, (0, 1))
+
+    first = ask()
+    assert (first["w_xh"], first["w_hh"]) == (0.5, 0.25)
+    assert ask() == first
+    assert len(made) == 1
+    (path,) = tmp_path.glob("*.code.json")
+    code = json.loads(path.read_text())
+    name = "experiments/gradient_flow.py"
+    for found, says in (
+        (code | {name: "0"}, f"changed: {name}"),
+        (None, "it does not say by which code it was made"),
+    ):
+        path.write_text(json.dumps(found))
+        with pytest.raises(store.OldCodeError, match=says) as error:
+            ask()
+        assert str(error.value).endswith(
+            "add --accept-old-code; or move it away to record it anew"
+        )
+        assert ask(accept_old_code=True) == first
+        assert says in capsys.readouterr().err
+    assert len(made) == 1
 
 
 # A small run of everything.

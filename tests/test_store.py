@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import random
+import stat
 
 import flax.serialization
 import jax
@@ -255,7 +256,9 @@ def test_a_checkpoint_of_another_version_is_refused(opened, saved):
 def test_a_folder_of_another_version_or_config_is_refused(tmp_path, opened, saved):
     other = store.RunFolder(saved, load_config(tmp_path, "grid.0.gamma=[2]"))
     before = bytes_of(saved)
-    with pytest.raises(store.RunFolderError, match="here:  gamma = \\[2\\]") as error:
+    with pytest.raises(
+        store.RunFolderError, match=r"here:  gamma = \[2\] \(grid.0\)"
+    ) as error:
         other.open(resume=True)
     # `--resume` and `--out` are words of `experiments.grid`; others come here as well.
     assert "another config; choose another folder" in str(error.value)
@@ -300,7 +303,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("call", range(8))
+@pytest.mark.parametrize("call", range(12))
 def test_a_save_killed_at_any_of_its_calls_loses_no_state(
     monkeypatch, opened, saved, groups, call, after
 ):
@@ -348,7 +351,7 @@ def test_a_save_makes_exactly_these_calls(monkeypatch, opened, saved, groups):
             os, name, lambda *a, name=name, f=function: (names.append(name), f(*a))
         )
     advance(folder, groups, states, [4])
-    assert names == 4 * ["fsync", "replace"]
+    assert names == 4 * ["fsync", "replace", "fsync"]  # of the file; of its folder
 
 
 @pytest.mark.parametrize("call", range(4))
@@ -362,6 +365,8 @@ def test_a_full_disk_is_a_message_and_what_was_there_stays(
 
     def full(number):
         nonlocal count
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            return
         count += 1
         if count == call:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -376,6 +381,25 @@ def test_a_full_disk_is_a_message_and_what_was_there_stays(
     assert before.keys() == after.keys()
     for name in names[call:]:
         assert after[pathlib.Path(name)] == before[pathlib.Path(name)]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(
+    monkeypatch, opened, saved, groups
+):
+    folder, states = opened()
+    real, asked = os.fsync, []
+
+    def fsync(number):
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            asked.append(number)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    advance(folder, groups, states, [4])
+    assert len(asked) == 4  # a checkpoint, the manifest and two tables
+    folder.close()
+    assert opened()[0].num_chunks == 4
 
 
 def test_tables_are_written_at_both_ends_and_now_and_then(monkeypatch, opened, groups):
@@ -493,6 +517,27 @@ def test_a_filesystem_without_locks_is_used_with_a_warning(
     assert opened()[0].num_chunks == 3
     err = capsys.readouterr().err
     assert "a filesystem without locks (No locks available)" in err
+
+
+def test_the_lock_of_windows_is_of_a_byte_behind_the_note(monkeypatch, tmp_path):
+    asked = []
+
+    class Msvcrt:
+        LK_NBLCK = 2
+
+        @staticmethod
+        def locking(number, mode, count):
+            asked.append((os.lseek(number, 0, os.SEEK_CUR), mode, count))
+            if len(asked) > 1:
+                raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(store.sys, "platform", "win32")
+    monkeypatch.setattr(store, "msvcrt", Msvcrt, raising=False)
+    with (tmp_path / ".lock").open("a+") as file:
+        store._lock(file)
+        with pytest.raises(BlockingIOError):
+            store._lock(file)
+    assert asked == 2 * [(store._LOCKED_BYTE, 2, 1)]
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "checkpoint/model.best.msgpack"])

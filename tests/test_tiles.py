@@ -24,6 +24,9 @@ def of(*rows):
         ([0] * 7 + [1] * 3, 1, 5, None, (1, 5)),
         ([0], 8, None, 4, (8, 1)),
         ([0, 1, 2], 1, None, 4, (3, 1)),
+        ([0] * 5 + [1] * 5 + [2] * 3, 1, None, 4, (5, 4)),  # a tile has one kind
+        ([0] * 5 + [1] * 5 + [2] * 3, 2, None, 4, (6, 3)),
+        ([0] * 5 + [1] * 5 + [2] * 3, 1, 13, 4, (4, 4)),
     ],
 )
 def test_shape(kinds, num_devices, max_parallel, width, shape):
@@ -91,3 +94,54 @@ def test_nobody_is_lost_or_doubled_and_kinds_stay_apart(data):
         ended += leaving
         slots = np.where(np.isin(slots, list(leaving)), EMPTY, slots)
     assert len(ended) == size
+
+
+@given(st.data())
+def test_without_a_bound_everybody_has_a_slot_at_once(data):
+    sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))
+    kind = np.repeat(np.arange(len(sizes)), sizes)
+    num_devices = data.draw(st.integers(1, 4))
+    width = data.draw(st.none() | st.integers(1, 20))
+    slots = tiles.make(kind, num_devices, None, width)
+    queue = np.array(data.draw(st.permutations(range(kind.size))))
+    filled = tiles.fill(slots, kind, queue, num_devices)
+    assert sorted(filled[filled != EMPTY]) == list(range(kind.size))
+    # And no more tiles than that needs, but for a multiple of the devices.
+    assert len(slots) < num_devices + sum(-(-n // slots.shape[1]) for n in sizes)
+
+
+def one_after_the_other(slots, kind, queue, num_devices):
+    """`tiles.fill`, a member at a time."""
+    slots, queue = slots.copy(), queue.tolist()
+    rows = np.arange(len(slots)).reshape(num_devices, -1).T.ravel()
+    used = (slots[rows] != EMPTY).any(axis=1)
+    for row in (*rows[used], *rows[~used]):
+        for place in np.flatnonzero(slots[row] == EMPTY):
+            inside = slots[row][slots[row] != EMPTY]
+            for member in queue:
+                if not inside.size or kind[member] == kind[inside[0]]:
+                    slots[row, place] = member
+                    queue.remove(member)
+                    break
+    return slots
+
+
+@given(st.data())
+def test_members_are_taken_in_the_order_of_the_queue(data):
+    size = data.draw(st.integers(1, 20))
+    kind = np.array(
+        data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size))
+    )
+    num_devices = data.draw(st.integers(1, 3))
+    shape = (num_devices * data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4)))
+    queue = np.array(data.draw(st.permutations(range(size))))
+    standing = data.draw(st.integers(0, size))
+    empty = np.full(shape, EMPTY, np.int32)
+    slots = one_after_the_other(empty, kind, queue[:standing], num_devices)
+    leaving = data.draw(st.sets(st.integers(0, size - 1)))
+    slots = np.where(np.isin(slots, list(leaving)), EMPTY, slots)
+    rest = queue[standing:]
+    np.testing.assert_array_equal(
+        tiles.fill(slots, kind, rest, num_devices),
+        one_after_the_other(slots, kind, rest, num_devices),
+    )
