@@ -10,13 +10,10 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 from jax.typing import ArrayLike
 
 from experiments.optimizers import OPTIMIZERS
-from lra_jax import RULES
-
-MAX_INT = 2**31 - 1
+from lra_jax import RULES, settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +74,6 @@ def all_arguments() -> set[str]:
     return {key for factory in factories for key in arguments_of(factory)}
 
 
-# Of narrower numbers: what else has to be, and how that is said.
-_NARROWER: dict[str, tuple[Callable[[float], bool], str]] = {
-    "": (lambda x: True, ""),
-    "fraction": (lambda x: x <= 1, "from 0 to 1"),
-    "below one": (lambda x: x < 1, "below 1"),
-    "positive": (lambda x: x > 0, "above 0"),
-}
-
-
 def check_argument(value: Any, argument: Argument, dtype: str) -> str | None:
     """What is wrong with one value of a rule's or optimizer's argument, or None."""
     if argument.kind == "choice":
@@ -97,17 +85,14 @@ def check_argument(value: Any, argument: Argument, dtype: str) -> str | None:
     if type(value) not in (int, float):
         hint = "; write numbers without quotes" if isinstance(value, str) else ""
         return f"expected a number{hint}"
-    if not 0 <= value <= float(np.finfo(dtype).max):  # nor is NaN
-        return f"expected a finite number of at least 0 that {dtype} can hold"
-    fits, text = _NARROWER[argument.narrower]
-    return None if fits(value) else f"expected a number {text}"
+    return settings.wrong_number(value, argument.narrower, dtype=dtype)
 
 
 def check_integer(value: Any, least: int) -> str | None:
     """What is wrong with an integer setting, or None."""
-    if type(value) is not int or value < least:
+    if type(value) is not int:
         return f"expected an integer of at least {least}"
-    return None if value <= MAX_INT else "expected an integer below 2³¹"
+    return settings.wrong_integer(value, least)
 
 
 def check_choice(value: Any, allowed: Sequence[str]) -> str | None:

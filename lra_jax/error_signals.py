@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
@@ -77,7 +76,7 @@ def chain(
         error = step(error, below) if own is None else step(error, below) + own
         return error, error
 
-    _, errors = lax.scan(back, last, (below, earlier), reverse=True)
+    _, errors = rnn.scan(back, last, (below, earlier), reverse=True)
     return jnp.concatenate([errors, last[None]])
 
 
@@ -121,9 +120,8 @@ def make_rule(
         pi = output_loss.grad(trace.logits, batch.labels)
         found, rule_state = signals(key, rule_state, Now(params, trace, pi))
         started = rnn.has_started(batch.inputs, batch.start)
-        inputs, found = jax.tree.map(
-            lambda x: rnn.silence(x, started), (batch.inputs, found)
-        )
+        inputs = rnn.index_symbols(params, batch.inputs)
+        inputs, found = jax.tree.map(lambda x: rnn.silence(x, started), (inputs, found))
         summed = gradients.sum_local_gradients(params, inputs, trace.z, found.q)
         readout = gradients.readout_gradients(trace.z, pi)
         info = types.RuleInfo(

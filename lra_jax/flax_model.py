@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from lra_jax import types
@@ -85,8 +86,10 @@ def params_to_flax(params: types.Params, cell: Any, readout: Any) -> None:
 def _check(cell: Any, readout: Any) -> None:
     if cell.residual:
         raise ValueError("cell: expected residual=False, got True")
-    half = jnp.asarray(0.5)
-    if not jnp.allclose(cell.activation_fn(half), jnp.tanh(half)):
+    with jax.ensure_compile_time_eval():  # also inside of a traced function
+        half = jnp.asarray(0.5)
+        is_tanh = bool(jnp.allclose(cell.activation_fn(half), jnp.tanh(half)))
+    if not is_tanh:
         raise ValueError("cell: expected activation_fn=tanh, got another function")
     if readout.bias is None:
         raise ValueError("readout: expected use_bias=True, got False")

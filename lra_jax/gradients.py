@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lra_jax import rnn, types
-from lra_jax.numerics import Normalized, clip, matmul
+from lra_jax.numerics import Normalized, clip, largest, matmul
 
 
 class HiddenGrads(NamedTuple):
@@ -72,7 +72,7 @@ def mean_outer(left: jax.Array, right: jax.Array) -> jax.Array:
 def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """All rows divided by their largest absolute value, and that value."""
     rows = a if b is None else jnp.concatenate([a, b])
-    scale = jnp.max(jnp.abs(rows))
+    scale = largest(rows).reshape(())
     return rows / jnp.where(scale == 0, 1, scale), scale
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lra_jax import types
+from lra_jax import settings, symbols, types
 
 
 class LocalLoss(NamedTuple):
@@ -43,32 +43,47 @@ Example:
 
 
 def _check_classes(logits: jax.Array, labels: jax.Array) -> None:
+    settings.check_array("labels", labels)
     if labels.shape != logits.shape[:-1] or not jnp.issubdtype(
         labels.dtype, jnp.integer
     ):
         axes = "[B]" if logits.ndim == 2 else "[T, B]"
         raise ValueError(
-            f"labels: expected integer classes {axes} = {logits.shape[:-1]}, "
-            f"got {labels.dtype} {labels.shape}"
+            f"labels: expected integer classes {axes} = {logits.shape[:-1]} "
+            f"{_OF_TIME_MAJOR}, got {labels.dtype} {labels.shape}"
         )
 
 
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+# A batch whose first axis is not time shows in the labels first.
+_OF_TIME_MAJOR = "(inputs are time-major, [T, B] or [T, B, X]: time is the first axis)"
+
+
+def _classes(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Classes from 0 to Y-1, and the factor of E and π: 1, or NaN for no class."""
     _check_classes(logits, labels)
+    num_classes = logits.shape[-1]
+    is_class = symbols.is_index(labels, num_classes)
+    classes = jnp.where(is_class, symbols.as_index(labels, num_classes), 0)
+    return classes, jnp.where(is_class, 1, jnp.nan).astype(logits.dtype)
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    classes, factor = _classes(logits, labels)
     log_p = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
+    # A factor, no selection: its derivative is NaN too.
+    return -jnp.take_along_axis(log_p, classes[..., None], axis=-1)[..., 0] * factor
 
 
 def _cross_entropy_grad(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    _check_classes(logits, labels)
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return jax.nn.softmax(logits) - one_hot
+    classes, factor = _classes(logits, labels)
+    one_hot = jax.nn.one_hot(classes, logits.shape[-1], dtype=logits.dtype)
+    return (jax.nn.softmax(logits) - one_hot) * factor[..., None]
 
 
 def _wrong_class(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    _check_classes(logits, labels)
-    wrong = jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
-    return wrong | jnp.any(jnp.isnan(logits), axis=-1)
+    classes, factor = _classes(logits, labels)
+    wrong = jnp.argmax(logits, axis=-1).astype(classes.dtype) != classes
+    return wrong | jnp.isnan(factor) | jnp.any(jnp.isnan(logits), axis=-1)
 
 
 cross_entropy = types.OutputLoss(
@@ -76,7 +91,8 @@ cross_entropy = types.OutputLoss(
 )
 """E_b = -log softmax(logits)_y,  π = softmax(logits) - onehot(y); labels int `[B]`.
 
-An error is a class that is not the label.
+An error is a class that is not the label. Labels may have any integer type. One that
+is no class, below 0 or Y and above, is an error, and makes E_b and π NaN.
 
 Raises:
   ValueError: the labels are no integers of the logits' leading axes.
@@ -91,12 +107,17 @@ Example:
 
 
 def _difference(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    if labels.shape != logits.shape:
+    settings.check_array("labels", labels)
+    if labels.shape != logits.shape or jnp.issubdtype(
+        labels.dtype, jnp.complexfloating
+    ):
         raise ValueError(
-            f"labels: expected real values [B, Y] = {logits.shape}, "
-            f"got {labels.dtype} {labels.shape}"
+            f"labels: expected real values [B, Y] = {logits.shape} "
+            f"{_OF_TIME_MAJOR}, got {labels.dtype} {labels.shape}"
         )
-    return logits - labels.astype(logits.dtype)
+    labels = labels.astype(logits.dtype)
+    # Where the label is infinite a rule with targets would stop at tanh(∞) = 1.
+    return logits - jnp.where(jnp.isfinite(labels), labels, jnp.nan)
 
 
 squared_error = types.OutputLoss(
@@ -109,10 +130,11 @@ squared_error = types.OutputLoss(
 """E_b = mean over Y of (logits - label)²; labels real `[B, Y]`.
 
 A sample is an error where any output is off by more than 0.2: the criterion of the
-adding problem.
+adding problem. A label that is not finite is an error, and makes E_b and its part of
+the derivative NaN.
 
 Raises:
-  ValueError: the labels have another shape than the logits.
+  ValueError: the labels are complex, or have another shape than the logits.
 
 Example:
   >>> logits, labels = jnp.array([[0.5], [0.5]]), jnp.array([[0.25], [0.375]])
@@ -156,16 +178,23 @@ def grad_of_step(
     return grad
 
 
-def _at_every_step(loss: types.OutputLoss) -> types.OutputLoss:
-    """E_b = (1/n_b) Σ E_bt over the steps t that ask, of the loss E_bt of one step."""
+def _at_every_step(
+    loss: types.OutputLoss, check: Callable[[jax.Array, jax.Array], None]
+) -> types.OutputLoss:
+    """E_b = (1/n_b) Σ E_bt over the steps t that ask, of the loss E_bt of one step.
+
+    `check` raises ValueError where labels do not fit the logits.
+    """
 
     def at_asked(
         function: Callable[[jax.Array, jax.Array], jax.Array],
         logits: jax.Array,
         labels: jax.Array,
     ) -> jax.Array:
-        found = function(logits, jnp.maximum(labels, 0))
+        check(logits, labels)
         asked = is_asked(labels)
+        shown = asked if labels.ndim == 2 else asked[..., None]
+        found = function(logits, jnp.where(shown, labels, 0))
         return jnp.where(asked if found.ndim == 2 else asked[..., None], found, 0)
 
     def value(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -182,10 +211,11 @@ def _at_every_step(loss: types.OutputLoss) -> types.OutputLoss:
     return types.OutputLoss(value, grad, is_error, every_step=True)
 
 
-cross_entropy_every_step = _at_every_step(cross_entropy)
+cross_entropy_every_step = _at_every_step(cross_entropy, _check_classes)
 """E_bt = -log softmax(logitsₜ)_y; labels int `[T, B]`, below 0 where nothing is asked.
 
 E_b is the mean over the steps of sample b that ask; it is an error if any of them is.
+A label of Y and above is no class: it is an error, and makes E_b and its πₜ NaN.
 
 Raises:
   ValueError: the labels are no integers of the logits' leading axes.
@@ -197,13 +227,18 @@ Example:
 """
 
 
-def _side(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def _check_keys(logits: jax.Array, labels: jax.Array) -> None:
+    settings.check_array("labels", labels)
     if labels.shape != logits.shape or not jnp.issubdtype(labels.dtype, jnp.floating):
         raise ValueError(
-            f"labels: expected real 0 or 1 [T, B, Y] = {logits.shape}, "
-            f"got {labels.dtype} {labels.shape}"
+            f"labels: expected real 0 or 1 [T, B, Y] = {logits.shape} "
+            f"{_OF_TIME_MAJOR}, got {labels.dtype} {labels.shape}"
         )
-    return 1 - 2 * labels.astype(logits.dtype)
+
+
+def _side(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    labels = labels.astype(logits.dtype)
+    return jnp.where((labels == 0) | (labels == 1), 1 - 2 * labels, jnp.nan)
 
 
 # With side = 1 at the label 0 and -1 at 1, no logit is too large for any of the three.
@@ -218,13 +253,16 @@ binary_cross_entropy_every_step = _at_every_step(
         is_error=lambda logits, labels: (
             ~jnp.all(_side(logits, labels) * logits < 0, axis=-1)
         ),
-    )
+    ),
+    _check_keys,
 )
 """E_bt = Σ_Y -log p(label),  p(1) = 1 / (1 + exp(-logit)); labels real `[T, B, Y]`.
 
 Labels are 0 or 1, and all -1 where nothing is asked. Outputs are independent keys, as
 in papers on polyphonic music, whose NLL per frame E is. An error is a key that is not
-on its label's side of p = 0.5, at any step that asks.
+on its label's side of p = 0.5, at any step that asks. Any other label, also one between
+0 and 1, and a -1 beside a 0 or 1 of the same step, is an error, and makes E_b and its
+part of πₜ NaN.
 
 Raises:
   ValueError: the labels are not real, or have another shape than the logits.

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lra_jax import rnn, train, types
+from lra_jax import rnn, settings, train, types
 from lra_jax.tasks import Task
 
 Hyperparameters = Mapping[str, jax.Array]
@@ -79,6 +79,10 @@ class Experiment:
       shared: names of hyper-parameters that set how long the program runs, as K
         does: equal for all members that are advanced together.
 
+    Raises:
+      ValueError: a size is no integer, too small, or impossible for the task; or
+        `input_gain` is no positive number.
+
     Example:
       >>> def build(hyperparameters):
       ...     rule = lra_jax.lra_diff(gamma=hyperparameters["gamma"])
@@ -100,6 +104,17 @@ class Experiment:
     evaluate: Callable[..., types.Metrics] = train.evaluate
     shared: tuple[str, ...] = ("num_refinements",)
 
+    def __post_init__(self) -> None:
+        checked: dict[str, Any] = {"seq_len": self.task.check_seq_len(self.seq_len)}
+        for name in ("hidden_size", "batch_size", "eval_every", "num_validation"):
+            checked[name] = settings.check_size(name, getattr(self, name))
+        rnn.check_input_gain(self.input_gain)
+        if isinstance(self.shared, str):
+            raise ValueError(f"shared: expected a tuple of names, got {self.shared!r}")
+        checked |= {"input_gain": float(self.input_gain), "shared": tuple(self.shared)}
+        for name, value in checked.items():  # of Python's types, which can be hashed
+            object.__setattr__(self, name, value)
+
 
 class Limits(NamedTuple):
     """When a member ends unsolved; numbers, not part of the compiled program.
@@ -119,6 +134,19 @@ class Limits(NamedTuple):
     max_steps: int = 100_000
     patience: int = 30
     steps_after_solved: int = 0
+
+
+def check_limits(limits: Limits) -> Limits:
+    """The limits as Python integers.
+
+    Raises:
+      ValueError: `max_steps` is no integer of at least 1, or `patience` none of at
+        least 0.
+    """
+    return Limits(
+        max_steps=settings.check_size("max_steps", limits.max_steps),
+        patience=settings.check_size("patience", limits.patience, 0),
+    )
 
 
 class RunState(NamedTuple):
@@ -180,11 +208,13 @@ def validate(
         return metrics._replace(loss=metrics.loss * (size / total))
 
     whole, rest = divmod(total, VALIDATION_SLICE)
-    slices = lax.map(lambda i: evaluate(i, VALIDATION_SLICE), jnp.arange(whole))
-    metrics = jax.tree.map(functools.partial(jnp.sum, axis=0), slices)
+    found = []
+    if whole:
+        slices = lax.map(lambda i: evaluate(i, VALIDATION_SLICE), jnp.arange(whole))
+        found.append(jax.tree.map(functools.partial(jnp.sum, axis=0), slices))
     if rest:
-        last = evaluate(jnp.asarray(whole), rest)
-        metrics = jax.tree.map(jnp.add, metrics, last)
+        found.append(evaluate(jnp.asarray(whole), rest))
+    metrics = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *found)
     return types.Metrics(metrics.loss, metrics.num_errors.astype(jnp.int32))
 
 

@@ -44,6 +44,18 @@ def tanh_difference(z_a: jax.Array, z_b: jax.Array, d: jax.Array) -> jax.Array:
     return jnp.tanh(d) * (1 - z_a * z_b)
 
 
+def largest(x: jax.Array, *, axis: Axis = None) -> jax.Array:
+    """M = max|x| with the reduced axes kept, a number that arrays are divided by.
+
+    XLA multiplies by 1/M, which float16 cannot hold where M is subnormal: there M is
+    the smallest normal number, unless x is 0.
+    """
+    found = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
+    if x.dtype != jnp.float16:
+        return found
+    return jnp.where(found == 0, 0, jnp.maximum(found, jnp.finfo(x.dtype).tiny))
+
+
 def norm(x: jax.Array, *, axis: Axis = None) -> jax.Array:
     """Euclidean norm with the reduced axes kept: M ‖x / M‖, M = max|x|.
 
@@ -120,7 +132,7 @@ def _unit(
     """
     unit = x
     if scale is None:
-        scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
+        scale = largest(x, axis=axis)
         unit = x / jnp.where(scale == 0, 1, scale)
     return scale, unit, jnp.sqrt(jnp.sum(unit * unit, axis=axis, keepdims=True))
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from lra_jax import types
+from lra_jax import settings, types
 from lra_jax.numerics import matmul
 
 
@@ -30,7 +30,8 @@ def soft_orthogonality(strength: ArrayLike) -> optax.GradientTransformation:
       `params`.
 
     Raises:
-      ValueError: `strength` is not a scalar, or, when updating, there are no `params`.
+      ValueError: `strength` is not a scalar, or known and not a finite number of at
+        least 0; or, when updating, there are no `params`.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 2, 3, 2)
@@ -41,10 +42,7 @@ def soft_orthogonality(strength: ArrayLike) -> optax.GradientTransformation:
       >>> f"{params.w_hh[0, 0] + updates.w_hh[0, 0]:.3f}"  # s - 0.2 s (s² - 1)
       '1.125'
     """
-    if jnp.ndim(strength) != 0:
-        raise ValueError(
-            f"strength: expected a scalar, got shape {jnp.shape(strength)}"
-        )
+    settings.check_number("strength", strength)
 
     def update(updates: types.Params, params: types.Params | None) -> types.Params:
         if params is None:

@@ -55,8 +55,9 @@ def norm_preservation(
       z_prev: `[B, H]`, tanh of the pre-activation whose step is regularised.
     """
     max_u = jnp.max(jnp.abs(u), axis=-1, keepdims=True)
-    # A NaN is no vanished error: it must stay visible.
-    alive = ~(max_u < MIN_ERROR)
+    # A NaN is no vanished error: it must stay visible. float16 has no MIN_ERROR.
+    least = max(MIN_ERROR, float(jnp.finfo(u.dtype).tiny))
+    alive = ~(max_u < least)
     scale = jnp.where(alive, max_u, 1)
     u, u_back = u / scale, u_back / scale
     dz = 1 - z_prev**2

@@ -8,14 +8,26 @@ A sample with a `start` has hₜ = zₜ = 0 before it.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
-from lra_jax import types
+from lra_jax import settings, symbols, types
 from lra_jax.numerics import matmul
+
+WEIGHT_DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+def decomposable(dtype: DTypeLike) -> jnp.dtype:
+    """The type in which weights of a type are decomposed or inverted.
+
+    LAPACK has float32 and float64 only: 16 bits become 32.
+    """
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def orthogonal(
@@ -27,9 +39,11 @@ def orthogonal(
     blocks a thread of XLA's pool while it waits for work queued on the same pool:
     with few cores, two of them at once wait for ever (jaxlib 0.10.2).
     """
+    dtype = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.nn.initializers.orthogonal()(key, shape, dtype)
+        drawn = jax.nn.initializers.orthogonal()(key, shape, decomposable(dtype))
+        return drawn.astype(dtype)
 
     return jax.custom_batching.sequential_vmap(draw)(key)
 
@@ -40,7 +54,8 @@ def init_params(
     hidden_size: int,
     output_size: int,
     *,
-    input_gain: float = 1.0,
+    input_gain: ArrayLike = 1.0,
+    dtype: DTypeLike | None = None,
 ) -> types.Params:
     """Orthogonal matrices (semi-orthogonal where not square), zero biases.
 
@@ -50,13 +65,17 @@ def init_params(
       hidden_size: H.
       output_size: Y, number of classes or of output channels.
       input_gain: W_xh is multiplied by it. The smaller it is, the less tanh takes off
-        what passes a step (docs/long_sequences.md).
+        what passes a step (docs/long_sequences.md). May be traced.
+      dtype: of the weights: bfloat16, float16, float32 or float64; None is JAX's
+        default float type, float32, or float64 under x64. What has 16 bits is drawn
+        with 32.
 
     Returns:
-      `Params` of JAX's default float type: float32, or float64 under x64.
+      `Params` of that type.
 
     Raises:
-      ValueError: a size is not a positive integer, or `input_gain` not positive.
+      ValueError: a size is not a positive integer, `input_gain` not positive, or
+        `dtype` none of the four.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, input_gain=0.1)
@@ -65,46 +84,103 @@ def init_params(
       >>> bool(jnp.allclose(params.w_xh @ params.w_xh.T, 0.01 * jnp.eye(6), atol=1e-5))
       True
     """
-    if not 0 < input_gain < math.inf:
-        raise ValueError(f"input_gain: expected a positive number, got {input_gain!r}")
-    sizes = {
-        "input_size": input_size,
-        "hidden_size": hidden_size,
-        "output_size": output_size,
-    }
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {size!r}")
-    key_xh, key_hh, key_hy = jax.random.split(key, 3)
-    w_xh = input_gain * orthogonal(key_xh, (input_size, hidden_size))
-    return types.Params(
-        w_xh=w_xh,
-        w_hh=orthogonal(key_hh, (hidden_size, hidden_size)),
-        b_h=jnp.zeros((hidden_size,), w_xh.dtype),
-        w_hy=orthogonal(key_hy, (hidden_size, output_size)),
-        b_y=jnp.zeros((output_size,), w_xh.dtype),
+    input_size, hidden_size, output_size = (
+        settings.check_size(name, size, expected="a positive integer")
+        for name, size in (
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("output_size", output_size),
+        )
     )
+    check_input_gain(input_gain)
+    kind = _weight_dtype(dtype)
+    key_xh, key_hh, key_hy = jax.random.split(key, 3)
+    w_xh = orthogonal(key_xh, (input_size, hidden_size), kind)
+    return types.Params(
+        w_xh=jnp.asarray(input_gain, kind) * w_xh,
+        w_hh=orthogonal(key_hh, (hidden_size, hidden_size), kind),
+        b_h=jnp.zeros((hidden_size,), kind),
+        w_hy=orthogonal(key_hy, (hidden_size, output_size), kind),
+        b_y=jnp.zeros((output_size,), kind),
+    )
+
+
+def _weight_dtype(dtype: DTypeLike | None) -> jnp.dtype:
+    try:
+        found = jnp.dtype(float if dtype is None else dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in WEIGHT_DTYPES:
+        raise ValueError(
+            f"dtype: expected one of {', '.join(WEIGHT_DTYPES)}, got {dtype!r}"
+        )
+    return jax.dtypes.canonicalize_dtype(found)
+
+
+def check_input_gain(input_gain: ArrayLike) -> None:
+    """Raises ValueError where it is known and no positive number."""
+    settings.check_number(
+        "input_gain", input_gain, "positive", expected="a positive number"
+    )
+
+
+def check_params(params: types.Params) -> None:
+    """Raises ValueError where weights do not fit each other, are empty, or not real."""
+    if params.w_xh.ndim != 2 or params.w_hy.ndim != 2:
+        raise ValueError(
+            "params: expected w_xh [X, H] and w_hy [H, Y], "
+            f"got {params.w_xh.shape} and {params.w_hy.shape}"
+        )
+    (input_size, hidden_size), output_size = params.w_xh.shape, params.w_hy.shape[1]
+    shapes = {
+        "w_xh": ("[X, H]", (input_size, hidden_size)),
+        "w_hh": ("[H, H]", (hidden_size, hidden_size)),
+        "b_h": ("[H]", (hidden_size,)),
+        "w_hy": ("[H, Y]", (hidden_size, output_size)),
+        "b_y": ("[Y]", (output_size,)),
+    }
+    for (name, (axes, shape)), array in zip(shapes.items(), params, strict=True):
+        if array.shape != shape or 0 in shape:
+            least = ", ".join(f"{axis} ≥ 1" for axis in axes[1:-1].split(", "))
+            expected = f"with {least}" if 0 in shape else f"= {shape}"
+            raise ValueError(f"{name}: expected {axes} {expected}, got {array.shape}")
+        if jnp.dtype(array.dtype).name not in WEIGHT_DTYPES:
+            raise ValueError(
+                f"{name}: expected weights of {', '.join(WEIGHT_DTYPES)}, "
+                f"got {array.dtype}"
+            )
 
 
 def check_inputs(params: types.Params, inputs: jax.Array) -> bool:
     """Whether `inputs` are symbols (else real vectors).
 
     Raises:
-      ValueError: `inputs` is neither int `[T, B]` nor float `[T, B, X]` with T ≥ 1.
+      ValueError: `inputs` is neither int `[T, B]` nor float `[T, B, X]` with T ≥ 1 and
+        B ≥ 1, or the weights do not fit each other.
     """
+    check_params(params)
+    settings.check_array("inputs", inputs)
     input_size = params.w_xh.shape[0]
-    symbols = jnp.issubdtype(inputs.dtype, jnp.integer) and inputs.ndim == 2
-    vectors = (
+    are_symbols = jnp.issubdtype(inputs.dtype, jnp.integer) and inputs.ndim == 2
+    are_vectors = (
         jnp.issubdtype(inputs.dtype, jnp.floating)
         and inputs.ndim == 3
         and inputs.shape[2] == input_size
     )
-    if not (symbols or vectors) or inputs.shape[0] < 1:
+    if not (are_symbols or are_vectors) or 0 in inputs.shape[:2]:
         raise ValueError(
-            f"inputs: expected integer symbols [T, B] or real [T, B, {input_size}] "
-            f"with T ≥ 1, got {inputs.dtype} {inputs.shape}"
+            f"inputs: expected integer symbols [T, B] or real [T, B, {input_size}], "
+            "time-major (time is the first axis), with T ≥ 1 and B ≥ 1, "
+            f"got {inputs.dtype} {inputs.shape}"
         )
-    return bool(symbols)
+    return bool(are_symbols)
+
+
+def index_symbols(params: types.Params, inputs: jax.Array) -> jax.Array:
+    """Inputs whose symbols, of any integer type, are int32; vectors as they are."""
+    if not check_inputs(params, inputs):
+        return inputs
+    return symbols.as_index(inputs, params.w_xh.shape[0])
 
 
 def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
@@ -121,7 +197,7 @@ def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
       ValueError: `inputs` is neither of the two.
     """
     if check_inputs(params, inputs):
-        rows = jnp.asarray(params.w_xh).at[inputs]
+        rows = jnp.asarray(params.w_xh).at[index_symbols(params, inputs)]
         projected = rows.get(
             mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
         )
@@ -138,20 +214,22 @@ def has_started(inputs: jax.Array, start: jax.Array | None) -> jax.Array | None:
       start: `[B]` integers, or None.
 
     Raises:
-      ValueError: `start` is no integer array `[B]`, or where its values are known, not
-        from 0 to T-1.
+      ValueError: `start` is no integer array `[B]`, or where its values are known (it
+        is no tracer), not from 0 to T-1.
     """
     if start is None:
         return None
+    settings.check_array("start", start)
     seq_len, batch_size = inputs.shape[:2]
     if start.shape != (batch_size,) or not jnp.issubdtype(start.dtype, jnp.integer):
         raise ValueError(
             f"start: expected integers [B] = {(batch_size,)}, "
-            f"got {start.dtype} {start.shape}"
+            f"got {start.dtype} {start.shape}; inputs are time-major, [T, B] or "
+            "[T, B, X]: time is the first axis"
         )
-    known = not isinstance(start, jax.core.Tracer)
-    if known and not ((start >= 0) & (start < seq_len)).all():
-        raise ValueError(f"start: expected 0 to T-1 = {seq_len - 1}, got {start}")
+    values = settings.known(start)
+    if values is not None and not ((values >= 0) & (values < seq_len)).all():
+        raise ValueError(f"start: expected 0 to T-1 = {seq_len - 1}, got {values}")
     steps = jnp.arange(seq_len, dtype=jnp.int32)
     return steps[:, None] >= start.astype(jnp.int32)[None]
 
@@ -167,6 +245,32 @@ def silence(x: jax.Array, started: jax.Array | None) -> jax.Array:
         return x
     axes = tuple(range(started.ndim, x.ndim))
     return jnp.where(jnp.expand_dims(started, axes), x, 0)
+
+
+def scan(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    first: Any,
+    steps: Any,
+    *,
+    reverse: bool = False,
+) -> tuple[Any, Any]:
+    """`lax.scan`, also over no steps where `jax.jit` is disabled.
+
+    Args:
+      step: `(carry, one of steps) -> (carry, output)`.
+      first: the carry before the first step.
+      steps: arrays `[S, ...]`, S may be 0.
+      reverse: whether the last one comes first.
+
+    Returns:
+      The last carry, and the outputs `[S, ...]`.
+    """
+    if len(jax.tree.leaves(steps)[0]):
+        return lax.scan(step, first, steps, reverse=reverse)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), steps)
+    _, output = jax.eval_shape(step, first, one)
+    nothing = jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), output)
+    return first, nothing
 
 
 def read_states(z: jax.Array, pi: jax.Array) -> jax.Array:
@@ -249,11 +353,10 @@ def final_state(
         x_w = project_inputs(params, x_t[None])[0]
         return jnp.tanh(silence(matmul(z_prev, params.w_hh) + x_w, started)), None
 
-    check_inputs(params, inputs)
-    now = (inputs, has_started(inputs, start))
+    now = (index_symbols(params, inputs), has_started(inputs, start))
     x_0, started_0 = jax.tree.map(lambda x: x[:1], now)
     z_0 = jnp.tanh(silence(project_inputs(params, x_0), started_0)[0])
-    z_last, _ = lax.scan(step, z_0, jax.tree.map(lambda x: x[1:], now))
+    z_last, _ = scan(step, z_0, jax.tree.map(lambda x: x[1:], now))
     return z_last
 
 

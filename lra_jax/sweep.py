@@ -23,7 +23,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
-from lra_jax import member, tiles, types
+from lra_jax import member, settings, tiles, types
 from lra_jax.member import (
     Check,
     Experiment,
@@ -176,7 +176,8 @@ def make_grid(
       seeds: `[N]` integers from 0 to 2³² - 1.
 
     Raises:
-      ValueError: the arrays do not have one value per member.
+      ValueError: the arrays do not have one value per member, hyper-parameters are no
+        real numbers, or seeds no integers from 0 to 2³² - 1.
 
     Example:
       >>> experiment = sweep.Experiment(
@@ -189,22 +190,17 @@ def make_grid(
       >>> sorted(grid.mapped), sorted(grid.shared), grid.kind.tolist()
       (['lr'], ['num_refinements'], [0, 1])
     """
-    seeds = np.asarray(seeds)
-    if seeds.ndim != 1 or seeds.size < 1:
-        raise ValueError(f"seeds: expected [N] with N ≥ 1, got shape {seeds.shape}")
-    arrays = {name: np.asarray(x) for name, x in hyperparameters.items()}
-    for name, values in arrays.items():
-        if values.shape != seeds.shape:
-            raise ValueError(
-                f"{name}: expected one value per member, shape {seeds.shape}, "
-                f"got {values.shape}"
-            )
+    seeds = settings.check_seeds(seeds)
+    arrays = {
+        name: settings.check_values(name, values, seeds.size)
+        for name, values in hyperparameters.items()
+    }
     shared = {n: x for n, x in arrays.items() if n in experiment.shared}
     values = np.stack([np.zeros(seeds.shape), *shared.values()], axis=1)
     return Grid(
         shared=shared,
         mapped={n: x for n, x in arrays.items() if n not in experiment.shared},
-        seeds=seeds.astype(np.uint32),
+        seeds=seeds,
         kind=np.unique(values, axis=0, return_inverse=True)[1].reshape(-1),
     )
 
@@ -362,7 +358,7 @@ def init_sweep(
       devices: among which tiles are divided; None is all of `jax.devices()`.
 
     Raises:
-      ValueError: `max_parallel` or `tile_width` is below 1.
+      ValueError: `max_parallel` or `tile_width` is no integer of at least 1.
 
     Example:
       >>> experiment = sweep.Experiment(
@@ -419,6 +415,9 @@ def iterate_sweep(
       devices: among which tiles are divided; None is all of `jax.devices()`.
       on_chunk: see `run_sweep`; of several processes, all need one or none.
 
+    Raises:
+      ValueError: a limit is no integer, or too small.
+
     Example:
       >>> experiment = sweep.Experiment(
       ...     lra_jax.TASKS["temporal_order"],
@@ -433,6 +432,7 @@ def iterate_sweep(
       [10 10]
     """
     devices = _devices(devices)
+    limits = member.check_limits(limits)
     program = make_program(experiment, devices)
     missing = -len(state.slots) % len(devices)
     rows = np.full((missing, state.slots.shape[1]), EMPTY, np.int32)
@@ -491,7 +491,8 @@ def run_sweep(
     Args:
       experiment: what all members have in common.
       hyperparameters: name to `[N]` values.
-      seeds: `[N]` integers; members of one seed see the same weights and data.
+      seeds: `[N]` integers from 0 to 2³² - 1; members of one seed see the same weights
+        and data.
       limits: when members end unsolved.
       max_parallel: see `init_sweep`, as for the next two.
       tile_width: most members advanced in lockstep by a device.
@@ -505,7 +506,8 @@ def run_sweep(
       The last state: `members` has the results, `curves` all evaluations.
 
     Raises:
-      ValueError: the arrays do not have one value per member.
+      ValueError: see `make_grid`; or a limit, `max_parallel` or `tile_width` is no
+        integer, or too small.
 
     Example:
       >>> experiment = sweep.Experiment(

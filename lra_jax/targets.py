@@ -266,7 +266,7 @@ def propagate(
     d_top, norm_top = top_target(params, h[-1], z[-1], top, output_grad, step)
     _, u_top = local_error(d_top, h[-1], z[-1], step)
     levels = _Level(h[1:], z[1:], h_prev=h[:-1], z_prev=z[:-1], output=earlier)
-    _, (d, step_norm, omega) = lax.scan(
+    _, (d, step_norm, omega) = rnn.scan(
         backward_step, (d_top, norm(u_top, axis=-1)), levels, reverse=True
     )
     # What the scan gives of step t is of the state below it, and of the pair of both.

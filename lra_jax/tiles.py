@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lra_jax import settings
+
 EMPTY = -1  # a slot without a member
 
 # Narrower tiles are not worth another compilation.
@@ -37,11 +39,12 @@ def make(
       once, `fill` finds a slot for each of them.
 
     Raises:
-      ValueError: a bound is below 1.
+      ValueError: a bound is no integer of at least 1.
     """
-    for name, bound in (("max_parallel", max_parallel), ("tile_width", width)):
-        if bound is not None and bound < 1:
-            raise ValueError(f"{name}: expected at least 1, got {bound}")
+    max_parallel, width = (
+        bound if bound is None else settings.check_size(name, bound)
+        for name, bound in (("max_parallel", max_parallel), ("tile_width", width))
+    )
     total = min(kind.size, max_parallel or kind.size)
     per_device = -(-total // num_devices)
     counts = np.unique(kind, return_counts=True)[1]

@@ -25,7 +25,7 @@ BOUND_AND_LOSS = {"max_norm": 0.0, "output_loss": CROSS_ENTROPY}
 SIGNATURES = {
     "init_params": (
         ["key", "input_size", "hidden_size", "output_size"],
-        {"input_gain": 1.0},
+        {"input_gain": 1.0, "dtype": None},
     ),
     "forward": (["params", "inputs"], {"start": None, "every_step": False}),
     "init_train_state": (["key", "params", "rule", "optimizer"], {}),

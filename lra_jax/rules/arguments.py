@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from lra_jax import types
+from lra_jax import settings, types
 
-# What a number may be where it is not any of at least 0, for whoever reads a factory's
-# signature, as configs do.
-Count = Annotated[ArrayLike, "count"]  # an integer of at least 1
-Fraction = Annotated[ArrayLike, "fraction"]  # from 0 to 1
-BelowOne = Annotated[ArrayLike, "below one"]  # from 0, 1 is not one
-Positive = Annotated[ArrayLike, "positive"]
+# The kinds of numbers, of which a factory's signature speaks.
+Count = settings.Count
+Fraction = settings.Fraction
+BelowOne = settings.BelowOne
+Positive = settings.Positive
 
 
 def check_choices(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
@@ -40,26 +37,38 @@ def check_choices(factory: Callable[..., Any], values: Mapping[str, Any]) -> Non
             )
 
 
+def check_numbers(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Raises ValueError where a number is not what its annotation in `factory` says.
+
+    A number is a scalar, `ArrayLike` of at least 0 and finite, and narrower kinds in
+    their range. Traced ones may have any value.
+    """
+    for name, kind in _kinds(factory).items():
+        settings.check_number(name, values[name], kind)
+
+
 def check_scalars(**values: ArrayLike) -> None:
-    """Raises ValueError where a value is not a scalar (traced ones count by shape)."""
+    """Raises ValueError where a value is no scalar, or known and not finite or < 0."""
     for name, value in values.items():
-        if jnp.ndim(value) != 0:
-            raise ValueError(
-                f"{name}: expected a scalar, got an array of shape {jnp.shape(value)}; "
-                "to try several values, make the rule inside a vmapped function"
-            )
+        settings.check_number(name, value)
 
 
 def check_count(**values: ArrayLike) -> None:
     """Raises ValueError where a value is no integer scalar, or a known one below 1."""
-    check_scalars(**values)
     for name, value in values.items():
-        if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
-            traced = isinstance(value, jax.core.Tracer)
-            found = jnp.result_type(value) if traced else repr(value)
-            raise ValueError(f"{name}: expected an integer, got {found}")
-        if not isinstance(value, jax.core.Tracer) and int(np.asarray(value)) < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+        settings.check_number(name, value, "count")
+
+
+@functools.cache
+def _kinds(factory: Callable[..., Any]) -> dict[str, str]:
+    """The kinds of a factory's numbers; "" is any number of at least 0."""
+    kinds = {}
+    for name, hint in typing.get_type_hints(factory, include_extras=True).items():
+        if hint == ArrayLike:
+            kinds[name] = ""
+        elif typing.get_origin(hint) is typing.Annotated:
+            _, kinds[name] = typing.get_args(hint)
+    return kinds
 
 
 def check_last_step(factory: Callable[..., Any], output_loss: types.OutputLoss) -> None:

@@ -57,7 +57,7 @@ def bptt(
       >>> f"{sum(jnp.sum(g**2) for g in grads):.4f}"  # 0.1²
       '0.0100'
     """
-    arguments.check_scalars(max_norm=max_norm)
+    arguments.check_numbers(bptt, locals())
 
     def signals(
         key: jax.Array, rule_state: types.EmptyState, now: error_signals.Now

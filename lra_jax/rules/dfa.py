@@ -50,7 +50,7 @@ def dfa(
       DirectFeedback(e_y=(4, 8))
     """
     arguments.check_choices(dfa, locals())
-    arguments.check_scalars(max_norm=max_norm)
+    arguments.check_numbers(dfa, locals())
     arguments.check_last_step(dfa, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> DirectFeedback:

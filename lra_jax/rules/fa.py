@@ -64,7 +64,7 @@ def fa(
       Feedback(a=(8, 8), e_y=(4, 8))
     """
     arguments.check_choices(fa, locals())
-    arguments.check_scalars(max_norm=max_norm)
+    arguments.check_numbers(fa, locals())
 
     def signals(
         key: jax.Array, rule_state: Feedback, now: error_signals.Now

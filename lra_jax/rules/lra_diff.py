@@ -111,8 +111,7 @@ def lra_diff(
       (0.0, True)
     """
     arguments.check_choices(lra_diff, locals())
-    arguments.check_scalars(gamma=gamma, lambda_=lambda_, c0=c0, c1=c1)
-    arguments.check_count(num_refinements=num_refinements)
+    arguments.check_numbers(lra_diff, locals())
     normalize = numerics.NORMALIZATIONS[normalization]
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0
 
@@ -150,7 +149,7 @@ def lra_diff(
         u = found.u if descend_local_loss else jnp.zeros_like(found.u)
         if not update_first_step:
             u = _without_first(u, started)
-        x = rnn.silence(batch.inputs, started)
+        x = rnn.silence(rnn.index_symbols(params, batch.inputs), started)
         rows = _rows(x, gradients.previous(trace.z), u, found.omega)
         summed = gradients.sum_over_time(
             rows, params, x.shape[1], functools.partial(normalize, c=c0)

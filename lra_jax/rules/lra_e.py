@@ -63,7 +63,7 @@ def lra_e(
       >>> bool((state.a != rule.init(jax.random.key(2), params).a).any())  # it learns
       True
     """
-    arguments.check_scalars(beta=beta, feedback_lr=feedback_lr, max_norm=max_norm)
+    arguments.check_numbers(lra_e, locals())
     arguments.check_last_step(lra_e, output_loss)
     return error_signals.make_rule(
         init_synapses,

@@ -61,7 +61,7 @@ def lra_fdbk(
       >>> state.a.shape, info.local_loss.shape
       ((8, 8), (10,))
     """
-    arguments.check_scalars(gamma=gamma, c1=c1, max_norm=max_norm)
+    arguments.check_numbers(lra_fdbk, locals())
     arguments.check_last_step(lra_fdbk, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> FixedFeedback:

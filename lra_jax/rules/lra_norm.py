@@ -73,7 +73,7 @@ def lra_norm(
       >>> bool(jnp.allclose(size, size[-1], rtol=1e-5))
       True
     """
-    arguments.check_scalars(exponent=exponent, activity=activity, max_norm=max_norm)
+    arguments.check_numbers(lra_norm, locals())
 
     def signals(
         key: jax.Array, rule_state: types.EmptyState, now: error_signals.Now

@@ -123,8 +123,7 @@ def lra_released(
       (True, 0.0)
     """
     arguments.check_choices(lra_released, locals())
-    arguments.check_scalars(gamma=gamma, lambda_=lambda_, c=c)
-    arguments.check_count(num_refinements=num_refinements)
+    arguments.check_numbers(lra_released, locals())
     arguments.check_last_step(lra_released, output_loss)
 
     def grads(
@@ -212,7 +211,13 @@ def released_gradients(
       ValueError: inputs or labels do not fit, B > H with Ω, or a `start`.
     """
     _check_no_start(batch)
+    rnn.check_inputs(params, batch.inputs)
     dtype = params.w_hh.dtype
+    if jnp.finfo(dtype).bits < 32:
+        raise ValueError(
+            "params: expected weights of float32 or float64, as the released code "
+            f"has, got {dtype}"
+        )
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0
     numbers = _Numbers(
         gamma=jnp.asarray(gamma, dtype),
@@ -296,7 +301,8 @@ def _check_no_start(batch: types.Batch) -> None:
 def _vectors(params: types.Params, inputs: jax.Array) -> jax.Array:
     """The inputs as real vectors, `[T, B, X]`: one-hot where they are symbols."""
     if rnn.check_inputs(params, inputs):
-        return jax.nn.one_hot(inputs, params.w_xh.shape[0], dtype=params.w_xh.dtype)
+        indices = rnn.index_symbols(params, inputs)
+        return jax.nn.one_hot(indices, params.w_xh.shape[0], dtype=params.w_xh.dtype)
     return inputs.astype(params.w_xh.dtype)
 
 
@@ -640,7 +646,7 @@ def _propagate(
         levels = _Level(h[:-2], h[1:-1], z[1:-1], x_w[1:-1], z[2:], x_w[2:])
         lowest = jax.tree.map(lambda x: x[0], levels)
         upper = jax.tree.map(lambda x: x[1:], levels)
-        d, (found, norms) = lax.scan(below, target.d, upper, reverse=True)
+        d, (found, norms) = rnn.scan(below, target.d, upper, reverse=True)
         last = _residual(w_hh, d, lowest, numbers)
         residuals = [jax.tree.map(lambda x: x[None], last), found, *residuals]
         step_norms = [norms, target.step_norm[None], *step_norms]

@@ -63,7 +63,7 @@ def lra_reversible(
       >>> bool(jnp.allclose(grads.w_hh, stored.w_hh, atol=1e-5))
       True
     """
-    arguments.check_scalars(exponent=exponent, activity=activity, max_norm=max_norm)
+    arguments.check_numbers(lra_reversible, locals())
     arguments.check_last_step(lra_reversible, output_loss)
 
     def grads(
@@ -79,7 +79,7 @@ def lra_reversible(
         w_inverse = _inverse(params.w_hh)
         p, mu = (jnp.asarray(x, z_last.dtype) for x in (exponent, activity))
         started = rnn.has_started(batch.inputs, batch.start)
-        inputs = rnn.silence(batch.inputs, started)
+        inputs = rnn.silence(rnn.index_symbols(params, batch.inputs), started)
         # Before the first step z is 0, and so it is before a sample's own.
         begun = jnp.arange(len(inputs))[:, None] >= 0 if started is None else started
         started_before = gradients.previous(begun)
@@ -129,4 +129,6 @@ def lra_reversible(
 
 def _inverse(w_hh: jax.Array) -> jax.Array:
     """W_hh⁻¹; under vmap one after the other, for the reason of `rnn.orthogonal`."""
-    return jax.custom_batching.sequential_vmap(jnp.linalg.inv)(w_hh)
+    wide = w_hh.astype(rnn.decomposable(w_hh.dtype))
+    inverse = jax.custom_batching.sequential_vmap(jnp.linalg.inv)(wide)
+    return inverse.astype(w_hh.dtype)

@@ -64,8 +64,7 @@ def rec_lra(
       >>> state.e_skip.shape, info.local_loss.shape
       ((4, 8), (10,))
     """
-    arguments.check_scalars(beta=beta, feedback_lr=feedback_lr, max_norm=max_norm)
-    arguments.check_count(num_steps_per_skip=num_steps_per_skip)
+    arguments.check_numbers(rec_lra, locals())
     arguments.check_last_step(rec_lra, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> SkipSynapses:

@@ -10,7 +10,8 @@ from lra_jax import error_signals, losses, rnn, types
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 
-# tanh' is divided by: states nearer to ±1 than this count as this near.
+# tanh' is divided by: states nearer to ±1 than this, or than a rounding of 1, count as
+# this near.
 MIN_DISTANCE = 1e-3
 
 
@@ -25,7 +26,9 @@ def regularised_inverse(w_hh: jax.Array, ridge: jax.Array) -> jax.Array:
         gram = matmul(w_hh, w_hh.T) + ridge * eye
         return jax.scipy.linalg.solve(gram, w_hh, assume_a="pos").T
 
-    return jax.custom_batching.sequential_vmap(solve)(w_hh, ridge)
+    dtype = rnn.decomposable(w_hh.dtype)
+    wide = w_hh.astype(dtype), ridge.astype(dtype)
+    return jax.custom_batching.sequential_vmap(solve)(*wide).astype(w_hh.dtype)
 
 
 def tpri(
@@ -71,7 +74,7 @@ def tpri(
       >>> info.local_loss.shape, bool(info.local_loss[-1] > info.local_loss[0])
       ((10,), True)
     """
-    arguments.check_scalars(target_lr=target_lr, ridge=ridge, max_norm=max_norm)
+    arguments.check_numbers(tpri, locals())
 
     def signals(
         key: jax.Array, rule_state: types.EmptyState, now: error_signals.Now
@@ -79,7 +82,7 @@ def tpri(
         del key
         params, z = now.params, now.trace.z
         dtype = z.dtype
-        limit = 1 - MIN_DISTANCE
+        limit = 1 - max(MIN_DISTANCE, float(jnp.finfo(dtype).eps))
         dz = 1 - jnp.clip(z, -limit, limit) ** 2
         inverse = regularised_inverse(params.w_hh, jnp.asarray(ridge, dtype))
         own = jnp.asarray(target_lr, dtype) * matmul(now.pi, params.w_hy.T)

@@ -160,12 +160,7 @@ def tptt(
       (True, (8, 8))
     """
     arguments.check_choices(tptt, locals())
-    arguments.check_scalars(
-        target_lr=target_lr,
-        feedback_lr=feedback_lr,
-        noise_std=noise_std,
-        feedback_momentum=feedback_momentum,
-    )
+    arguments.check_numbers(tptt, locals())
 
     def init(key: jax.Array, params: types.Params) -> TPTTState:
         size, dtype = params.b_h.shape[0], params.w_hh.dtype
@@ -188,7 +183,7 @@ def tptt(
             every_step=output_loss.every_step,
         )
         started = rnn.has_started(batch.inputs, batch.start)
-        inputs = rnn.silence(batch.inputs, started)
+        inputs = rnn.silence(rnn.index_symbols(params, batch.inputs), started)
         z, hidden_size = trace.z, params.w_hh.shape[0]
         projected = rnn.project_inputs(params, inputs)
         noise = sample_noise(key, z.shape, noise_std, z.dtype)

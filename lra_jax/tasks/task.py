@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from lra_jax import losses, types
+from lra_jax import losses, settings, types
 
 
 class Samples(NamedTuple):
@@ -70,20 +70,22 @@ class Task:
         Raises:
           ValueError: an impossible `seq_len` or `batch_size`.
         """
-        for name, value, least in (
-            ("seq_len", seq_len, self.min_seq_len),
-            ("batch_size", batch_size, 1),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"{name}: expected an integer of at least {least}, got {value!r}"
-                )
-        if self.max_seq_len is not None and seq_len > self.max_seq_len:
+        seq_len = self.check_seq_len(seq_len)
+        return self.draw(key, settings.check_size("batch_size", batch_size), seq_len)
+
+    def check_seq_len(self, seq_len: int) -> int:
+        """T as a Python integer.
+
+        Raises:
+          ValueError: an impossible `seq_len`.
+        """
+        found = settings.check_size("seq_len", seq_len, self.min_seq_len)
+        if self.max_seq_len is not None and found > self.max_seq_len:
             raise ValueError(
                 f"seq_len: expected an integer of at most {self.max_seq_len}, "
                 f"got {seq_len!r}"
             )
-        return self.draw(key, batch_size, seq_len)
+        return found
 
 
 def position(seq_len: int, fraction: float) -> int:

@@ -1,0 +1,29 @@
+"""Symbols and classes: one-hot vectors, by their index, of any integer type."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def is_index(indices: jax.Array, size: int) -> jax.Array:
+    """Whether an index is one of 0 .. size-1, bool of the same shape."""
+    # A number that the type cannot hold would wrap in the comparison.
+    largest = min(size - 1, int(jnp.iinfo(indices.dtype).max))
+    return (indices >= 0) & (indices <= largest)
+
+
+def as_index(indices: jax.Array, size: int) -> jax.Array:
+    """The same indices as int32; one that is wrong stays wrong.
+
+    JAX adds the size to an index and compares the two in the type of the index: a
+    narrow type cannot hold the size. A wide index must not wrap to a right one.
+
+    Args:
+      indices: integers of any type and shape. Of int32 they are returned as they are.
+      size: how many symbols or classes there are.
+    """
+    if indices.dtype == jnp.int32:
+        return indices
+    narrow = jnp.asarray(indices).astype(jnp.int32)
+    return jnp.where(is_index(indices, size), narrow, size)
