@@ -1,12 +1,14 @@
 """A Flax NNX model and ours: the same numbers forward, and a way there and back."""
 
+import pickle
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen, nnx
+from flax import linen, nnx, serialization
 
 import lra_jax
 
@@ -101,6 +103,21 @@ def test_a_readout_without_bias_and_other_sizes_are_refused(model):
     params = lra_jax.init_params(jax.random.key(0), X, H + 1, Y)
     with pytest.raises(ValueError, match=r"w_xh: the model's has shape \(6, 16\), got"):
         lra_jax.params_to_flax(params, model.rnn.cell, model.readout)
+
+
+def test_a_training_state_goes_through_flaxs_serialization_and_pickle():
+    task, rule, optimizer = TASK, lra_jax.fa(), optax.adam(1e-3)
+    params = lra_jax.init_params(jax.random.key(0), X, H, Y)
+    state = lra_jax.init_train_state(jax.random.key(1), params, rule, optimizer)
+    batch = task.sample(jax.random.key(2), 5, 10)
+    state, _ = lra_jax.train_step(state, batch, rule=rule, optimizer=optimizer)
+    with pytest.raises(TypeError, match="PRNGKey"):
+        serialization.to_bytes(state)
+    saved = state._replace(key=jax.random.key_data(state.key))
+    loaded = serialization.from_bytes(saved, serialization.to_bytes(saved))
+    loaded = loaded._replace(key=jax.random.wrap_key_data(loaded.key))
+    chex.assert_trees_all_equal(loaded, state)
+    chex.assert_trees_all_equal(pickle.loads(pickle.dumps(state)), state)
 
 
 class OtherCell(nnx.SimpleCell):
