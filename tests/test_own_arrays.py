@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lra_jax
+from experiments import config as config_lib
+from experiments import datasets
 from lra_jax.tasks import arrays
 
 from_arrays = lra_jax.Task.from_arrays
@@ -427,6 +429,35 @@ def test_indices_outside_of_a_part_are_refused():
     for wrong in ([10], np.arange(11), [-1]):
         with pytest.raises(ValueError, match=r"^indices: expected 0 to 9, got"):
             samples.take(wrong)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_config_finds_a_registered_task_and_its_parts(split, monkeypatch):
+    task = from_arrays(SYMBOLS, CLASSES, validation=OTHER, test=0.25)
+    monkeypatch.setitem(lra_jax.TASKS, "mine", task)
+    datasets.find.cache_clear()
+    raw = {
+        "name": "own",
+        "task": "mine",
+        "split": split,
+        "grid": {"rule": "bptt", "lr": 1},
+    }
+    found = config_lib.resolve(raw, "own")
+    assert found.num_validation == {"validation": 10, "test": 8}[split]
+    assert found.grid[0]["seq_len"] == (T,)
+    evaluated = datasets.find("mine", split).validation
+    expected = {"validation": task.validation, "test": task.test}[split]
+    assert evaluated is expected
+    for without, reason in (
+        (from_arrays(SYMBOLS, CLASSES, validation=OTHER), "has no test part"),
+        (lra_jax.TASKS["adding"], "has no test part: it is drawn"),
+    ):
+        monkeypatch.setitem(lra_jax.TASKS, "other", without)
+        datasets.find.cache_clear()
+        with pytest.raises(datasets.DatasetError) as error:
+            datasets.find("other", "test")
+        assert str(error.value) == reason
+    datasets.find.cache_clear()
 
 
 # What is refused.
