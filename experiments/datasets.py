@@ -456,17 +456,22 @@ def find(name: str, part: Part = "validation") -> Task:
     Args:
       name: of `lra_jax.TASKS` or of `DATASETS`.
       part: of a data set, that is evaluated on: for "validation" the training part is
-        trained on, for "test" training and validation together.
+        trained on, for "test" training and validation together. A task of
+        `lra_jax.TASKS` trains on its training part alone in both cases.
 
     Raises:
       KeyError: an unknown name.
-      DatasetError: the data are not there, or not what was expected, or a drawn task,
-        which has no test part, was asked for one.
+      DatasetError: the data are not there, or not what was expected, or a task that
+        has no test part, as all that are drawn, was asked for one.
     """
     if name in TASKS:
-        if part == "test":
-            raise DatasetError("has no test part: it is drawn")
-        return TASKS[name]
+        task = TASKS[name]
+        if part == "validation":
+            return task
+        if task.test is None:
+            drawn = task.validation is None
+            raise DatasetError(f"has no test part{': it is drawn' if drawn else ''}")
+        return dataclasses.replace(task, validation=task.test)
     dataset = DATASETS[name]
     records, parts = _load(name)
     if part == "validation":

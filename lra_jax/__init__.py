@@ -28,7 +28,7 @@ from lra_jax.rules import (
     tptt,
 )
 from lra_jax.sweep import run_sweep
-from lra_jax.tasks import TASKS, Task
+from lra_jax.tasks import TASKS, Samples, Task
 from lra_jax.train import evaluate, init_train_state, train_step
 from lra_jax.types import (
     Batch,
@@ -57,6 +57,7 @@ __all__ = [
     "OutputLoss",
     "Params",
     "RuleInfo",
+    "Samples",
     "Status",
     "Task",
     "Trace",

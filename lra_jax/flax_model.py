@@ -25,8 +25,9 @@ def params_from_flax(cell: Any, readout: Any) -> types.Params:
       readout: `flax.nnx.Linear` with a bias, H to Y, of the last state.
 
     Raises:
-      ValueError: the cell has residuals or no tanh, or the readout no bias: then the
-        model is none that the rules can train.
+      ValueError: the cell is no `SimpleCell`, as a `GRUCell` is none; it has residuals,
+        no tanh or another first state; or the readout is no `Linear` with a bias of H
+        inputs: then the model is none that the rules can train.
 
     Example:
       >>> from flax import nnx
@@ -84,12 +85,43 @@ def params_to_flax(params: types.Params, cell: Any, readout: Any) -> None:
 
 
 def _check(cell: Any, readout: Any) -> None:
+    """Raises a ValueError where the two are not the network that `forward` computes."""
+    _check_kind("cell", cell, "SimpleCell")
+    _check_kind("readout", readout, "Linear")
     if cell.residual:
         raise ValueError("cell: expected residual=False, got True")
-    with jax.ensure_compile_time_eval():  # also inside of a traced function
-        half = jnp.asarray(0.5)
-        is_tanh = bool(jnp.allclose(cell.activation_fn(half), jnp.tanh(half)))
-    if not is_tanh:
-        raise ValueError("cell: expected activation_fn=tanh, got another function")
+    with jax.ensure_compile_time_eval():  # also inside of jit
+        points = jnp.array([-2.0, 0.5, 3.0])
+        if not jnp.allclose(cell.activation_fn(points), jnp.tanh(points)):
+            raise ValueError("cell: expected activation_fn=tanh, got another function")
+        if cell.carry_init is not None:
+            carry = cell.carry_init(jax.random.key(0), (1, cell.hidden_features))
+            if jnp.any(carry != 0):
+                raise ValueError("cell: expected carry_init=None, got another function")
     if readout.bias is None:
         raise ValueError("readout: expected use_bias=True, got False")
+    for name, variable, axes in (
+        ("cell.dense_i", cell.dense_i.kernel, "[X, H]"),
+        ("readout", readout.kernel, "[H, Y]"),
+    ):
+        shape = variable[...].shape
+        if len(shape) != 2:
+            raise ValueError(f"{name}: expected a kernel {axes}, got shape {shape}")
+    hidden_size, found = cell.hidden_features, readout.in_features
+    if found != hidden_size:
+        raise ValueError(
+            f"readout: expected in_features={hidden_size} as the cell's H, got {found}"
+        )
+
+
+def _check_kind(name: str, module: Any, kind: str) -> None:
+    """Raises a ValueError for any module that does not compute what a `kind` does."""
+    for base in type(module).__mro__:
+        ours = base.__name__ == kind and base.__module__.startswith("flax.nnx")
+        if ours and type(module).__call__ is base.__call__:
+            return
+    got, where = type(module).__name__, type(module).__module__
+    if got == kind:
+        got = f"{where}.{got}"
+    hint = "; give its .cell" if got == "RNN" and name == "cell" else ""
+    raise ValueError(f"{name}: expected flax.nnx.{kind}, got {got}{hint}")

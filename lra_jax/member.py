@@ -30,6 +30,8 @@ Build = Callable[
     [Hyperparameters], tuple[types.LearningRule, optax.GradientTransformation]
 ]
 
+NUM_VALIDATION = 10_000  # samples of a validation set that is drawn
+
 # Validation runs in slices of this many samples: the states of a tile stay in a core's
 # cache, which is twice as fast as 1,000.
 VALIDATION_SLICE = 200
@@ -69,12 +71,13 @@ class Experiment:
       task: what to learn.
       build: hyper-parameters (scalars, traced) to a rule and an optimizer; called
         inside the mapped function.
-      seq_len: T.
+      seq_len: T; None is the task's, where it has one T.
       hidden_size: H.
       input_gain: of the initial weights, see `rnn.init_params`.
       batch_size: B.
       eval_every: updates between two evaluations.
-      num_validation: samples of the fixed validation set.
+      num_validation: samples of the fixed validation set; None is the size of the
+        task's own, and 10,000 where one is drawn.
       evaluate: as `train.evaluate`, which it is but for `lra_released`.
       shared: names of hyper-parameters that set how long the program runs, as K
         does: equal for all members that are advanced together.
@@ -95,17 +98,21 @@ class Experiment:
 
     task: Task
     build: Build
-    seq_len: int
+    seq_len: int = None  # type: ignore[assignment]  # never None: see below
     hidden_size: int = 100
     input_gain: float = 1.0
     batch_size: int = 20
     eval_every: int = 100
-    num_validation: int = 10_000
+    num_validation: int = None  # type: ignore[assignment]
     evaluate: Callable[..., types.Metrics] = train.evaluate
     shared: tuple[str, ...] = ("num_refinements",)
 
     def __post_init__(self) -> None:
-        checked: dict[str, Any] = {"seq_len": self.task.check_seq_len(self.seq_len)}
+        task, recorded = self.task, self.task.validation
+        if self.num_validation is None:
+            size = NUM_VALIDATION if recorded is None else recorded.size
+            object.__setattr__(self, "num_validation", size)
+        checked: dict[str, Any] = {"seq_len": task.check_seq_len(self.seq_len)}
         for name in ("hidden_size", "batch_size", "eval_every", "num_validation"):
             checked[name] = settings.check_size(name, getattr(self, name))
         rnn.check_input_gain(self.input_gain)

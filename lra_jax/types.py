@@ -57,6 +57,9 @@ class Params(NamedTuple):
 class Batch(NamedTuple):
     """Sequences and what to answer at their end, or at every step.
 
+    Time is the first axis. Arrays that are batch-first, `[B, T, X]`, need
+    `inputs.swapaxes(0, 1)`; `Task.from_arrays` takes them as they are.
+
     Sequences of different lengths are aligned at their ends: the network does nothing
     before step `start`, hₜ = zₜ = 0 there, whatever the inputs are, and z_{T-1} is the
     last state of all.

@@ -106,6 +106,7 @@ FIELDS = {
         "reversal_error",
     ],
     "EmptyState": [],
+    "Samples": ["size", "take"],
     "TrainState": ["params", "opt_state", "rule_state", "key", "step"],
     "Metrics": ["loss", "num_errors"],
 }
