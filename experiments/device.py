@@ -199,7 +199,7 @@ class Measurement:
                 self._record(cell, self._try(cell, future.result))
         for cell in waiting:
             needed = f"takes about {self.cost(cell):.0f} s"
-            self._record(cell, {"status": "no time", "note": needed})
+            self._record(cell, {"status": device_report.NO_TIME, "note": needed})
 
     # Costs, before they are known.
 
@@ -340,10 +340,9 @@ class Measurement:
         devices = _devices_of(cell)
         kernels_ = prepared.kernels
         started = kernels_ and kernels_.kernels * best["kernel_seconds"]
+        products = max(best["product_rate"], best["small_product_rate"])
         return {
-            "products": rate
-            * sizes.multiply_adds(cell)
-            / (devices * best["product_rate"]),
+            "products": rate * sizes.multiply_adds(cell) / (devices * products),
             "memory": rate * sizes.bytes(cell) / (devices * best["byte_rate"]),
             "launches": started and (started + best["call_seconds"]) / call,
         }
@@ -425,6 +424,8 @@ def draw(folder: pathlib.Path, document: dict[str, Any]) -> str:
     """Draws the figure; returns its path, or why there is none."""
     if importlib.util.find_spec("matplotlib") is None:
         return "no figure: matplotlib is not installed"
+    if all(row["status"] != "measured" for row in document["cells"]):
+        return "no figure: nothing was measured"
     try:
         path = folder / "device.png"
         device_report.draw(document).savefig(path, dpi=150)

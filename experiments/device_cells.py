@@ -123,7 +123,7 @@ class Sizes:
 
         These are three products for each step, as many as with K = 1.
         """
-        return workload.operations(self.settings(cell)).multiply_adds
+        return _multiply_adds(self.settings(cell))
 
     def bytes(self, cell: Cell) -> float:
         """What the products of a member-step read and write from far away.
@@ -142,6 +142,11 @@ class Sizes:
     def steps_load(self, cell: Cell, width: int) -> Load:
         """Of the memory for so many members in lockstep."""
         return Load((cell.method.rule, cell.way), width, cell.seq_len)
+
+
+@functools.cache
+def _multiply_adds(settings: workload.Settings) -> int:
+    return workload.operations(settings).multiply_adds
 
 
 @functools.cache

@@ -12,14 +12,15 @@ from experiments.device_cells import ENGINE, LOOPED, MAPPED, WAYS, Method
 if TYPE_CHECKING:  # the extra `plot`
     from matplotlib.figure import Figure
 
+NO_TIME = "no time"  # the status of a cell that the minutes had no room for
 NUM_KERNELS = 8  # of a trace, in the table
 LIMITS = {
     "products": "products",
     "memory": "memory traffic",
     "launches": "starting kernels",
 }
-_EXPLANATION = """
-A member-step is one update of one of the N members. "no time": the minutes were over.
+_EXPLANATION = """\
+A member-step is one update of one of the N members.
 
 The columns with percentages are of the engine, and the largest says what bounds it.
 Products and memory traffic compare with the best rates above: multiply-adds, and the
@@ -72,6 +73,8 @@ def rates(document: dict[str, Any]) -> str:
     body = []
     for case in sorted(found, key=lambda case: (order[case[0]], *case[1:])):
         ways = found[case]
+        if all(row["status"] == NO_TIME for row in ways.values()):
+            continue
         engine = ways.get(ENGINE)
         shares = (engine or {}).get("shares") or {}
         body.append(
@@ -107,8 +110,7 @@ def page(document: dict[str, Any]) -> str:
         f"{document['task']}, H = {document['hidden_size']}, "
         f"B = {document['batch_size']}, float32 at the highest precision. "
         f"{document['seconds']:.0f} of {60 * document['minutes']:.0f} seconds"
-        + ("." if document["finished"] else "; **not finished**."),
-        "",
+        + (".\n" if document["finished"] else "; **not finished**.\n"),
         _agreement(document.get("agreement")),
         _roofline(document.get("roofline")),
     ]
@@ -168,7 +170,10 @@ def _roofline(found: dict[str, Any] | None) -> str:
 
 
 def _not_measured(cells: Iterable[dict[str, Any]]) -> str:
-    rows = [row for row in cells if row["status"] != "measured"]
+    cells = list(cells)
+    rows = [row for row in cells if row["status"] not in ("measured", NO_TIME)]
+    late = sum(row["status"] == NO_TIME for row in cells)
+    said = f"There was no time for {late} of {len(cells)} cells.\n" if late else ""
     body = [
         [
             _method(row),
@@ -179,10 +184,9 @@ def _not_measured(cells: Iterable[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    if not body:
-        return ""
     header = ["rule", "way", "T", "N", "why", "note"]
-    return "## Not measured\n\n" + markdown.table(header, body)
+    said += "\n" * bool(late and body) + (markdown.table(header, body) if body else "")
+    return said and "## Not measured\n\n" + said
 
 
 def _trace(found: dict[str, Any]) -> str:
@@ -212,7 +216,8 @@ def draw(document: dict[str, Any]) -> Figure:
     colors = dict(zip(names, figures.COLORS, strict=False))
     styles = dict(zip(WAYS, ("o-", "s--", "^:"), strict=True))
     measured = [row for row in document["cells"] if row["status"] == "measured"]
-    lengths = sorted({row["seq_len"] for row in measured}) or [0]
+    lengths = sorted({row["seq_len"] for row in measured})
+    members = sorted({row["members"] for row in measured})
     with mpl.rc_context(figures.STYLE):
         figure = Figure(figsize=(2.6 * len(lengths) + 2.2, 5.4), layout="constrained")
         panels = figure.subplots(
@@ -244,6 +249,8 @@ def draw(document: dict[str, Any]) -> Figure:
             for axes in (upper, lower):
                 axes.set_xscale("log")
                 axes.set_yscale("log")
+                axes.set_xticks(members, [f"{n:,}" for n in members], fontsize=8)
+                axes.minorticks_off()
                 axes.grid(alpha=0.3, lw=0.5)
             lower.axhline(100, color="k", lw=0.8, ls=":")
             lower.set_xlabel("N, members")
