@@ -15,7 +15,8 @@ In this order, each file importing only those of lines above its own:
     variants, ceiling, benchmark_report      the ways to do it, and what bounds them
     benchmark, wall_time                     commands
     agreement, roofline, kernels, schedule   an accelerator: does it agree, its limits,
-    device_cells, device_report              what it can do, what is measured in a time;
+    device_cells                             what is measured of it,
+    device_report                            and shown;
     device                                   command
     gradient_flow, curriculum, costs, cells  what is observed of rules, and of runs
     protocol                                 what the reproduction trains
