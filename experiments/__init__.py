@@ -15,6 +15,10 @@ In this order, each file importing only those of lines above its own:
     workload, timings, torch_baseline        how fast it is: what is timed, and how;
     variants, ceiling, benchmark_report      the ways to do it, and what bounds them
     benchmark, wall_time                     commands
+    agreement, roofline, kernels, schedule   an accelerator: does it agree, its limits,
+    device_cells                             what is measured of it,
+    device_report                            and shown;
+    device                                   command
     gradient_flow, curriculum, costs, cells  what is observed of rules, and of runs
     protocol                                 what the reproduction trains
     tables, paper_figures                    its tables and figures

@@ -21,6 +21,7 @@ COMMANDS = {
     "alignment": "where the errors of every rule point, beside BPTT's",
     "real": "rules on recorded data",
     "benchmark": "time one update in all the ways to do it",
+    "device": "measure an accelerator: agreement, rates, limits",
     "wall_time": "how long a grid takes, by the benchmark's rates",
     "pages": "put the numbers of results/ into README and docs/",
 }

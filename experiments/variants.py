@@ -20,7 +20,7 @@ from experiments import timings
 from experiments.timings import Timing
 from experiments.workload import Settings, operations
 from lra_jax import TASKS, lra_diff, rnn, sweep, tiles, train, types
-from lra_jax.member import Experiment, Hyperparameters, Limits
+from lra_jax.member import Experiment, Hyperparameters, Limits, RunState
 from lra_jax.sweep import Grid
 from lra_jax.tasks import Task
 
@@ -126,22 +126,46 @@ class Chunks:
             np.ones(slots.shape, bool),
             None,
         )
-        used = (slots != tiles.EMPTY).any(axis=1)
-        arguments = (LIMITS, used, numbers, runs)
         key = (experiment, slots.shape, tuple(sorted(numbers.mapped)))
         if key not in self._compiled:
-            self._compiled[key] = timings.compile_jitted(program.chunk, *arguments)
-        chunk, compile_seconds = self._compiled[key]
+            self._compiled[key] = compile_chunk(experiment, grid, slots, runs)
+        return chunk_timing(name, experiment, grid, slots, runs, self._compiled[key])
 
-        def run(calls: int) -> None:
-            for _ in range(calls):
-                after, _ = jax.block_until_ready(chunk(*arguments))
-            step = np.asarray(after.train.step)[slots != tiles.EMPTY]
-            if (step != experiment.eval_every).any():
-                raise RuntimeError(f"{name}: a member ended while it was timed")
 
-        size = int((slots != tiles.EMPTY).sum())
-        return Timing(name, run, size * experiment.eval_every, compile_seconds)
+def _chunk_arguments(grid: Grid, slots: np.ndarray, runs: RunState) -> tuple[Any, ...]:
+    used = (slots != tiles.EMPTY).any(axis=1)
+    return LIMITS, used, grid.arguments(slots), runs
+
+
+def compile_chunk(
+    experiment: Experiment, grid: Grid, slots: np.ndarray, runs: RunState
+) -> tuple[Any, float]:
+    """The program of a sweep's chunk, and the seconds that its compilation took."""
+    program = sweep.make_program(experiment, tuple(jax.devices()))
+    return timings.compile_jitted(program.chunk, *_chunk_arguments(grid, slots, runs))
+
+
+def chunk_timing(
+    name: str,
+    experiment: Experiment,
+    grid: Grid,
+    slots: np.ndarray,
+    runs: RunState,
+    compiled: tuple[Any, float],
+) -> Timing:
+    """A compiled chunk, always from the same state of the members in the slots."""
+    chunk, compile_seconds = compiled
+    arguments = _chunk_arguments(grid, slots, runs)
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            after, _ = jax.block_until_ready(chunk(*arguments))
+        step = np.asarray(after.train.step)[slots != tiles.EMPTY]
+        if (step != experiment.eval_every).any():
+            raise RuntimeError(f"{name}: a member ended while it was timed")
+
+    size = int((slots != tiles.EMPTY).sum())
+    return Timing(name, run, size * experiment.eval_every, compile_seconds)
 
 
 def eval_every_of(settings: Settings) -> int:
@@ -200,9 +224,21 @@ def updater(
     return update
 
 
-def mapped(update: Callable[[Plain], Any], plain: Plain) -> Timing:
-    """One jitted call for each update of all members, on the first device."""
-    step, compile_seconds = timings.compile_jitted(jax.jit(jax.vmap(update)), plain)
+def mapped(
+    update: Callable[[Plain], Any],
+    plain: Plain,
+    compiled: tuple[Any, float] | None = None,
+) -> Timing:
+    """One jitted call for each update of all members, on the first device.
+
+    Args:
+      update: see `updater`.
+      plain: the members.
+      compiled: `jit(vmap(update))`, and the seconds that it took; None compiles it.
+    """
+    step, compile_seconds = compiled or timings.compile_jitted(
+        jax.jit(jax.vmap(update)), plain
+    )
 
     def run(calls: int) -> None:
         now = plain
@@ -213,10 +249,16 @@ def mapped(update: Callable[[Plain], Any], plain: Plain) -> Timing:
     return Timing("jit(vmap(train_step))", run, plain.seeds.size, compile_seconds)
 
 
-def looped(update: Callable[[Plain], Any], plain: Plain) -> Timing:
-    """One jitted call for each update of each member."""
+def looped(
+    update: Callable[[Plain], Any],
+    plain: Plain,
+    compiled: tuple[Any, float] | None = None,
+) -> Timing:
+    """One jitted call for each update of each member; arguments as for `mapped`."""
     members = plain.each()
-    step, compile_seconds = timings.compile_jitted(jax.jit(update), members[0])
+    step, compile_seconds = compiled or timings.compile_jitted(
+        jax.jit(update), members[0]
+    )
     order = itertools.cycle(range(len(members)))
 
     def run(calls: int) -> None:
