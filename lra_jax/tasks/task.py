@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 
 from lra_jax import losses, types
@@ -68,7 +69,8 @@ class Task:
           symbols.
 
         Raises:
-          ValueError: an impossible `seq_len` or `batch_size`.
+          ValueError: an impossible `seq_len` or `batch_size`; or `draw` gave a batch of
+            other sizes.
         """
         for name, value, least in (
             ("seq_len", seq_len, self.min_seq_len),
@@ -83,7 +85,15 @@ class Task:
                 f"seq_len: expected an integer of at most {self.max_seq_len}, "
                 f"got {seq_len!r}"
             )
-        return self.draw(key, batch_size, seq_len)
+        batch = self.draw(key, batch_size, seq_len)
+        try:  # `draw` may be a user's
+            chex.assert_tree_shape_prefix(batch.inputs, (seq_len, batch_size))
+        except AssertionError:
+            raise ValueError(
+                f"task: expected inputs [T, B, ...] = {(seq_len, batch_size)}, "
+                f"got {batch.inputs.shape}"
+            ) from None
+        return batch
 
 
 def position(seq_len: int, fraction: float) -> int:
