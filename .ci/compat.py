@@ -121,15 +121,15 @@ def environment(name, python, *packages):
     texts = [
         path.read_text("utf8") for path in (FLOORS, COLAB, ROOT / "pyproject.toml")
     ]
-    wanted = json.dumps([str(python), packages, texts])
+    wanted = json.dumps([str(python), *map(str, packages), *texts])
     inside = folder / "bin/python"
     if not made_of.is_file() or made_of.read_text("utf8") != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         must([python, "-m", "venv", folder])
-        must([inside, "-m", "pip", "install", "--quiet", *packages], cwd=ROOT)
+        must([inside, "-m", "pip", "install", "-qq", *packages], cwd=ROOT)
         made_of.write_text(wanted, "utf8")
     elif name not in ("oldest", "colab"):
-        upgrade = ["--quiet", "--upgrade", "--upgrade-strategy", "eager"]
+        upgrade = ["-qq", "--upgrade", "--upgrade-strategy", "eager"]
         must([inside, "-m", "pip", "install", *upgrade, *packages], cwd=ROOT)
     return inside
 
@@ -153,7 +153,7 @@ def suite(name, short):
     python = environment(name, python_of(name), *packages)
     if name == "nightly":
         latest = ["--upgrade", "--pre", "jax", "jaxlib", "--extra-index-url", NIGHTLY]
-        must([python, "-m", "pip", "install", "--quiet", *latest])
+        must([python, "-m", "pip", "install", "-qq", *latest])
     found = versions(python)
     shown = ", ".join(
         f"{p} {found[p]}" for p in ("jax", "jaxlib", "flax", "optax", "chex", "numpy")
@@ -172,10 +172,10 @@ def suite(name, short):
 def colab():
     """Whether the wheel replaces none of Colab's packages, and the notebooks run."""
     python = environment("colab", python_of("colab"), "--requirement", COLAB)
-    must([python, "-m", "pip", "uninstall", "--quiet", "--yes", "lra_jax"])
+    must([python, "-m", "pip", "uninstall", "-qq", "--yes", "lra_jax"])
     before = versions(python)
     with tempfile.TemporaryDirectory() as folder:
-        wheel = ["wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT]
+        wheel = ["wheel", "-qq", "--no-deps", "--wheel-dir", folder, ROOT]
         must([python, "-m", "pip", *wheel])
         (source,) = pathlib.Path(folder).glob("*.whl")
         env = {**os.environ, "JAX_PLATFORMS": "cpu", "LRA_JAX_SOURCE": str(source)}
