@@ -141,7 +141,11 @@ class Machine:
 
 COLAB = {"jax": "0.7.2", "jaxlib": "0.7.2", "jax-cuda12-plugin": "0.7.2"}
 COLAB |= {"numpy": "2.1.3", "optax": "0.2.8"}
-PIP = ["-m", "pip", "install", "--quiet", "--constraint"]
+PIP = ["-m", "pip", "install", "--quiet", "--no-color", "--constraint"]
+FAILED = (
+    "pip cannot install here.whl beside the JAX that is here; say in SOURCE where else "
+    "lra_jax comes from. pip says: "
+)
 
 
 def test_all_notebooks_begin_alike():
@@ -198,20 +202,25 @@ def test_what_is_missing_is_installed_and_jax_stays(monkeypatch, tmp_path, given
         (
             COLAB,
             None,
-            "lra_jax is not installed: put its wheel beside this notebook, or say in "
+            "lra_jax is not installed: put its wheel into this folder, or say in "
             "SOURCE where it comes from.",
         ),
         (
             COLAB,
             (1, "WARNING: no\nERROR: Cannot install\nERROR: For help visit"),
-            "pip cannot install here.whl here: ERROR: Cannot install",
+            FAILED + "ERROR: Cannot install",
         ),
         (
             COLAB,
-            (1, "python: No module named pip\n"),
-            "pip cannot install here.whl here: python: No module named pip",
+            (1, "  error: subprocess\n  fatal: unable to access\nnote: no\n"),
+            FAILED + "fatal: unable to access",
         ),
-        (COLAB, (1, ""), "pip cannot install here.whl here: no reason given"),
+        (
+            COLAB,
+            (1, "python: No module named pip\n\n"),
+            FAILED + "python: No module named pip",
+        ),
+        (COLAB, (1, ""), FAILED + "nothing"),
     ],
 )
 def test_where_it_cannot_install_it_says_what_to_do(
