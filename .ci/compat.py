@@ -5,8 +5,8 @@ python .ci/compat.py floors > .ci/oldest.txt
 
 Each set of packages has an environment of its own in build/compat:
 
-- `oldest`: the floors of pyproject.toml (.ci/oldest.txt) on the oldest Python;
-- `newest`: the newest JAX on the newest Python that is on PATH or pyenv's;
+- `oldest`: the floors of pyproject.toml (.ci/oldest.txt), on the oldest Python;
+- `newest`: the newest JAX, on the newest Python that is on PATH or pyenv's;
 - `nightly`: as `newest`, with the JAX of last night;
 - `colab`: what Colab has (.ci/colab.txt); the wheel replaces none of it, and both
   notebooks run from it.
@@ -88,17 +88,12 @@ def pythons():
 def python_of(name):
     """The Python that a set of packages is tested on."""
     found = pythons()
-    if name == "oldest":
-        wanted = [least_minor()]
-    elif name == "colab":
-        wanted = [12, 13]
-    else:
-        wanted = sorted(found, reverse=True)
-    for minor in wanted:
+    wanted = {"oldest": sorted(found), "colab": [12, 13]}
+    for minor in wanted.get(name, sorted(found, reverse=True)):
         if minor in found:
             return found[minor]
-    names = " or ".join(f"python3.{minor}" for minor in wanted)
-    sys.exit(f"compat: {name}: expected {names or 'a Python'} on PATH, found none")
+    expected = "python3.12 or python3.13" if name == "colab" else "a supported Python"
+    sys.exit(f"compat: {name}: expected {expected} on PATH or pyenv's, found none")
 
 
 def run(command, **options):
@@ -159,6 +154,8 @@ def suite(name, short):
         f"{p} {found[p]}" for p in ("jax", "jaxlib", "flax", "optax", "chex", "numpy")
     )
     print(f"compat: {name}: {python_of(name).name}, {shown}", flush=True)
+    if name == "oldest" and least_minor() not in pythons():
+        print(f"compat: oldest: no python3.{least_minor()} was found", flush=True)
     test = [python, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", "-rs"]
     if name == "nightly":
         test += ["-W", "default"]

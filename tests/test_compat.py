@@ -67,15 +67,29 @@ def test_only_tests_that_exist_are_in_the_short_form():
         assert (ROOT / path).is_file(), path
 
 
-def test_a_set_without_its_python_says_so(monkeypatch):
-    monkeypatch.setitem(COMPAT["python_of"].__globals__, "pythons", dict)
-    message = "compat: oldest: expected python3.11 on PATH, found none"
-    with pytest.raises(SystemExit, match=f"^{re.escape(message)}$"):
-        COMPAT["python_of"]("oldest")
-    monkeypatch.setitem(
-        COMPAT["python_of"].__globals__, "pythons", lambda: {11: "a", 13: "b", 9: "c"}
+def test_every_set_has_its_python_or_says_so(monkeypatch):
+    python_of = COMPAT["python_of"]
+
+    def chosen(found):
+        monkeypatch.setitem(python_of.__globals__, "pythons", lambda: found)
+        return [python_of(name) for name in ("oldest", "newest", "nightly", "colab")]
+
+    assert chosen({13: "3.13", 11: "3.11", 14: "3.14", 12: "3.12"}) == [
+        "3.11",
+        "3.14",
+        "3.14",
+        "3.12",
+    ]
+    assert chosen({13: "3.13"}) == ["3.13"] * 4
+    message = (
+        "compat: colab: expected python3.12 or python3.13 on PATH or pyenv's, found"
     )
-    assert [COMPAT["python_of"](n) for n in ("oldest", "newest", "colab")] == [*"abb"]
+    with pytest.raises(SystemExit, match=f"^{message} none$"):
+        chosen({11: "3.11"})
+    with pytest.raises(
+        SystemExit, match="^compat: oldest: expected a supported Python"
+    ):
+        chosen({})
 
 
 @pytest.mark.parametrize("failing", ["none", "first", "second", "both"])
