@@ -87,7 +87,7 @@ def test_every_set_has_its_python_or_says_so(monkeypatch):
     with pytest.raises(SystemExit, match=f"^{message} none$"):
         chosen({11: "3.11"})
     with pytest.raises(
-        SystemExit, match="^compat: oldest: expected a supported Python"
+        SystemExit, match=r"^compat: oldest: expected a supported Python"
     ):
         chosen({})
 
