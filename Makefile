@@ -2,19 +2,24 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint docs wheel-test clean
+.PHONY: demo test slow lint docs wheel-test compat compat-short notebooks clean
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.grid --config configs/demo.toml --out runs/demo --resume
 
+# Both halves, float32 and float64, whatever the first says.
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2
-	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2
+	@status=0; set -x; \
+	$(BIN)/python -m pytest -n 2 || status=1; \
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 || status=1; \
+	exit $$status
 
 # What is too long for every change: the smallest budget of the whole reproduction, and more.
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
-	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 -m slow
+	@status=0; set -x; \
+	$(BIN)/python -m pytest -m slow || status=1; \
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 -m slow || status=1; \
+	exit $$status
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -35,6 +40,18 @@ wheel-test: .venv/installed
 	cd build/wheel-test/empty && ../venv/bin/python - < ../../../examples/train_step.py
 	cd build/wheel-test/empty && ../../../$(BIN)/mypy --strict --config-file /dev/null \
 		--python-executable ../venv/bin/python ../../../tests/outside/user.py
+
+# The oldest supported packages and the newest, and Colab's: see .ci/compat.py. The short
+# form runs a part of the tests with the oldest and with the newest.
+compat:
+	$(PYTHON) .ci/compat.py oldest newest colab
+
+compat-short:
+	$(PYTHON) .ci/compat.py oldest newest --short
+
+# Runs the notebooks, and stores what they show.
+notebooks: .venv/installed
+	$(BIN)/python .ci/notebooks.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

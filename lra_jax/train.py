@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -63,7 +64,8 @@ def train_step(
       The next state, and what the rule reports of this update.
 
     Raises:
-      ValueError: inputs, starts or labels do not fit the parameters or the output loss.
+      ValueError: inputs, starts or labels do not fit the parameters or the output loss;
+        or the rule's gradients or loss have other shapes than promised.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
@@ -82,6 +84,7 @@ def train_step(
         state.rule_state,
         batch,
     )
+    _check_rule(state.params, grads, info)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     next_state = types.TrainState(
         params=optax.apply_updates(state.params, updates),
@@ -91,6 +94,21 @@ def train_step(
         step=state.step + 1,
     )
     return next_state, info
+
+
+def _check_rule(
+    params: types.Params, grads: types.Params, info: types.RuleInfo
+) -> None:
+    """A rule may be a user's: gradients like the weights, and one loss."""
+    try:
+        chex.assert_trees_all_equal_shapes(params, grads)
+        chex.assert_rank(info.loss, 0)
+    except AssertionError:
+        expected, got = (jax.tree.map(jnp.shape, tree) for tree in (params, grads))
+        raise ValueError(
+            f"rule: expected gradients {expected} and a loss (), "
+            f"got {got} and {jnp.shape(info.loss)}"
+        ) from None
 
 
 def evaluate(
@@ -128,7 +146,15 @@ def evaluate(
         logits = trace.logits
     else:
         logits = rnn.final_logits(params, batch.inputs, start=batch.start)
+    value = output_loss.value(logits, batch.labels)
+    is_error = output_loss.is_error(logits, batch.labels)
+    try:  # an output loss may be a user's
+        chex.assert_shape([value, is_error], (logits.shape[-2],))
+    except AssertionError:
+        raise ValueError(
+            f"output_loss: expected a value and an error for each sample "
+            f"[B] = {(logits.shape[-2],)}, got {value.shape} and {is_error.shape}"
+        ) from None
     return types.Metrics(
-        loss=jnp.mean(output_loss.value(logits, batch.labels)),
-        num_errors=jnp.sum(output_loss.is_error(logits, batch.labels), dtype=jnp.int32),
+        loss=jnp.mean(value), num_errors=jnp.sum(is_error, dtype=jnp.int32)
     )

@@ -1,5 +1,6 @@
 """Updates against hand-computed ones, and evaluations against a count in NumPy."""
 
+import dataclasses
 import functools
 
 import jax
@@ -277,3 +278,43 @@ def test_evaluating_names_what_does_not_fit():
         evaluate(params, batch._replace(inputs=jnp.zeros((10, 3))))
     with pytest.raises(ValueError, match=r"^labels: expected"):
         evaluate(params, batch._replace(labels=jnp.zeros(3)))
+
+
+def batch_of(batch_size=3):
+    return TASK.sample(jax.random.key(1), batch_size, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g, i: (g._replace(w_hh=g.w_hh[:2]), i), r"got Params\(.*w_hh=\(2, 8\)"),
+        (lambda g, i: (g._asdict(), i), r"got \{'b_h': \(8,\)"),
+        (lambda g, i: (g, i._replace(loss=jnp.zeros(3))), r"got .* and \(3,\)"),
+    ],
+)
+def test_what_a_rule_returns_is_checked(change, message):
+    def grads(*args):
+        found, rule_state, info = probe_grads(*args)
+        found, info = change(found, info)
+        return found, rule_state, info
+
+    rule, optimizer = lra_jax.LearningRule(probe_init, grads), optax.sgd(0.1)
+    step = functools.partial(train_step, rule=rule, optimizer=optimizer)
+    with pytest.raises(ValueError, match=r"^rule: expected gradients .*" + message):
+        jax.eval_shape(step, start(rule, optimizer), batch_of())
+
+
+def test_what_a_task_draws_is_checked():
+    task = dataclasses.replace(TASK, draw=lambda key, b, t: batch_of(b + 1))
+    message = r"^task: expected inputs \[T, B, \.\.\.\] = \(10, 3\), got \(10, 4\)$"
+    with pytest.raises(ValueError, match=message):
+        task.sample(jax.random.key(0), 3, 10)
+
+
+@pytest.mark.parametrize("name", ["value", "is_error"])
+def test_what_an_output_loss_gives_is_checked(name):
+    loss = lra_jax.cross_entropy
+    changed = loss._replace(**{name: lambda x, y: getattr(loss, name)(x, y)[:, None]})
+    evaluate = functools.partial(lra_jax.evaluate, output_loss=changed)
+    with pytest.raises(ValueError, match=r"^output_loss: .*\[B\] = \(3,\), got .*3, 1"):
+        jax.eval_shape(evaluate, problem()[0], batch_of())

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 from numpy.typing import ArrayLike
 
@@ -160,10 +161,21 @@ class Task:
           symbols.
 
         Raises:
-          ValueError: an impossible `seq_len` or `batch_size`.
+          ValueError: an impossible `seq_len` or `batch_size`; or `draw` gave a batch of
+            other sizes.
         """
-        found = self.check_seq_len(seq_len)
-        return self.draw(key, settings.check_size("batch_size", batch_size), found)
+        sizes = (
+            self.check_seq_len(seq_len),
+            settings.check_size("batch_size", batch_size),
+        )
+        batch = self.draw(key, sizes[1], sizes[0])
+        try:  # `draw` may be a user's
+            chex.assert_tree_shape_prefix(batch.inputs, sizes)
+        except AssertionError:
+            raise ValueError(
+                f"task: expected inputs [T, B, ...] = {sizes}, got {batch.inputs.shape}"
+            ) from None
+        return batch
 
     def check_seq_len(self, seq_len: int | None) -> int:
         """T as a Python integer; None is the one T of recorded data.
