@@ -88,9 +88,9 @@ def program(
 
     def train(console: rich.console.Console) -> int:
         path, out = str(_CONFIG.value), pathlib.Path(_OUT.value)
-        machine.prepare()  # before a user's own module, which may compute something
         config_lib.load_extensions(command_line.imports(), path)
         bench = load(path)
+        machine.prepare()
         jax.config.update("jax_enable_x64", False)
         command = ["python", "-m", f"experiments.{name}"]
         command += terminal.option("config", path) + command_line.imports_again()

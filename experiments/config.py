@@ -297,8 +297,11 @@ def resolve(
         said = [said] if isinstance(said, str) else said
         if isinstance(said, list) and (said or imports):
             raw["import"] = [*said, *(name for name in imports if name not in said)]
-        if check_setting("import", raw.get("import", [])) is None:
-            load_extensions(raw.get("import", []), source)
+        named = raw.get("import", [])
+        if (problem := check_setting("import", named)) is not None:
+            problems.append(f"import = {_show(named)}: {problem}")
+            raise _TooManyError  # nobody knows what they would have added
+        load_extensions(named, source)
         config = _resolve(raw, problems)
     if problems:
         raise ConfigError(source, problems)
@@ -307,7 +310,7 @@ def resolve(
 
 
 class _TooManyError(Exception):
-    """Enough problems are known."""
+    """Enough problems are known, or no more can be."""
 
 
 class _Problems(list[str]):
@@ -753,7 +756,9 @@ def check_setting(key: str, value: Any) -> str | None:
             return "expected a list of names of modules"
         return next(filter(None, map(extensions.problem_of, names)), None)
     if key in _TABLES:
-        return check_choice(value, tuple(_TABLES[key]))
+        problem = check_choice(value, tuple(_TABLES[key]))
+        is_known = problem is None or "did you mean" in problem
+        return problem if is_known else f"{problem}; one of your own: --import MODULE"
     if typing.get_origin(_HINTS[key]) is Literal:
         return check_choice(value, typing.get_args(_HINTS[key]))
     if key == "seeds":

@@ -7,6 +7,7 @@ command with `--import my_rules`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from experiments import datasets
+from experiments import datasets, machine
 from experiments.arguments import arguments_of
 from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES, TASKS, Task
@@ -61,6 +62,8 @@ def _load(name: str) -> None:
         importlib.invalidate_caches()
     before = {key: dict(table) for key, table in TABLES.items()}
     known = {*sys.modules}
+    with contextlib.suppress(RuntimeError):  # JAX is at work already
+        machine.prepare()  # before the module computes something
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -77,7 +80,8 @@ def _load(name: str) -> None:
 
 def problem_of(name: str) -> str | None:
     """What is wrong with the name of a module, or None."""
-    if all(part.isidentifier() for part in name.split(".")):
+    is_file = name.endswith(".py")
+    if not is_file and all(part.isidentifier() for part in name.split(".")):
         return None
     stem = name.removesuffix(".py").strip("./").replace("/", ".")
     good = stem != name and all(part.isidentifier() for part in stem.split("."))

@@ -107,9 +107,9 @@ def _command(path: pathlib.Path, *, resume: bool) -> list[str]:
 
 
 def _run(console: rich.console.Console) -> int:
-    machine.prepare()  # before a user's own module, which may compute something
     own = command_line.imports()
     config = config_lib.load(str(_CONFIG.value), _SET.value, *([own] if own else []))
+    machine.prepare()
     if _DISTRIBUTED.value:
         machine.join_processes(_PROCESS.value)
         console.quiet = not machine.is_first()

@@ -46,7 +46,7 @@ class Progress:
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(bar_width=24),
-            rich.progress.TextColumn("{task.percentage:>3.0f}%"),
+            rich.progress.TextColumn("{task.percentage:>3.0f}%", markup=False),
             console=console,
             transient=True,
         )

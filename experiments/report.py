@@ -45,11 +45,12 @@ from lra_jax.member import Status
 _FORMAT = flags.DEFINE_enum(
     "format", "md", ["md", "csv", "latex", "html"], "What to make of the runs."
 )
-_OUT = flags.DEFINE_string(
+_OUT = flags.DEFINE_string(  # other programs have a flag of this name
     "out",
     None,
     "File to write. Default: the page of one run goes to RUN/report.html, all other "
     "formats are printed.",
+    allow_override=True,
 )
 
 CURVES = ("member", "step", "num_errors")  # of those that figures are made of
