@@ -2,10 +2,12 @@
 
 In this order, each file importing only those of lines above its own:
 
-    command_line, machine, progress          what all commands have in common
+    terminal, cache                          what is printed, what is kept
+    command_line, machine, progress, canvas  what all commands have in common
     markdown, results, published             text, tables, the paper's numbers
     datasets, draws, optimizers              what a config may name,
     arguments                                and what of it may be said
+    extensions, notation                     names of a user's own; what TOML wants
     config                                   what is asked for, checked
     groups, summary, fingerprint             members of one program; the report's table;
                                              by which code a result was made

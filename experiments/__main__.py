@@ -11,6 +11,8 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+from experiments import terminal
+
 COMMANDS = {
     "grid": "train a config's grid into a run folder",
     "report": "show or compare run folders, as text, LaTeX or a web page",
@@ -48,9 +50,10 @@ def main(words: Sequence[str]) -> int:
     Args:
       words: of the command line, without the program.
     """
+    terminal.protect()
     if not words or words[0] in ("help", "--help", "-h", "-help"):
         print(usage())
-        return 0
+        return terminal.finish(0, "experiments")
     name, *rest = words
     name = name.replace("-", "_")
     if name not in COMMANDS:

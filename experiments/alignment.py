@@ -38,6 +38,7 @@ from experiments import (
     results,
     run,
     store,
+    terminal,
 )
 from experiments.gradient_flow import (
     RELATIVE_NORM,
@@ -422,7 +423,7 @@ def _run(console: rich.console.Console) -> int:
     results.write_by_name(folder / "alignment.json", rows)
     text = page(rows, budget)
     (folder / "alignment.md").write_text(text, encoding="utf-8")
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    terminal.say(console, text)
     pictures.show(console, "alignment", folder)
     return 0
 

@@ -50,7 +50,7 @@ def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
     hints = typing.get_type_hints(factory, include_extras=True)
     found = {}
     for name, parameter in inspect.signature(factory).parameters.items():
-        hint, required = hints[name], parameter.default is inspect.Parameter.empty
+        hint, required = hints.get(name), parameter.default is inspect.Parameter.empty
         default = None if required else parameter.default
         narrower = ""
         if typing.get_origin(hint) is typing.Annotated:
@@ -83,8 +83,7 @@ def check_argument(value: Any, argument: Argument, dtype: str) -> str | None:
     if not argument.is_real:
         return check_integer(value, 1)
     if type(value) not in (int, float):
-        hint = "; write numbers without quotes" if isinstance(value, str) else ""
-        return f"expected a number{hint}"
+        return "expected a number"
     return settings.wrong_number(value, argument.narrower, dtype=dtype)
 
 

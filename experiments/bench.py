@@ -17,7 +17,7 @@ import jax
 import rich.console
 from absl import flags
 
-from experiments import command_line, machine, run, store
+from experiments import command_line, machine, run, store, terminal
 from experiments import config as config_lib
 from experiments.config import AXES, Config, ConfigError
 from experiments.runner import Runner, StoppedError
@@ -94,11 +94,14 @@ def program(
 
     def train(console: rich.console.Console) -> int:
         path, out = str(_CONFIG.value), pathlib.Path(_OUT.value)
+        config_lib.load_extensions(command_line.imports(), path)
         bench = load(path)
         machine.prepare()
         jax.config.update("jax_enable_x64", False)
-        command = ["python", "-m", f"experiments.{name}", "--config", path]
-        command += ["--out", str(out)] * (out != pathlib.Path("."))
+        command = ["python", "-m", f"experiments.{name}"]
+        command += terminal.option("config", path) + command_line.imports_again()
+        if out != pathlib.Path("."):
+            command += terminal.option("out", str(out))
         accept = _ACCEPT_OLD_CODE.value
         command += ["--accept-old-code"] * accept
         interruption = run.Interruption(console, command)
@@ -117,7 +120,8 @@ def program(
         errors = (ConfigError, machine.MachineError, store.RunFolderError, OSError)
         return command_line.exit_code(train, errors)
 
-    return Program(command_line.parser(f"experiments.{name}", check_flags), main)
+    parse = command_line.parser(f"experiments.{name}", check_flags, takes_imports=True)
+    return Program(parse, main)
 
 
 def load(
@@ -136,6 +140,10 @@ def load(
       ConfigError: with all problems of one kind at once.
     """
     raw = config_lib.read(path)
+    own = raw.pop("import", [])
+    if (problem := config_lib.check_setting("import", own)) is not None:
+        raise ConfigError(path, [f"import = {str(own)[:60]}: {problem}"])
+    config_lib.load_extensions([own] if isinstance(own, str) else own, path)
     problems = [*_misfits(raw, kind)]
     if problems:
         raise ConfigError(path, problems)

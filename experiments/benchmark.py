@@ -12,7 +12,6 @@ cache of compiled programs. Exit codes: 0 done, 2 bad input.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import math
@@ -24,10 +23,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import rich.console
+import rich.text
 from absl import app, flags
 
-from experiments import benchmark_report, command_line, machine, timings, variants
+from experiments import (
+    benchmark_report,
+    canvas,
+    command_line,
+    machine,
+    terminal,
+    timings,
+    variants,
+)
 from experiments.ceiling import Ceiling, product_timings, tanh_timings
 from experiments.timings import Timing
 from experiments.workload import Settings, operations
@@ -255,11 +262,19 @@ def _save(folder: pathlib.Path, document: dict[str, Any]) -> list[str]:
     path.write_text(json.dumps(document, indent=1) + "\n")
     names = [str(path)]
     if document["scan"] is not None:
-        if importlib.util.find_spec("matplotlib") is None:
-            names.append("no figure: matplotlib is not installed")
-        else:
-            benchmark_report.draw(document).savefig(folder / "benchmark.png", dpi=150)
-            names.append(str(folder / "benchmark.png"))
+        note = canvas.missing()
+        if note is None:
+            try:
+                with canvas.style():
+                    figure = benchmark_report.draw(document)
+                    figure.savefig(folder / "benchmark.png", dpi=150)
+                names.append(str(folder / "benchmark.png"))
+            except OSError:
+                raise  # the folder's
+            except Exception as error:  # of matplotlib, and whatever it is made of
+                note = canvas.failure(error)
+        if note is not None:
+            names.append(terminal.plain(note))
     return names
 
 
@@ -275,7 +290,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
     console = command_line.console()
-    notes = rich.console.Console(stderr=True)
+    notes = terminal.console(stderr=True)
     machine.prepare()
     # A program that an earlier run has compiled would look compiled in no time.
     jax.config.update("jax_enable_compilation_cache", False)
@@ -295,17 +310,21 @@ def main(argv: Sequence[str]) -> int:
         if out is not None:  # before hours of work, not after
             out.mkdir(parents=True, exist_ok=True)
         with notes.status("starting") as status:
-            document = run(settings, scan=_SCAN.value, say=status.update)
+            document = run(
+                settings,
+                scan=_SCAN.value,
+                say=lambda text: status.update(rich.text.Text(text)),
+            )
         if _JSON.value:
             print(json.dumps(document, indent=1))
         else:
             benchmark_report.show(console, document)
         for path in () if out is None else _save(out, document):
-            notes.print(f"  {path}", soft_wrap=True, highlight=False)
+            terminal.say(notes, f"  {terminal.printable(path)}")
     except OSError as error:
         print(f"experiments.benchmark: {error}", file=sys.stderr)
         return 2
-    return 0
+    return terminal.finish(0, "experiments.benchmark")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rich.box
 import rich.console
 import rich.table
+import rich.text
+
+from experiments import canvas, terminal
 
 if TYPE_CHECKING:  # the extra `plot`
     from matplotlib.figure import Figure
@@ -28,27 +30,26 @@ def _number(x: float | None) -> str:
 def show(console: rich.console.Console, document: dict[str, Any]) -> None:
     """Prints what `benchmark.json` has."""
     settings = document["settings"]
-    console.print(
+    terminal.say(
+        console,
         "{task}, T = {seq_len}, K = {num_refinements}, N = {members}, "
         "H = {hidden_size}, B = {batch_size}, {repeats} round(s)".format(**settings),
-        highlight=False,
     )
     on, load = document["machine"], document["load"]
-    console.print(
+    terminal.say(
+        console,
         f"{on['count']} × {on['kind']}, {on['cores']} cores, load "
         f"{_number(load['before'])} before and {_number(load['after'])} after the "
         f"timings; JAX {document['versions']['jax']}",
-        highlight=False,
     )
-    table = rich.table.Table(box=rich.box.SIMPLE)
-    for column in ("variant", "compile s", "member-steps/s", "× engine"):
-        table.add_column(column, justify="left" if column == "variant" else "right")
+    header = ("variant", "compile s", "member-steps/s", "× engine")
+    body = []
     for row in document["variants"]:
         cells = [_number(row[x]) for x in ("compile_seconds", "rate", "ratio")]
         if row["missing"]:
             cells = ["-", f"{row['missing']} not installed", "-"]
-        table.add_row(row["name"], *cells)
-    console.print(table)
+        body.append([row["name"], *cells])
+    terminal.show_table(console, header, body, left=header[:1])
 
     needed, ceiling = document["operations"], document["ceiling"]
     costs, need = document["costs"], document["memory"]
@@ -91,8 +92,8 @@ def show(console: rich.console.Console, document: dict[str, Any]) -> None:
         ),
     ]
     table = rich.table.Table(box=None, show_header=False)
-    for line in lines:
-        table.add_row(*line)
+    for name, value in lines:
+        table.add_row(rich.text.Text(name), rich.text.Text(value))
     console.print(table, highlight=False)
 
 
@@ -114,7 +115,7 @@ def draw(document: dict[str, Any]) -> Figure:
     from experiments import figures
 
     letters = dict(zip(document["scan"], "NTKH", strict=True))
-    with mpl.rc_context(figures.STYLE):
+    with canvas.style():
         figure = Figure(figsize=(7.2, 5.2), layout="constrained")
         for axes, (name, letter) in zip(
             figure.subplots(2, 2).flat, letters.items(), strict=True

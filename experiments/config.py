@@ -21,19 +21,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import itertools
 import json
 import math
+import os
 import pathlib
 import re
+import shlex
 import textwrap
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from experiments import datasets
+from experiments import datasets, extensions, notation
 from experiments.arguments import (
     Argument,
     all_arguments,
@@ -63,7 +66,7 @@ AXES = ("task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size")
 
 # Settings that files of run folders did not always have; their defaults mean what was
 # done before. `Config.request_digest` leaves them out where they have these.
-ADDED = ("input_gain", "split", "save_params", "steps_after_solved")
+ADDED = ("input_gain", "split", "save_params", "steps_after_solved", "import_")
 
 
 class ConfigError(Exception):
@@ -114,6 +117,8 @@ class Config:
       seeds: each setting of the grid runs with each of them.
       dtype: of weights and arithmetic.
       matmul_precision: of products of float32 matrices where the hardware has several.
+      import_: `import` in a file; modules that add rules, tasks or optimizers, see
+        `experiments.extensions`.
       grid: one table or more; axis name to its values.
     """
 
@@ -137,6 +142,7 @@ class Config:
     seeds: tuple[int, ...] = (0,)
     dtype: Literal["float32", "float64"] = "float32"
     matmul_precision: Literal["highest", "high", "default"] = "highest"
+    import_: tuple[str, ...] = ()
     grid: tuple[dict[str, tuple[Any, ...]], ...] = ()
 
     def to_toml(self) -> str:
@@ -162,7 +168,7 @@ class Config:
           left_out: settings that are not in it where they have their defaults.
         """
         lines = [
-            f"{field.name} = {json.dumps(value, ensure_ascii=False)}"
+            f"{_key(field)} = {json.dumps(value, ensure_ascii=False)}"
             for field in dataclasses.fields(self)
             if field.name != "grid"
             and (value := getattr(self, field.name)) is not None
@@ -216,6 +222,11 @@ class Config:
                     yield {**fixed, **values, "seed": seed}
 
 
+def _key(field: dataclasses.Field[Any]) -> str:
+    """A field's name in a file: that of a keyword of Python has no underscore."""
+    return field.name.rstrip("_")
+
+
 def _product(table: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     """A table's settings: the product of its lists with the rows of what is drawn."""
     drawn = [key for key, values in table.items() if isinstance(values, Draws)]
@@ -247,7 +258,11 @@ def _num_settings(table: Mapping[str, tuple[Any, ...]]) -> int:
     return math.prod([*lists, *drawn[:1]])
 
 
-def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
+def load(
+    path: str | pathlib.Path,
+    overrides: Sequence[str] = (),
+    imports: Sequence[str] = (),
+) -> Config:
     """Reads, overrides and checks a config.
 
     Args:
@@ -255,11 +270,13 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
       overrides: each `key=value`, `grid.key=value` or, with several tables,
         `grid.INDEX.key=value`, the value in TOML. `grid.key` changes every table that
         has the key.
+      imports: modules besides those that the file names.
 
     Raises:
-      ConfigError: with all problems at once.
+      ConfigError: with all problems at once; only that of a module that cannot be
+        imported, since nobody knows what it would have added.
     """
-    return resolve(read(path), str(path), overrides)
+    return resolve(read(path), str(path), overrides, imports)
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
@@ -279,22 +296,54 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
         text = f"is larger than {MAX_BYTES // 1024} KiB; expected a config"
         raise ConfigError(source, [text])
     try:
-        raw = _parse(data.decode())
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(source, ["is not a text file in UTF-8"]) from None
+    try:
+        raw = _parse(text)
     except ValueError as error:
-        raise ConfigError(source, [f"is not valid TOML: {error}"]) from None
+        problem = f"is not valid TOML: {error}{_mended(text, error)}"
+        raise ConfigError(source, [problem]) from None
     raw.setdefault("name", pathlib.Path(path).stem)
     return raw
 
 
-def resolve(raw: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+def _mended(text: str, error: ValueError) -> str:
+    """The line that an error of TOML names, and what may have been meant."""
+    match = re.search(r"\(at line (\d+)", str(error))
+    lines = text.split("\n")
+    if match is None or int(match[1]) > len(lines):
+        return ""
+    line = lines[int(match[1]) - 1].strip()
+    meant = notation.mended(line)
+    return f": {_cut(line, 60)}" + (f"; write {_cut(meant, 60)}" if meant else "")
+
+
+def load_extensions(names: Sequence[str], source: str) -> None:
+    """Imports modules of a user's own; see `extensions.load`.
+
+    Raises:
+      ConfigError: one cannot be used.
+    """
+    try:
+        extensions.load(names)
+    except extensions.ExtensionError as error:
+        raise ConfigError(source, [f"import: {error}"]) from None
+
+
+def resolve(
+    raw: dict[str, Any],
+    source: str,
+    overrides: Sequence[str] = (),
+    imports: Sequence[str] = (),
+) -> Config:
     """Checks what a config file says, as `tomllib` reads it; see `load`.
 
     Args:
       raw: is changed by the overrides.
       source: a name for messages.
       overrides: see `load`.
+      imports: see `load`.
 
     Raises:
       ConfigError: with all problems at once.
@@ -304,6 +353,15 @@ def resolve(raw: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> 
     with contextlib.suppress(_TooManyError):
         for override in overrides:
             _override(raw, override, problems)
+        said = raw.get("import", [])
+        said = [said] if isinstance(said, str) else said
+        if isinstance(said, list) and (said or imports):
+            raw["import"] = [*said, *(name for name in imports if name not in said)]
+        named = raw.get("import", [])
+        if (problem := check_setting("import", named)) is not None:
+            problems.append(f"import = {_show(named)}: {problem}")
+            raise _TooManyError  # nobody knows what they would have added
+        load_extensions(named, source)
         config = _resolve(raw, problems)
     if problems:
         raise ConfigError(source, problems)
@@ -312,7 +370,7 @@ def resolve(raw: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> 
 
 
 class _TooManyError(Exception):
-    """Enough problems are known."""
+    """Enough problems are known, or no more can be."""
 
 
 class _Problems(list[str]):
@@ -360,8 +418,12 @@ def _override(raw: dict[str, Any], text: str, problems: list[str]) -> None:
         is_word = not word.startswith(("[", "{", "'", '"'))
         if not isinstance(error, tomllib.TOMLDecodeError) or not is_word:
             problems.append(f"{where}: the value is not valid TOML: {error}")
+            if (meant := notation.as_toml(word)) is not None:
+                problems[-1] += (
+                    f"; write --set {shlex.quote(f'{path.strip()}={meant}')}"
+                )
             return
-        parsed = {"value": word}
+        parsed = {"value": notation.Word(word)}
     value = parsed.pop("value")
     if parsed:
         problems.append(f"{where}: expected one value")
@@ -399,7 +461,7 @@ def _override(raw: dict[str, Any], text: str, problems: list[str]) -> None:
 
 def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
     """Checks everything and notes problems; a config if there are none."""
-    fields = {f.name: f for f in dataclasses.fields(Config)}
+    fields = {_key(f): f for f in dataclasses.fields(Config)}
     top: dict[str, Any] = {}
     for key, value in raw.items():
         if key in ("grid", "defaults"):
@@ -411,10 +473,11 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
         elif (problem := check_setting(key, value)) is not None:
             is_axis = key in AXES and isinstance(value, list)
             hint = f"; a list stands under [grid]: grid.{key}" if is_axis else ""
+            hint = hint or _meant(value, functools.partial(check_setting, key))
             problems.append(f"{key} = {_show(value)}: {problem}{hint}")
         else:
-            kind = {"seeds": tuple, "input_gain": float}.get(key)
-            top[key] = kind(value) if kind else value
+            kind = {"seeds": tuple, "input_gain": float, "import": tuple}.get(key)
+            top[fields[key].name] = kind(value) if kind else value
     for problem in _changed_defaults(raw.get("defaults", {})):
         problems.append(problem)
     tables = raw.get("grid", {})
@@ -424,7 +487,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
             f"grid = {_show(tables)}: expected a table [grid], or [[grid]]s"
         )
         return None
-    invalid = {key for key in AXES if key in raw and key not in top}
+    invalid = {key: _near(key, raw[key]) for key in AXES if key in raw.keys() - top}
     defaults = {
         key: top.get(key, None if key in invalid else fields[key].default)
         for key in AXES
@@ -446,6 +509,15 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
         amount = f"{count:,}" if count < 10**21 else "over 10²¹"
         problems.append(f"grid: {amount} members; at most {MAX_MEMBERS:,} in one run")
     top |= _num_validation(top, grid, problems)
+    if not problems:
+        named = [
+            (key, name)
+            for key in extensions.TABLES
+            for table in grid
+            for name in table.get(key, (top.get(key, fields[key].default),))
+        ]
+        own = extensions.modules_of(named)
+        top["import_"] = tuple(dict.fromkeys([*top.get("import_", ()), *own]))
     return None if problems else Config(**top, grid=tuple(grid))
 
 
@@ -495,13 +567,17 @@ class _Table:
         self.problems.append(f"{self.where}.{_show_key(key)} = {value}: {text}")
 
     def settings(
-        self, defaults: Mapping[str, Any], invalid: set[str]
+        self, defaults: Mapping[str, Any], invalid: Mapping[str, str | None]
     ) -> dict[str, tuple[Any, ...]]:
         """The values of each of `AXES`, (None,) where they are not good.
 
+        A name that is nobody's is taken for the nearest one, if there is one, so that
+        what belongs to it can be checked.
+
         Args:
           defaults: of what the table does not say.
-          invalid: settings that the file says wrongly elsewhere.
+          invalid: settings that the file says wrongly elsewhere, and for what they are
+            taken.
         """
         found: dict[str, tuple[Any, ...]] = {}
         for key in AXES:
@@ -510,10 +586,17 @@ class _Table:
                 self.problem(key, _NOT_DRAWN)
                 found[key] = (None,)
             elif key in self.axes:
+                taken: list[Any] = []
                 for value in self.axes[key]:
                     if (text := check_setting(key, value)) is not None:
-                        self.problem(key, f"{text}, got {_show(value)}")
-                        found[key] = (None,)
+                        hint = _meant(value, functools.partial(check_setting, key))
+                        self.problem(key, f"{text}, got {_show(value)}{hint}")
+                        value = _near(key, value)
+                    if value not in taken:
+                        taken.append(value)
+                found[key] = tuple(taken)
+            elif key in invalid:
+                found[key] = (invalid[key],)
             elif defaults[key] is None and key not in invalid:
                 text = f"{key}: missing; give it at the top level or in {self.where}"
                 self.problems.append(text)
@@ -530,7 +613,11 @@ class _Table:
         known: dict[str, Argument] = {}
         for kind, table, names in factories:
             for name in names:
-                arguments = {} if name is None else arguments_of(table[name])
+                if name is None:  # it may have any of theirs
+                    for factory in table.values():
+                        known = {**arguments_of(factory), **known}
+                    continue
+                arguments = arguments_of(table[name])
                 known |= arguments
                 for key, argument in arguments.items():
                     if argument.required and key not in self.axes:
@@ -541,7 +628,7 @@ class _Table:
             if key in known:
                 self._check_takers(key, factories)
                 self._check_values(key, known[key], dtype)
-            elif key not in AXES and complete:
+            elif key not in AXES and (complete or _is_like(key, known)):
                 text = _unknown(f"{self.where}.", key, self._raw[key], {*known, *AXES})
                 self.problems.append(text)
 
@@ -560,14 +647,18 @@ class _Table:
             return
         for value in self.axes[key]:
             if (text := check_argument(value, argument, dtype)) is not None:
-                self.problem(key, f"{text}, got {_show(value)}")
+                check = functools.partial(
+                    check_argument, argument=argument, dtype=dtype
+                )
+                hint = _meant(value, check, several=True)
+                self.problem(key, f"{text}, got {_show(value)}{hint}")
 
 
 def _check_table(
     where: str,
     raw: Mapping[str, Any],
     defaults: Mapping[str, Any],
-    invalid: set[str],
+    invalid: Mapping[str, str | None],
     dtype: str,
     split: datasets.Part,
     problems: list[str],
@@ -578,14 +669,18 @@ def _check_table(
     """
     table = _Table(where, raw, problems)
     names = table.axes.get("task", (defaults["task"],))
-    tasks = _find_tasks(names, split, problems)
+    unknown = [n for n in names if not isinstance(n, str) or n not in datasets.KNOWN]
+    taken = [_near("task", name) or invalid.get("task") for name in unknown]
+    tasks = _find_tasks([*names, *taken], split, problems)
     lengths = {None if task is None else task.max_seq_len for task in tasks.values()}
     if "seq_len" not in raw and defaults["seq_len"] is None and len(lengths) == 1:
         (length,) = lengths
         if length is not None:
             table.axes["seq_len"] = (length,)
         elif None in tasks.values():  # data that are not there
-            invalid = {*invalid, "seq_len"}
+            invalid = {**invalid, "seq_len": None}
+    if unknown and None in taken:  # they may be data of one length
+        invalid = {"seq_len": None, **invalid}
     settings = table.settings(defaults, invalid)
     table.check_arguments(settings, dtype)
     _check_sizes(settings, tasks, problems)
@@ -675,6 +770,40 @@ _TABLES: dict[str, Mapping[str, Any]] = {
     "rule": RULES,
     "optimizer": OPTIMIZERS,
 }
+
+
+def _near(key: str, value: Any) -> str | None:
+    """The rule, optimizer or task for which a wrong name may be taken, or None."""
+    known = extensions.TABLES.get(key, {})  # recorded data may not be there
+    if not isinstance(value, str):
+        return None
+    near = difflib.get_close_matches(value[:60], _TABLES.get(key, {}), n=1)
+    return near[0] if near and near[0] in known else None
+
+
+def _meant(
+    value: Any, check: Callable[[Any], str | None], *, several: bool = False
+) -> str:
+    """A hint at how TOML writes what a text is like, where that would be right.
+
+    Args:
+      value: that is wrong.
+      check: what is wrong with another one.
+      several: whether a list of values is right as well.
+    """
+    meant = notation.as_toml(value) if isinstance(value, str) else None
+    if meant is None or (found := tomllib.loads(f"value = {meant}")["value"]) == value:
+        return ""
+    values = found if several and isinstance(found, list) else [found]
+    if not values or any(check(one) is not None for one in values):
+        return ""
+    if isinstance(value, notation.Word):
+        return f"; write {shlex.quote(meant) if chr(34) in meant else meant}"
+    numbers = all(type(one) in (int, float) for one in values)
+    what = "numbers" if numbers else "it"
+    return f"; write {what} without quotes: {meant}"
+
+
 _HINTS = typing.get_type_hints(Config)
 _LEAST = {
     "patience": 0,
@@ -684,8 +813,17 @@ _LEAST = {
 
 def check_setting(key: str, value: Any) -> str | None:
     """What is wrong with a setting, or None."""
+    if key == "import":
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(
+            isinstance(name, str) for name in names
+        ):
+            return "expected a list of names of modules"
+        return next(filter(None, map(extensions.problem_of, names)), None)
     if key in _TABLES:
-        return check_choice(value, tuple(_TABLES[key]))
+        problem = check_choice(value, tuple(_TABLES[key]))
+        is_known = problem is None or "did you mean" in problem
+        return problem if is_known else f"{problem}; one of your own: --import MODULE"
     if typing.get_origin(_HINTS[key]) is Literal:
         return check_choice(value, typing.get_args(_HINTS[key]))
     if key == "seeds":
@@ -698,7 +836,7 @@ def check_setting(key: str, value: Any) -> str | None:
     if key == "name":
         text = value if isinstance(value, str) else ""
         good = text.strip(". ") != "" and "/" not in text and text.isprintable()
-        good = good and len(text.encode()) <= 255
+        good = good and len(text.encode()) <= 255 and _is_of_this_system(text)
         return None if good else "expected a name for a folder, of at most 255 bytes"
     if _HINTS[key] is bool:
         return None if isinstance(value, bool) else "expected true or false"
@@ -742,7 +880,20 @@ def _is_same(value: Any, default: Any) -> bool:
     return bool(value == found or (value != value and found != found))
 
 
+def _is_of_this_system(name: str) -> bool:
+    """Whether files can have a name: in an old locale, of ASCII alone."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 _NOT_DRAWN = "only real numbers can be drawn; expected a list of values"
+
+
+def _is_like(key: str, known: Iterable[str]) -> bool:
+    return bool(difflib.get_close_matches(key[:60], known, n=1))
 
 
 def _unknown(where: str, key: str, value: Any, known: Any, hint: str = "") -> str:
@@ -760,7 +911,9 @@ def _has_repeats(values: Sequence[Any]) -> bool:
 
 
 def _show(value: Any) -> str:
-    """The beginning of a value, as JSON."""
+    """The beginning of a value, as JSON; of a word, as it was written."""
+    if isinstance(value, notation.Word):
+        return _cut(value, 60)
     parts = json.JSONEncoder(default=str, ensure_ascii=False).iterencode(value)
     try:
         return _cut("".join(itertools.islice(parts, 60)), 60)

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import cache
 from lra_jax import TASKS, Task, losses, types
 from lra_jax.tasks import Samples
 
@@ -273,25 +274,35 @@ def read_chorales() -> list[np.ndarray]:
     Raises:
       DatasetError: music21 is not there or cannot read them.
     """
-    _package_file("music21", "corpus/chorales.py", "chorales")
     path = chorales_file()
-    if path.exists():
+    if path is not None and path.exists():
         frames, lengths = _read(path, _read_rolls)
     else:
+        _package_file("music21", "corpus/chorales.py", "chorales")
         rolls = _parse_chorales()
         frames, lengths = np.concatenate(rolls), np.array([len(x) for x in rolls])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez_compressed(aside, frames=frames, lengths=lengths)
-        aside.replace(path)
+        if path is not None and cache.writable(path.parent):
+            aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
+            np.savez_compressed(aside, frames=frames, lengths=lengths)
+            aside.replace(path)
     return np.split(frames, np.cumsum(lengths)[:-1])
 
 
-def chorales_file() -> pathlib.Path:
-    """Where the chorales of the installed music21 are kept."""
-    version = importlib.metadata.version("music21")
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home) / "lra_jax" / "data" / f"chorales-{version}.npz"
+def chorales_file() -> pathlib.Path | None:
+    """Where the chorales of the installed music21 are kept.
+
+    Without music21, those that one of any version has left; None where there are none,
+    or no folder to keep them in.
+    """
+    kept = cache.folder()
+    if kept is None:
+        return None
+    try:
+        version = importlib.metadata.version("music21")
+    except importlib.metadata.PackageNotFoundError:
+        found = (kept / "data").glob("chorales-*.npz")
+        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return kept / "data" / f"chorales-{version}.npz"
 
 
 def _read_rolls(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

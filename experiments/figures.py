@@ -1,4 +1,4 @@
-"""Figures of a run: validation accuracy over training, and a heat map lr × γ.
+"""Figures of a run: validation accuracy over training, and a heat map of lr (and γ).
 
 Colours are Okabe and Ito's, and cividis: readable for the colour-blind and in grey.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,11 +17,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments import datasets, summary, web_page
+from experiments import canvas, summary, web_page
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def draw(
@@ -28,15 +28,23 @@ def draw(
     rows: Sequence[dict[str, Any]],
     curves: Mapping[str, np.ndarray],
     num_validation: int,
+    chances: Mapping[str, float] = types.MappingProxyType({}),
 ) -> dict[str, str]:
     """Draws what the run has data for, each as PNG and SVG.
+
+    Args:
+      folder: whose `figures` they go into.
+      rows: of the results.
+      curves: as `store.curve_columns` gives.
+      num_validation: samples of the validation set.
+      chances: of the tasks, as far as they are known; see `summary.chance`.
 
     Returns:
       What each shows, by the file name of its PNG, relative to `folder`.
     """
     (folder / "figures").mkdir(exist_ok=True)
     captions = {}
-    with mpl.rc_context(STYLE):
+    with canvas.style():
         for (task, seq_len), found in _by(rows, ("task", "seq_len")).items():
             if not summary.settings(found):
                 continue
@@ -47,19 +55,31 @@ def draw(
                     "accuracy",
                     "validation accuracy over updates of each line's best setting: "
                     "its seeds (thin) and their mean",
-                    _accuracy(found, curves, num_validation, title),
+                    _accuracy(
+                        found,
+                        curves,
+                        num_validation,
+                        title,
+                        summary.chance(task, chances),
+                    ),
                 )
             ]
+            has_gamma = any(row.get("gamma") is not None for row in found)
+            over = "lr and γ" if has_gamma else "lr"
             if _is_lattice(found):
                 what = (
-                    "every setting over lr and γ: updates until all seeds were solved "
+                    f"every setting over {over}: updates until all seeds were solved "
                     "(✓), or the mean best accuracy"
                 )
                 figures.append(("heatmap", what, _heatmap(found, title)))
             else:
+                where = "in lr and accuracy"
+                if has_gamma:
+                    bare = {row["rule"] for row in found if row.get("gamma") is None}
+                    where = "in lr and γ" + " (or accuracy, without γ)" * bool(bare)
                 what = (
-                    "every setting, where it is in lr and γ (in lr and accuracy, "
-                    "without γ): ● all seeds were solved, ✕ they were not"
+                    f"every setting, where it is {where}: ● all seeds were solved, "
+                    "✕ they were not"
                 )
                 figures.append(("scatter", what, _scatter(found, title)))
             for kind, what, figure in figures:
@@ -112,6 +132,7 @@ def _accuracy(
     curves: Mapping[str, np.ndarray],
     num_validation: int,
     title: str,
+    chance: float | None,
 ) -> Figure:
     """Accuracy against updates: each line's best setting, its seeds and their mean.
 
@@ -142,8 +163,9 @@ def _accuracy(
         width = 4.0 / (1 + 0.35 * index)
         axes.plot(steps, height(mean), dash, color=color, lw=width, label=label)
         axes.plot(steps[-1], height(mean[-1:]), "o", color=color, ms=2 + width)
-    chance = num_validation * (1 - datasets.find(rows[0]["task"]).chance)
-    axes.axhline(height(chance), color="0.5", lw=0.8, ls=":", label="chance")
+    if chance is not None:
+        at = height(num_validation * (1 - chance))
+        axes.axhline(at, color="0.5", lw=0.8, ls=":", label="chance")
     marks = [
         m for m in (0, 50, 90, 99, 99.9, 99.99) if (100 - m) * num_validation >= 99
     ]

@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures import COLORS, DASHES, STYLE, save
+from experiments import canvas
+from experiments.figures import COLORS, DASHES, save
 from experiments.gradient_flow import (
     MAGNITUDES,
     RELATIVE_NORM,
@@ -58,7 +59,7 @@ def draw(
       File names of the PNGs; an SVG is beside each.
     """
     names = []
-    with mpl.rc_context(STYLE):
+    with canvas.style():
         for setting in _settings(rows):
             mine = [row for row in rows if row["setting"] == setting]
             if all(row[name] is None for row in mine for name in MAGNITUDES):

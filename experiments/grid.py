@@ -14,12 +14,10 @@ import re
 from collections.abc import Sequence
 
 import jax
-import rich.box
 import rich.console
-import rich.table
 from absl import app, flags
 
-from experiments import command_line, machine, run, store
+from experiments import command_line, machine, run, store, terminal
 from experiments import config as config_lib
 from experiments import groups as groups_lib
 from lra_jax import sweep
@@ -68,11 +66,8 @@ flags.register_validator(
 
 
 def _dry_run(console: rich.console.Console, groups: Sequence[groups_lib.Group]) -> None:
-    table = rich.table.Table(box=rich.box.SIMPLE)
-    for column in ("group", "members", "at once", "memory", "compiled for"):
-        table.add_column(
-            column, justify="left" if column == "compiled for" else "right"
-        )
+    header = ("group", "members", "at once", "memory", "compiled for")
+    lines = []
     first = groups[0].statics
     same = {
         key: value
@@ -83,25 +78,29 @@ def _dry_run(console: rich.console.Console, groups: Sequence[groups_lib.Group]) 
         slots = run.init_sweep(group, _MAX_PARALLEL.value).slots
         memory = sweep.memory_of_chunk(group.experiment, group.grid, slots)
         own = {k: v for k, v in group.statics.items() if k not in same}
-        table.add_row(
+        line = (
             str(index),
             str(len(group.members)),
             str(min(slots.size, len(group.members))),
             f"{memory * jax.device_count() / 2**20:,.0f} MiB",
             ", ".join(f"{k} {v}" for k, v in own.items()) or "all of the below",
         )
+        lines.append(line)
     total = sum(len(group.members) for group in groups)
-    console.print(f"{total} members in {len(groups)} compiled group(s)")
-    console.print(table)
-    console.print(", ".join(f"{k} {v}" for k, v in same.items()), soft_wrap=True)
+    terminal.say(console, f"{total} members in {len(groups)} compiled group(s)")
+    text = header[-1:]
+    terminal.show_table(console, header, lines, left=text, wrapped=text)
+    terminal.say(console, ", ".join(f"{k} {v}" for k, v in same.items()))
 
 
 def _command(path: pathlib.Path, *, resume: bool) -> list[str]:
     """The command that makes or continues this run."""
-    words = ["python", "-m", "experiments.grid", "--config", str(_CONFIG.value)]
+    words = ["python", "-m", "experiments.grid"]
+    words += terminal.option("config", str(_CONFIG.value))
+    words += command_line.imports_again()
     for override in _SET.value:
-        words += ["--set", override]
-    words += ["--out", str(path)]
+        words += terminal.option("set", override)
+    words += terminal.option("out", str(path))
     if _MAX_PARALLEL.value != "auto":
         words += ["--max-parallel", _MAX_PARALLEL.value]
     words += ["--live"] * _LIVE.value + ["--distributed"] * _DISTRIBUTED.value
@@ -111,7 +110,8 @@ def _command(path: pathlib.Path, *, resume: bool) -> list[str]:
 
 
 def _run(console: rich.console.Console) -> int:
-    config = config_lib.load(str(_CONFIG.value), _SET.value)
+    own = command_line.imports()
+    config = config_lib.load(str(_CONFIG.value), _SET.value, *([own] if own else []))
     machine.prepare()
     if _DISTRIBUTED.value:
         machine.join_processes(_PROCESS.value)
@@ -147,7 +147,7 @@ def _check_flags() -> None:
         raise flags.Error("--process needs --distributed")
 
 
-parse = command_line.parser("experiments.grid", _check_flags)
+parse = command_line.parser("experiments.grid", _check_flags, takes_imports=True)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from experiments import cache
 from lra_jax import sweep
 from lra_jax.member import Experiment
 from lra_jax.sweep import Grid
@@ -40,7 +41,7 @@ def prepare() -> None:
       divided: no core waits for another between two small products.
     - Processors with AVX-512 use all of its width: XLA's default is half of it.
     - Compiled programs are kept in a folder, one for each kind of processor, and found
-      there by the next run.
+      there by the next run. Where no folder can be written, they are not kept.
     """
     config: Any = jax.config  # its values are not declared to type checkers
     flags = os.environ.get("XLA_FLAGS", "")
@@ -52,11 +53,12 @@ def prepare() -> None:
         wide = "--xla_cpu_prefer_vector_width=512"
         os.environ["XLA_FLAGS"] = f"{flags} {wide}".strip()
     if config.jax_compilation_cache_dir is None:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         kind = hashlib.sha256(features.encode()).hexdigest()[:12]
-        folder = pathlib.Path(home) / "lra_jax" / "xla" / kind
-        config.update("jax_compilation_cache_dir", str(folder))
-        config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        kept = cache.folder()
+        folder = None if kept is None else kept / "xla" / kind
+        if folder is not None and cache.writable(folder):
+            config.update("jax_compilation_cache_dir", str(folder))
+            config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def join_processes(process: str | None) -> None:
@@ -105,7 +107,7 @@ def num_cores() -> int:
 def _processor() -> str:
     """The processor's features, where the system tells them, else its name."""
     try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
+        text = pathlib.Path("/proc/cpuinfo").read_text("utf-8", "replace")
     except OSError:
         return platform.machine() + platform.processor()
     lines = (line for line in text.splitlines() if line.startswith(("flags", "Feat")))

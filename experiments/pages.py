@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from experiments import command_line
+from experiments import command_line, terminal
 
 _CHECK = flags.DEFINE_boolean("check", False, "Say what is stale, and write nothing.")
 
@@ -217,7 +217,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     for path in {path for path, _ in stale}:
         path.write_text(texts[path], "utf8")
-    return 0
+    return terminal.finish(0, "experiments.pages")
 
 
 if __name__ == "__main__":

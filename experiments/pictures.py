@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import rich.console
 
-from experiments import results
+from experiments import canvas, results, terminal
 from experiments.results import Row
 
 if TYPE_CHECKING:  # the extra `plot`
     from matplotlib.figure import Figure
-
-MISSING = "No figures: matplotlib is missing (`pip install 'lra_jax[plot]'`)."
 
 
 def draw(name: str, folder: pathlib.Path) -> list[str]:
@@ -28,10 +25,8 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
     Returns:
       File names of the PNGs.
     """
-    import matplotlib as mpl
-
     from experiments import bench_figures, gradient_flow_figures, paper_figures
-    from experiments.figures import STYLE, save
+    from experiments.figures import save
 
     rows = results.read_rows(folder / f"{name}.csv")
     if name in ("figure2", "figure3", "figure4"):
@@ -52,7 +47,7 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
         "alignment": {"alignment": gradient_flow_figures.alignment},
     }
     mine = figures.get(name, {})
-    with mpl.rc_context(STYLE):
+    with canvas.style():
         for picture, make in mine.items():
             save(make(rows), folder / f"{picture}.png")
     return [f"{picture}.png" for picture in mine]
@@ -60,8 +55,16 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
 
 def show(console: rich.console.Console, name: str, folder: pathlib.Path) -> None:
     """Draws, where matplotlib is there, and says what."""
-    if importlib.util.find_spec("matplotlib") is None:
-        console.print(MISSING)
-        return
-    for picture in draw(name, folder):
-        console.print(f"  {folder / picture}", soft_wrap=True, highlight=False)
+    note = canvas.missing()
+    drawn: list[str] = []
+    if note is None:
+        try:
+            drawn = draw(name, folder)
+        except OSError:
+            raise  # the folder's
+        except Exception as error:  # of matplotlib, and whatever it is made of
+            note = canvas.failure(error)
+    if note is not None:
+        terminal.say(console, terminal.plain(note))
+    for picture in drawn:
+        terminal.say(console, f"  {terminal.printable(folder / picture)}")

@@ -9,6 +9,7 @@ from typing import Self
 import rich.console
 import rich.progress
 
+from experiments import terminal
 from lra_jax.member import Limits, Status
 from lra_jax.sweep import Members
 
@@ -43,17 +44,18 @@ class Progress:
         self._compiles = True
         self._last_line = -PLAIN_INTERVAL
         self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(bar_width=24),
-            rich.progress.TextColumn("{task.percentage:>3.0f}%"),
+            rich.progress.TextColumn("{task.percentage:>3.0f}%", markup=False),
             console=console,
             transient=True,
         )
-        self._task = self._bar.add_task("compiling", total=None)
+        self._task = self._bar.add_task("", total=None)
+        self._has_bar = console.is_terminal and not console.is_dumb_terminal
 
     def __enter__(self) -> Self:
         """Starts the bar, if there is a terminal."""
-        if self._console.is_terminal:
+        if self._has_bar:
             self._bar.start()
         return self
 
@@ -66,6 +68,13 @@ class Progress:
         """Removes the bar."""
         self._bar.stop()
 
+    def compiles(self, text: str) -> None:
+        """Says what is compiled, which may take minutes without another word."""
+        if self._has_bar:
+            self._bar.update(self._task, description=text)
+        else:
+            terminal.say(self._console, text)
+
     def show(self, members: Members, *, last: bool = False) -> None:
         """Shows where all members are."""
         text, done, total = self._describe(members)
@@ -73,11 +82,11 @@ class Progress:
             self._compiles = False
             self._first_steps = int(members.step.sum())
             self._began = time.monotonic()
-        if self._console.is_terminal:
+        if self._has_bar:
             self._bar.update(self._task, description=text, completed=done, total=total)
         elif last or time.monotonic() - self._last_line >= PLAIN_INTERVAL:
             self._last_line = time.monotonic()
-            self._console.print(text, highlight=False, soft_wrap=True)
+            terminal.say(self._console, text)
 
     def _describe(self, members: Members) -> tuple[str, int, int]:
         counts = {status: int((members.status == status).sum()) for status in Status}

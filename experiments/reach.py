@@ -22,7 +22,15 @@ from typing import Any, NamedTuple
 
 from absl import app
 
-from experiments import arguments, costs, markdown, pictures, results, summary
+from experiments import (
+    arguments,
+    costs,
+    markdown,
+    pictures,
+    results,
+    summary,
+    terminal,
+)
 from experiments import bench as bench_lib
 from experiments import config as config_lib
 from experiments.config import Config
@@ -244,7 +252,8 @@ def published(bench: Bench, method: str, task: str) -> int | None:
 def errors_of(setting: dict[str, Any]) -> tuple[str, str]:
     """How errors arrive with a setting, and which weights they need; see `ERRORS`."""
     rescaled = setting.get("exponent", 1) != 0
-    return (ERRORS if rescaled else NOT_RESCALED)[setting["rule"]]
+    known = ERRORS if rescaled else {**ERRORS, **NOT_RESCALED}
+    return known.get(setting["rule"], ("not said", "not said"))
 
 
 def _text(setting: dict[str, Any] | None) -> str:
@@ -371,7 +380,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     results.write_rows(folder / "runs.csv", runner.made_with())
     (folder / "reach.md").write_text(text, encoding="utf-8")
     (folder / "summary.md").write_text(short, encoding="utf-8")
-    runner.console.print(text, soft_wrap=True, highlight=False, markup=False)
+    terminal.say(runner.console, text)
     pictures.show(runner.console, "reach", folder)
 
 

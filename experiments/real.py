@@ -27,7 +27,7 @@ from absl import app
 
 from experiments import bench as bench_lib
 from experiments import config as config_lib
-from experiments import datasets, markdown, pictures, results, summary
+from experiments import datasets, markdown, pictures, results, summary, terminal
 from experiments.config import Config
 from experiments.results import Row
 from experiments.runner import Evaluations, Runner
@@ -376,13 +376,13 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     results.write_rows(folder / f"{TABLE}.csv", every)
     results.write_by_name(folder / f"{TABLE}.json", every)
     (folder / f"{TABLE}.md").write_text(table(every), encoding="utf-8")
-    runner.console.print(text, soft_wrap=True, highlight=False, markup=False)
+    terminal.say(runner.console, text)
     for name in others:
-        runner.console.print(
-            f"{folder / name} was written by another version, or is damaged: not in "
-            "the table of all data sets",
-            soft_wrap=True, highlight=False, markup=False,
-        )  # fmt: skip
+        terminal.say(
+            runner.console,
+            f"{terminal.printable(folder / name)} was written by another version, or "
+            "is damaged: not in the table of all data sets",
+        )
     pictures.show(runner.console, TABLE, folder)
 
 

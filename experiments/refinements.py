@@ -9,7 +9,7 @@ time: drawing data and all that is no product do not grow with K
 best of some learning rates for each seed.
 
 Runs go into `runs/refinements/BUDGET/` and go on where they stand; the table and the
-figure go into `results/refinements/BUDGET/`.
+figure go into `results/refinements/BUDGET/`, or where --out says.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ import jax
 import rich.console
 from absl import app, flags
 
-from experiments import command_line, machine, markdown, pictures, results, run, store
+from experiments import (
+    command_line,
+    machine,
+    markdown,
+    pictures,
+    results,
+    run,
+    store,
+    terminal,
+)
 from experiments import config as config_lib
 from experiments.cells import cell_of
 from experiments.config import Config
@@ -76,6 +85,9 @@ _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
     False,
     "Use results that other code than today's has made.",
     allow_override=True,
+)
+_OUT = flags.DEFINE_string(
+    "out", ".", "Folder in which runs/ and results/ are.", allow_override=True
 )
 
 
@@ -191,7 +203,8 @@ def _run(console: rich.console.Console) -> int:
     interruption = run.Interruption(
         console, ["python", "-m", "experiments.refinements", *sys.argv[1:]]
     )
-    runs = pathlib.Path("runs/refinements") / _BUDGET.value
+    out = pathlib.Path(_OUT.value)
+    runs = out / "runs" / "refinements" / _BUDGET.value
     accept = _ACCEPT_OLD_CODE.value
     runner = Runner(console, runs, interruption, accept_old_code=accept)
     rows: list[Row] = []
@@ -204,13 +217,13 @@ def _run(console: rich.console.Console) -> int:
     except StoppedError as stop:
         interruption.say("Interrupted; what was finished is saved. To go on:")
         return 128 + stop.number
-    folder = pathlib.Path("results/refinements") / _BUDGET.value
+    folder = out / "results" / "refinements" / _BUDGET.value
     folder.mkdir(parents=True, exist_ok=True)
     results.write_rows(folder / "refinements.csv", rows)
     results.write_rows(folder / "runs.csv", runner.made_with())
     text = page(rows, budget)
     (folder / "refinements.md").write_text(text, encoding="utf-8")
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    terminal.say(console, text)
     pictures.show(console, "refinements", folder)
     return 0
 

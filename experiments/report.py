@@ -18,9 +18,9 @@ import collections
 import contextlib
 import csv
 import difflib
-import importlib.util
 import json
 import pathlib
+import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -30,9 +30,8 @@ import numpy as np
 from absl import app, flags
 
 from experiments import (
+    canvas,
     command_line,
-    datasets,
-    pictures,
     results,
     store,
     summary,
@@ -46,13 +45,15 @@ from lra_jax.member import Status
 _FORMAT = flags.DEFINE_enum(
     "format", "md", ["md", "csv", "latex", "html"], "What to make of the runs."
 )
-_OUT = flags.DEFINE_string(
+_OUT = flags.DEFINE_string(  # other programs have a flag of this name
     "out",
     None,
     "File to write. Default: the page of one run goes to RUN/report.html, all other "
     "formats are printed.",
+    allow_override=True,
 )
 
+CURVES = ("member", "step", "num_errors")  # of those that figures are made of
 FILES = ("config.resolved.toml", "curves.npz", "manifest.json", "results.csv")
 
 
@@ -62,10 +63,16 @@ def read(folder: pathlib.Path) -> RunView:
     Raises:
       RunFolderError: it is no run folder, of another version, or damaged.
     """
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    try:
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        exists = folder.is_dir()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise RunFolderError(f"{folder} cannot be read: {reason}") from None
     if missing:
-        reason = f"lacks {', '.join(missing)}" if folder.is_dir() else "does not exist"
-        raise RunFolderError(f"{folder} is no run folder: it {reason}{_near(folder)}")
+        reason = f"lacks {', '.join(missing)}" if exists else "does not exist"
+        near = _near(folder) if len(missing) == len(FILES) else ""
+        raise RunFolderError(f"{folder} is no run folder: it {reason}{near}")
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text("utf-8"))
@@ -89,7 +96,7 @@ def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
     try:
         rows = results.read_rows(path)
         for row in rows:
-            known = row["task"] in datasets.KNOWN
+            known = isinstance(row["task"], str)  # it need not be there any more
             known = known and str(row["status"]).upper() in Status.__members__
             ended = row["status"] not in summary.UNKNOWN
             kinds = {type(row[key]) for key in numbers if ended or row[key] is not None}
@@ -108,32 +115,39 @@ def _near(folder: pathlib.Path) -> str:
     """A hint at the run folder beside it that is named most like it."""
     names: list[str] = []
     with contextlib.suppress(OSError):
-        names = [path.parent.name for path in folder.parent.glob(f"*/{FILES[-1]}")]
+        found = [path.parent for path in folder.parent.glob(f"*/{FILES[-1]}")]
+        names = [path.name for path in found if path.resolve() != folder.resolve()]
     near = difflib.get_close_matches(folder.name, names, n=1, cutoff=0)
     return f"; did you mean {folder.parent / near[0]}?" if near else ""
 
 
 def _draw(folder: pathlib.Path, view: RunView) -> RunView:
-    """The run with its figures, where matplotlib is there."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return view._replace(notes=[*view.notes, pictures.MISSING])
+    """The run with its figures, or a note that says why there are none."""
+    if (missing := canvas.missing()) is not None:
+        return view._replace(notes=[*view.notes, missing])
     from experiments import figures
 
     config = config_lib.read(folder / "config.resolved.toml")
     try:
         with np.load(folder / "curves.npz") as columns:
-            curves = dict(columns)
+            curves = {name: columns[name] for name in CURVES}
         # Of a run that goes on, or was killed, the curves may be the older file.
         begun = set(curves["member"].tolist())
         rows = [row for row in view.rows if row["member"] in begun]
-        with tempfile.TemporaryDirectory() as name:
-            scratch = pathlib.Path(name)
-            captions = figures.draw(scratch, rows, curves, config["num_validation"])
-            return view._replace(drawings=figures.drawings(scratch, captions))
+        num_validation = int(config["num_validation"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunFolderError(
             f"{folder}: its figures cannot be drawn ({type(error).__name__}: {error})"
         ) from None
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            scratch = pathlib.Path(name)
+            captions = figures.draw(scratch, rows, curves, num_validation, view.chances)
+            return view._replace(drawings=figures.drawings(scratch, captions))
+    except Exception as error:  # of matplotlib, and whatever it is made of
+        note = canvas.failure(error)
+        print(f"experiments.report: {folder}: {note}", file=sys.stderr)
+        return view._replace(notes=[*view.notes, note])
 
 
 def _run(words: Sequence[str]) -> int:
@@ -144,6 +158,7 @@ def _run(words: Sequence[str]) -> int:
         raise RunFolderError("a run folder is given twice")
     if _FORMAT.value == "html" and len(folders) > 1 and _OUT.value is None:
         raise RunFolderError("--out is missing: where the page of several runs goes")
+    config_lib.load_extensions(command_line.imports(), "experiments.report")
     views = [read(folder) for folder in folders]
     count = collections.Counter(view.name for view in views)
     views = [
@@ -158,7 +173,7 @@ def _run(words: Sequence[str]) -> int:
         print(text, end="")
         return 0
     try:
-        pathlib.Path(out).write_text(text, "utf-8")
+        pathlib.Path(out).write_text(text, "utf-8", "backslashreplace")
     except OSError as error:
         raise RunFolderError(f"{out} cannot be written: {error.strerror}") from None
     print(out)
@@ -171,18 +186,20 @@ def _text(folders: Sequence[pathlib.Path], views: Sequence[RunView]) -> str:
         return web_page.page(list(map(_draw, folders, views)))
     joined = web_page.join(views)
     if _FORMAT.value == "md":
-        return summary.markdown(joined.name, joined.command, joined.rows, joined.notes)
+        return summary.markdown(
+            joined.name, joined.command, joined.rows, joined.notes, joined.chances
+        )
     if _FORMAT.value == "csv":
         return summary.csv_text(*summary.records(joined.rows))
     return summary.latex(*summary.table(joined.rows))
 
 
-parse = command_line.parser("experiments.report", takes_words=True)
+parse = command_line.parser("experiments.report", takes_words=True, takes_imports=True)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
-    errors = (RunFolderError, config_lib.ConfigError, datasets.DatasetError)
+    errors = (RunFolderError, config_lib.ConfigError)
     return command_line.exit_code(
         lambda _: _run(argv[1:]), errors, "experiments.report"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import pathlib
-import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -14,21 +14,19 @@ from typing import Any
 
 import jax
 import numpy as np
-import rich.box
 import rich.console
-import rich.table
 
+from experiments import canvas, machine, markdown, store, summary, terminal, web_page
 from experiments import config as config_lib
 from experiments import groups as groups_lib
-from experiments import machine, pictures, store, summary, web_page
 from experiments.progress import Progress
 from lra_jax import sweep
-from lra_jax.member import Limits
+from lra_jax.member import Limits, Status
 from lra_jax.sweep import SweepState
 
 
 class Interruption:
-    """Remembers SIGINT and SIGTERM; a second one ends the process at once.
+    """Remembers SIGINT, SIGTERM and SIGHUP; a second one ends the process at once.
 
     A thread hears of them: Python's own handlers wait until a compiled chunk ends.
 
@@ -40,26 +38,39 @@ class Interruption:
     def __init__(self, console: rich.console.Console, command: Sequence[str]):
         self.signal: int | None = None
         self._console = console
-        self.command = shlex.join(command)
+        self.command = terminal.shell(command, console.encoding)
+        terminal.say_loss("stdout cannot be written ({}); the run goes on without it")
         self._ear, mouth = os.pipe()
         os.set_blocking(mouth, False)
         signal.set_wakeup_fd(mouth)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        # Of a terminal that is closed; `nohup` has it ignored, Windows has none.
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+            numbers.append(hangup)
+        for number in numbers:
             signal.signal(number, lambda *_: None)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         self.signal = os.read(self._ear, 1)[0]
-        self._console.print("Finishing this chunk; once more leaves at once.")
+        self._say("Finishing this chunk; once more leaves at once.")
         number = os.read(self._ear, 1)[0]
         self._console.show_cursor()
         self.say("Left at once; every finished chunk is saved. To go on:")
+        sys.stdout.flush()
         os._exit(128 + number)
 
     def say(self, text: str) -> None:
         """Says what happened, and how to go on."""
-        self._console.print(text, soft_wrap=True, highlight=False)
-        self._console.print(f"  {self.command}", soft_wrap=True, highlight=False)
+        self._say(text)
+        self._say(f"  {self.command}")
+
+    def _say(self, text: str) -> None:
+        if terminal.is_lost():
+            print(text, file=sys.stderr)
+        else:
+            terminal.say(self._console, text)
 
 
 def init_sweep(group: groups_lib.Group, max_parallel: str) -> SweepState:
@@ -131,6 +142,8 @@ def _train(
             state = states[index]
             if state is None:
                 state = init_sweep(group, max_parallel)
+            if (state.members.status <= Status.RUNNING).any():
+                progress.compiles(_compiling(index, groups))
             for advanced in sweep.iterate_sweep(
                 group.experiment,
                 group.grid,
@@ -159,6 +172,18 @@ def _train(
     return 0
 
 
+def _compiling(index: int, groups: Sequence[groups_lib.Group]) -> str:
+    """What is compiled, and in what it differs from the other groups."""
+    statics = groups[index].statics
+    own = [
+        f"{key} {value}"
+        for key, value in statics.items()
+        if any(group.statics.get(key) != value for group in groups)
+    ]
+    which = f": {', '.join(own)}" if own else ""
+    return f"compiling group {index + 1} of {len(groups)}{which}"
+
+
 def _live_page(rows: Sequence[dict[str, Any]], manifest: dict[str, Any]) -> str:
     refresh = None if manifest["finished"] else int(store.TABLES_INTERVAL)
     return web_page.page([web_page.view(rows, manifest)], refresh=refresh)
@@ -175,37 +200,44 @@ def _finish(
     """Writes the report, its web page and the figures, and shows the table."""
     rows = store.result_rows(config, groups, states)
     view = web_page.view(rows, manifest)
-    can_draw = importlib.util.find_spec("matplotlib") is not None
-    if not can_draw:
-        view = view._replace(notes=[*view.notes, pictures.MISSING])
-    page = summary.markdown(view.name, view.command, rows, view.notes)
+    if (missing := canvas.missing()) is not None:
+        view = view._replace(notes=[*view.notes, missing])
+    page = summary.markdown(
+        view.name, view.command, rows, view.notes, chances=view.chances
+    )
     folder.write_text("report.md", page)
     folder.write_text("report.html", web_page.page([view]))
     header, lines = summary.table(rows)
-    table = rich.table.Table(*header, box=rich.box.SIMPLE)
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
+    if lines:
+        terminal.show_table(console, header, lines, wrapped=("best setting",))
     for note in view.notes:
-        console.print(note, soft_wrap=True, highlight=False)
+        terminal.say(console, terminal.plain(note))
     drawn: dict[str, str] = {}
-    if can_draw:
+    if missing is None:
         from experiments import figures
 
         curves = store.curve_columns(groups, states)
         try:
-            drawn = figures.draw(folder.path, rows, curves, config.num_validation)
+            drawn = figures.draw(
+                folder.path, rows, curves, config.num_validation, view.chances
+            )
             view = view._replace(drawings=figures.drawings(folder.path, drawn))
         except OSError as error:
             raise store.RunFolderError(
-                f"{folder.path / 'figures'} cannot be written: {error.strerror}. The "
-                "results are saved"
+                f"{folder.path / 'figures'} cannot be written: "
+                f"{error.strerror or error}. The results are saved"
             ) from None
+        except Exception as error:  # of matplotlib, and whatever it is made of
+            drawn = {}
+            note = canvas.failure(error)
+            view = view._replace(notes=[*view.notes, note], drawings=())
+            page += markdown.notes([note])
+            terminal.say(console, terminal.plain(note))
         links = (f"\n![{pathlib.Path(name).stem}]({name})\n" for name in drawn)
         folder.write_text("report.md", page + "".join(links))
         folder.write_text("report.html", web_page.page([view]))
     for name in ("report.md", "report.html", "results.csv", *drawn):
-        console.print(f"  {folder.path / name}", soft_wrap=True, highlight=False)
+        terminal.say(console, f"  {terminal.printable(folder.path / name)}")
 
 
 def _open(folder: store.RunFolder, *, resume: bool) -> dict[str, Any]:
@@ -270,16 +302,19 @@ def train(
         **store.describe_environment(config, command),
         "num_members": sum(len(group.members) for group in groups),
         "groups": [group.statics for group in groups],
+        "chance": {
+            group.statics["task"]: float(group.experiment.task.chance)
+            for group in groups
+        },
         "finished": False,
     }
     states = folder.load_states(groups)
     try:
         with jax.default_matmul_precision(config.matmul_precision):
-            console.print(
+            terminal.say(
+                console,
                 f"{config.name}: {manifest['num_members']} members in {len(groups)} "
-                f"compiled group(s), {path}",
-                soft_wrap=True,
-                highlight=False,
+                f"compiled group(s), {terminal.printable(path)}",
             )
             number = _train(
                 console,

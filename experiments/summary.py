@@ -13,6 +13,7 @@ import io
 import math
 import re
 import statistics
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -233,16 +234,29 @@ def counts(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def chances(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What a constant answer reaches in each task.
+def chance(task: str, known: Mapping[str, float]) -> float | None:
+    """What a constant answer reaches in a task; None where nobody knows.
 
-    Raises:
-      datasets.DatasetError: recorded data of a task cannot be read.
+    Args:
+      task: its name.
+      known: what runs say of theirs. Older ones say nothing; then the task is asked,
+        if it is there.
     """
+    if task in known:
+        return known[task]
+    try:
+        return datasets.find(task).chance
+    except (datasets.DatasetError, KeyError):
+        return None
+
+
+def counted(rows: Sequence[Mapping[str, Any]], known: Mapping[str, float]) -> str:
+    """A line: how many members there are, and the chance of each task; see `chance`."""
     tasks = sorted({row["task"] for row in rows})
-    return ", ".join(
-        f"{task} {percent(datasets.find(task).chance)} %" for task in tasks
-    )
+    found = {task: chance(task, known) for task in tasks}
+    texts = [f"{t} {percent(x)} %" for t, x in found.items() if x is not None]
+    said = f" Chance: {', '.join(texts)}." if texts else ""
+    return f"{counts(rows)}.{said}"
 
 
 def notes(manifest: Mapping[str, Any]) -> list[str]:
@@ -280,7 +294,11 @@ def explanations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def markdown(
-    name: str, command: str, rows: Sequence[dict[str, Any]], notes: Sequence[str]
+    name: str,
+    command: str,
+    rows: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    chances: Mapping[str, float] = types.MappingProxyType({}),
 ) -> str:
     """The report as a page.
 
@@ -289,10 +307,11 @@ def markdown(
       command: that makes it again.
       rows: of the results.
       notes: lines about the run: time, device, figures.
+      chances: of its tasks, as far as they are known; see `chance`.
     """
     header, lines = table(rows)
     page = [f"# {name}", "", "```", command, "```", ""]
-    page += [f"{counts(rows)}. Chance: {chances(rows)}.", ""]
+    page += [counted(rows, chances), ""]
     if lines:
         page += [markdown_lib.table(header, lines)]
     for paragraph in explanations(rows):

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import command_line, markdown, workload
+from experiments import canvas, command_line, markdown, terminal, workload
 from experiments import config as config_lib
 
 _CONFIG = flags.DEFINE_string(
@@ -139,11 +139,15 @@ def main(argv: Sequence[str]) -> int:
         if _PICTURE.value is not None:
             days = {row["name"]: row["days"] for row in found["rows"]}
             cores = document["machine"]["cores"]
-            _draw(pathlib.Path(str(_PICTURE.value)), days, cores, title)
+            if (note := canvas.missing()) is not None:
+                print(terminal.plain(note), file=sys.stderr)
+                return 2  # it was asked for
+            with canvas.style({}):
+                _draw(pathlib.Path(str(_PICTURE.value)), days, cores, title)
     except OSError as error:
         print(f"experiments.wall_time: {error}", file=sys.stderr)
         return 2
-    return 0
+    return terminal.finish(0, "experiments.wall_time")
 
 
 if __name__ == "__main__":

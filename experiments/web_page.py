@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import html
 import re
-import shlex
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import store, summary
+from experiments import store, summary, terminal
 
 
 class Drawing(NamedTuple):
@@ -33,6 +33,7 @@ class RunView(NamedTuple):
       notes: lines in Markdown, see `summary.notes`.
       finished: whether all members have ended.
       drawings: its figures.
+      chances: of its tasks, as far as the run says; see `summary.chance`.
     """
 
     name: str
@@ -41,16 +42,18 @@ class RunView(NamedTuple):
     notes: Sequence[str]
     finished: bool
     drawings: Sequence[Drawing] = ()
+    chances: Mapping[str, float] = types.MappingProxyType({})
 
 
 def view(rows: Sequence[dict[str, Any]], manifest: Mapping[str, Any]) -> RunView:
     """A run from its results and its manifest, without figures."""
     return RunView(
         name=manifest["name"],
-        command=shlex.join(manifest["command"]),
+        command=terminal.shell(manifest["command"]),
         rows=rows,
         notes=summary.notes(manifest),
         finished=manifest["finished"],
+        chances=dict(manifest.get("chance", {})),
     )
 
 
@@ -67,6 +70,7 @@ def join(runs: Sequence[RunView]) -> RunView:
             for run in runs
         ],
         finished=all(run.finished for run in runs),
+        chances={task: x for run in runs for task, x in run.chances.items()},
     )
 
 
@@ -108,8 +112,8 @@ def _run(
     state = "Finished" if run.finished else "Not finished"
     if refresh:
         state = f"Running; this page loads itself again every {refresh} seconds"
-    yield f"<p><strong>{state}.</strong> {_text(summary.counts(run.rows))}. Chance:"
-    yield f"{_text(summary.chances(run.rows))}.</p>"
+    counted = _text(summary.counted(run.rows, run.chances))
+    yield f"<p><strong>{state}.</strong> {counted}</p>"
     yield f"<pre>{_text(run.command)}</pre>"
     yield _heading(level, "Best settings")
     yield _best_settings(run.rows)

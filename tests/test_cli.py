@@ -76,6 +76,9 @@ def test_a_run_leaves_a_folder_with_everything_in_it(folder):
     assert page.count("<svg") == 2
     assert "refresh" not in page
     assert "member-steps/s" in out
+    words = out.splitlines()
+    assert words[1].startswith("compiling group 1 of 2: rule lra_diff")
+    assert "compiling group 2 of 2: rule readout_only" in words
     for name in ("report.md", "report.html"):
         assert os.path.relpath(path / name) in out
     assert not list(path.rglob("*.part"))
@@ -105,6 +108,7 @@ def test_the_page_of_a_run_is_live_if_asked(folder):
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "--live --resume\n" in out
+    assert "\nNot finished: members that run are not in the table.\n" in out
     page = path.read_text()
     assert "refresh" not in page
     # As many run as the machine has room for.

@@ -63,8 +63,9 @@ def flags_of(name):
 
 @pytest.mark.parametrize(
     ("name", "modules"),
-    [("grid", ["grid"]), ("reach", ["bench"]), ("wall_time", ["wall_time"])],
-)
+    [("grid", ["grid", "command_line"]), ("reach", ["bench", "command_line"]),
+     ("refinements", ["refinements"]), ("wall_time", ["wall_time"])],
+)  # fmt: skip
 def test_help_has_the_flags_of_the_command_and_no_others(name, modules):
     done = run(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")

@@ -561,3 +561,98 @@ def test_every_config_of_the_repository_is_good_and_has_a_header(path):
     assert f"--config configs/{path.name}" in header
     for word in ("Machine", "Minutes", "Expect"):
         assert word in header, f"{path}: its header does not say {word!r}"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_config(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    marked = config_lib.load(path)
+    path.write_text(GOOD)
+    assert marked == config_lib.load(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("grid.lr=.5", "grid.lr = .5: expected a number, got .5; write 0.5"),
+        ("grid.lr=5.", "grid.lr = 5.: expected a number, got 5.; write 5.0"),
+        ("grid.lr=0.1,0.3",
+         "grid.lr = 0.1,0.3: expected a number, got 0.1,0.3; write [0.1,0.3]"),
+        ("grid.lr=0,1", "grid.lr = 0,1: expected a number, got 0,1; write [0,1]"),
+        ("grid.lr=0.1 .3",
+         "grid.lr = 0.1 .3: expected a number, got 0.1 .3; write [0.1,0.3]"),
+        ("grid.lr=(0.1, 0.3)",
+         "grid.lr = (0.1, 0.3): expected a number, got (0.1, 0.3); write [0.1,0.3]"),
+        ("grid.lr=True", "grid.lr = True: expected a number, got True"),
+        ("grid.lr=fast", "grid.lr = fast: expected a number, got fast"),
+        ('grid.lr="0.5"',
+         'grid.lr = "0.5": expected a number, got "0.5"; write numbers without quotes: '
+         "0.5"),
+        ("grid.num_refinements=01",
+         "grid.num_refinements = 01: expected an integer of at least 1, got 01; write 1"),
+        ("race=True", "race = True: expected true or false; write true"),
+        ("race=1", "race = 1: expected true or false"),
+        ("seeds=0,1",
+         "seeds = 0,1: expected a list of different integers from 0 to 2³² - 1; write "
+         "[0,1]"),
+        ("max_steps=1,000",
+         "max_steps = 1,000: expected an integer of at least 1; write 1000"),
+        ("max_steps=1e3", "max_steps = 1000.0: expected an integer of at least 1"),
+        ("grid.optimizer=[sgd,adam]",
+         "--set grid.optimizer=[sgd,adam]: the value is not valid TOML: Invalid value "
+         "(at line 1, column 10); write --set 'grid.optimizer=[\"sgd\",\"adam\"]'"),
+        ("grid.lr=[.1 .3]",
+         "--set grid.lr=[.1 .3]: the value is not valid TOML: Invalid value "
+         "(at line 1, column 10); write --set 'grid.lr=[0.1,0.3]'"),
+    ],
+)  # fmt: skip
+def test_what_is_almost_toml_is_told_how_to_be_it(write, override, problem):
+    assert problems_of(write, GOOD, override) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("lr = .1", "lr = .1; write lr = 0.1"),
+        ("lr = [0.1 0.3]", "lr = [0.1 0.3]; write lr = [0.1,0.3]"),
+        ("lr: 0.1", "lr: 0.1; write lr = 0.1"),
+        ("rule = bptt", 'rule = bptt; write rule = "bptt"'),
+        ("nesterov = True", "nesterov = True; write nesterov = true"),
+        ("lr = range(3)", "lr = range(3)"),
+        ("lr", "lr"),
+    ],
+)
+def test_a_line_that_is_no_toml_is_shown_with_what_may_be_meant(write, line, hint):
+    (problem,) = problems_of(write, f'task = "adding"\n[grid]\n{line}\n')
+    assert problem.startswith("is not valid TOML: ")
+    assert problem.endswith(f": {hint}")
+    assert "(at line 3, " in problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'rule = "lra_dif"\noptimizer = "sdg"\ntask = "temporal_ordre"\nseq_len = 5\n'
+        "max_steps = 0\n[grid]\ngama = 1\nc0 = -1\nmomentun = 2\n",
+        'seq_len = 5\ntask = "temporal_ordre"\n[[grid]]\nrule = ["lra_dif", "bptt"]\n'
+        'optimizer = "adaam"\nb1 = 3\nlr = "x"\nmax_norm = -1\n',
+    ],
+)
+def test_a_second_round_has_no_new_problems(write, text):
+    """Names that are nobody's hide nothing, where there is one that they are like."""
+    first = problems_of(write, text)
+    for wrong, right in (
+        ("lra_dif", "lra_diff"), ("sdg", "sgd"), ("adaam", "adam"),
+        ("temporal_ordre", "temporal_order"),
+    ):  # fmt: skip
+        text = text.replace(f'"{wrong}"', f'"{right}"')
+    second = problems_of(write, text)
+    assert second
+    assert {*second} < {*first}
+
+
+def test_a_name_that_is_like_no_other_hides_only_what_may_be_its_own(write):
+    text = GOOD.replace("[grid]", '[grid]\nrule = "zzz"\ngamm = 3\nquux = 1\nc0 = -1')
+    problems = problems_of(write, text)
+    keys = [problem.split(" = ")[0] for problem in problems]
+    assert keys == ["grid.rule", "grid.gamm", "grid.c0"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_summary import ROWS
 
-from experiments import results, store, summary
+from experiments import datasets, report, results, store, summary, web_page
 
 HEADER = (
     "| rule | K | λ | best setting | of | solved | accuracy % | final % | updates |"
@@ -152,7 +152,7 @@ def test_bad_input_is_one_message(tmp_path, monkeypatch, words, expected):
         ("manifest.json", '"finished"', '"ended"', "manifest.json is damaged"),
         ("results.csv", "best_accuracy", "best", "results.csv is damaged"),
         ("results.csv", "0.25,0\n", "", "results.csv is damaged"),
-        ("results.csv", "temporal_order", "spatial_order", "results.csv is damaged"),
+        ("results.csv", "solved", "won", "results.csv is damaged"),
         ("config.resolved.toml", "=", "", "is not valid TOML"),
         ("config.resolved.toml", "num", "n", "its figures cannot be drawn"),
     ],
@@ -176,3 +176,33 @@ def test_help_says_how_it_is_used():
     assert "python -m experiments.report runs/a runs/b --format latex" in text
     assert "  --format\n" in text
     assert "  --out\n      File to write." in text
+
+
+def test_a_folder_that_lacks_a_file_is_not_meant_instead_of_itself(tmp_path):
+    folder = make(tmp_path / "part")
+    (folder / "curves.npz").unlink()
+    with pytest.raises(store.RunFolderError) as error:
+        report.read(folder)
+    assert str(error.value) == f"{folder} is no run folder: it lacks curves.npz"
+    make(tmp_path / "whole")
+    for name in report.FILES[:3]:
+        (folder / name).unlink(missing_ok=True)
+    assert report._near(folder) == f"; did you mean {tmp_path / 'whole'}?"
+
+
+def test_a_report_needs_no_data_and_no_module_of_its_task(tmp_path, monkeypatch):
+    rows = [{**row, "task": "mnist_rows", "rule": "my_own"} for row in ROWS]
+    folder = make(tmp_path / "new", rows, chance={"mnist_rows": 0.125})
+    old = make(tmp_path / "old", rows)
+    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda _: None)
+    datasets.find.cache_clear()
+    datasets._load.cache_clear()
+    for path, said in ((folder, " Chance: mnist_rows 12.50 %."), (old, "")):
+        view = report.read(path)
+        text = summary.markdown("", "", view.rows, view.notes, view.chances)
+        line = f"6 members: 1 diverged, 1 exhausted, 3 solved, 1 stalled.{said}\n"
+        assert line in text
+        assert f"{line.strip()}</p>" in web_page.page([view])
+    with pytest.raises(datasets.DatasetError):
+        datasets.find("mnist_rows")
+    datasets.find.cache_clear()
