@@ -7,9 +7,6 @@ import ctypes
 import gc
 import os
 import pathlib
-import re
-import shutil
-import tempfile
 
 import hypothesis
 import jax

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import rich.console
+from command_line import call
 
 from experiments import (
     benchmark,
@@ -116,7 +117,6 @@ def command(*arguments):
         },
         capture_output=True,
         text=True,
-        timeout=300,
     )
 
 
@@ -125,13 +125,20 @@ def command(*arguments):
     [
         (["--members", "0", "--task=nothing"], "members"),
         (["--seq-len", "5"], "--seq-len: temporal_order needs at least 10"),
-        (["--out", __file__], "test_benchmark.py"),
     ],
 )
 def test_bad_flags_are_one_message(arguments, says):
-    done = command(*arguments)
+    done = call(benchmark, *arguments, out=None)
     assert done.returncode == 2
     assert says in done.stderr
+    assert done.stderr.startswith("experiments.benchmark: ")
+    assert not done.stdout
+
+
+def test_a_folder_that_cannot_be_made_is_one_message():
+    done = command("--out", __file__)
+    assert done.returncode == 2
+    assert "test_benchmark.py" in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
 
