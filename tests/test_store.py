@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import random
+from unittest import mock
 
 import flax.serialization
 import jax
@@ -34,6 +35,23 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def groups(config):
     return groups_lib.make_groups(config)
+
+
+SHAPES = {}  # those found so far: to trace a program for them takes long
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes_once():
+    real = sweep.run_shapes
+
+    def run_shapes(experiment, grid, slots):
+        key = experiment, len(grid.seeds), slots.shape
+        if key not in SHAPES:
+            SHAPES[key] = real(experiment, grid, slots)
+        return SHAPES[key]
+
+    with mock.patch.object(sweep, "run_shapes", run_shapes):
+        yield
 
 
 @pytest.fixture
