@@ -43,7 +43,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import fingerprint, machine, results
+from experiments import extensions, fingerprint, machine, results
 from experiments.config import AXES, Config
 from experiments.draws import SCALES
 from experiments.groups import Group
@@ -272,7 +272,7 @@ class RunFolder:
           defaults, or made by other code.
         """
         digest = manifest.get("config_digest")
-        now = fingerprint.of(self.config)
+        now = fingerprint.of(self.config, extensions.imported_files())
         code = fingerprint.changes(manifest.get("fingerprint"), now)
         if digest in (self._digest, self.config.request_digest()):
             return [], code
@@ -692,7 +692,7 @@ def describe_environment(config: Config, command: Sequence[str]) -> dict[str, An
         "command": list(command),
         "versions": _versions(),
         "code": code_version(),
-        "fingerprint": fingerprint.of(config),
+        "fingerprint": fingerprint.of(config, extensions.imported_files()),
         "device": machine.describe(),
         "dtype": config.dtype,
         "matmul_precision": config.matmul_precision,

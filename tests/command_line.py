@@ -1,14 +1,20 @@
-"""The command line in a process of its own, and what it leaves behind."""
+"""The command line, in a process of its own or in this one, and what it leaves behind."""
 
+import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 import numpy as np
+from absl.testing import flagsaver
+
+from experiments import command_line
 
 CONFIG = """
 task = "temporal_order"
@@ -62,6 +68,30 @@ def run(folder, *arguments, code=0, within=()):
     assert process.returncode == code, err
     assert "Traceback" not in err
     return out, err
+
+
+def call(module, *words, **defaults):
+    """What a program answers to these words in this process, which saves its start.
+
+    For what ends before anything is set up or compiled. `defaults` are of its flags whose
+    names are those of flags of other programs too: here, all are defined.
+    """
+    name = module.__name__
+    check = getattr(module, "_check", lambda: None)
+    parse = getattr(module, "parse", None) or command_line.parser(name, check)
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        flagsaver.flagsaver(**defaults),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch("experiments.machine.prepare"),
+    ):
+        try:
+            code = module.main(parse([name, *map(str, words)]))
+        except SystemExit as error:
+            code = error.code
+    assert "Traceback" not in err.getvalue()
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def overrides(*values):

@@ -3,9 +3,12 @@
 `pytest` runs everything but `tests/x64`; `JAX_ENABLE_X64=1 pytest` runs `tests/x64`.
 """
 
+import ctypes
 import gc
+import os
 import pathlib
 
+import hypothesis
 import jax
 import pytest
 
@@ -15,6 +18,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 # Virtual devices: dividing a grid among them is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 8)
+
+# No test fails because the machine is slow, and a failure comes again.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -37,13 +46,64 @@ def optimized(request):
     jax.clear_caches()
 
 
-MAPS = pathlib.Path("/proc/self/maps")
+# Several workers: a scope is a unit of work that one of them does, so that what tests
+# share is compiled once. The longest come first, for the workers to end together.
+
+# Files that are several scopes: what is shared is named by the first group of the pattern.
+SCOPES = {
+    "test_rules.py": r"\[(?:\w+-)*?({rules})\b",
+}
+FIRST = ()
+
+
+def scope_of(nodeid):
+    return nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return scope_of(nodeid)
+
+    return Scheduler(config, log)
+
+
+# Memory: every compiled program takes some, and some maps of it; a process has 65,530.
+
+MAX_BYTES = 1.3e9
+MAX_MAPS = 25_000
+MAPS, MEMORY = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/self/statm")
+
+
+def resident():
+    """Bytes of this process in memory; 0 where the system does not say."""
+    if not MEMORY.exists():
+        return 0
+    return int(MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Programs are forgotten where there are too many."""
+    yield
+    if resident() > MAX_BYTES:
+        forget_programs()
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_programs():
-    """Every compiled program takes some maps of memory; a process has 65,530."""
+def few_maps():
     yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 25_000:
-        jax.clear_caches()
-        gc.collect()
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MAX_MAPS:
+        forget_programs()
+
+
+def forget_programs():
+    jax.clear_caches()
+    gc.collect()
+    # What was freed goes back to the system.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -4,8 +4,6 @@ import csv
 import dataclasses
 import functools
 import json
-import subprocess
-import sys
 from unittest import mock
 
 import jax
@@ -15,6 +13,7 @@ import optax
 import pytest
 import rich.console
 from absl.testing import flagsaver
+from command_line import call
 
 from experiments import alignment, gradient_flow, results, store
 from experiments.gradient_flow import Setting
@@ -234,10 +233,7 @@ def test_a_recording_of_other_code_is_used_only_where_somebody_insists(
     ],
 )
 def test_a_bad_command_is_one_message_and_exit_code_2(arguments, says):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.alignment", *arguments],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = call(alignment, *arguments, budget="standard", results="results")
     assert done.returncode == 2
     assert done.stderr.startswith(says)
     assert done.stderr.count("\n") == 1

@@ -266,6 +266,7 @@ def test_links_to_files_of_the_repository_resolve(path):
     assert not [file for file in files if not (path.parent / file).is_file()]
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     for name in ("sphinx", "myst_parser", "furo"):
         pytest.importorskip(name, reason=f"{name} is not installed: the extra `docs`")

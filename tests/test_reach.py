@@ -3,10 +3,9 @@
 import copy
 import dataclasses
 import pathlib
-import subprocess
-import sys
 
 import pytest
+from command_line import call
 
 from experiments import bench_figures, costs, reach, results
 from experiments.config import ConfigError
@@ -233,10 +232,7 @@ def test_every_bench_in_configs_is_good():
 
 
 def test_a_bad_command_is_one_message_and_exit_code_2():
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.reach", "--config", "no.toml"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = call(reach, "--config", "no.toml", out=".")
     assert done.returncode == 2
     assert done.stderr.strip() == (
         "no.toml: 1 problem\n  cannot be read: No such file or directory"

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from command_line import ENVIRONMENT
+from command_line import ENVIRONMENT, call
 
 from experiments import datasets, real, results
 from experiments.config import ConfigError
@@ -352,8 +352,8 @@ def test_the_command_trains_both_phases_and_goes_on_where_it_stood(tmp_path):
         (("--config", "no.toml"), "no.toml: 1 problem\n  cannot be read: No such file"),
     ],
 )
-def test_a_bad_command_is_one_message_and_exit_code_2(words, says, tmp_path):
-    done = command(tmp_path, *words)
+def test_a_bad_command_is_one_message_and_exit_code_2(words, says):
+    done = call(real, *words, config=None, out=".")
     assert done.returncode == 2
     assert done.stderr.startswith(says)
     assert "Traceback" not in done.stderr

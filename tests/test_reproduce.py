@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rich.console
 from absl import flags
+from command_line import call
 
 from experiments import cells, protocol, published, reproduce, results, store, tables
 from experiments.cells import Cell
@@ -303,7 +304,8 @@ def command(*words):
 
 
 def test_a_wrong_name_is_one_message():
-    code, _, message = command("tabel1")
+    done = call(reproduce, "tabel1", budget="standard", results="results")
+    code, message = done.returncode, done.stderr
     assert code == 2
     assert message.count("\n") == 1
     assert "did you mean 'table1'" in message

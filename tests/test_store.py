@@ -7,6 +7,7 @@ import pathlib
 import platform
 import random
 import stat
+from unittest import mock
 
 import flax.serialization
 import jax
@@ -35,6 +36,23 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def groups(config):
     return groups_lib.make_groups(config)
+
+
+SHAPES = {}  # those found so far: to trace a program for them takes long
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes_once():
+    real = sweep.run_shapes
+
+    def run_shapes(experiment, grid, slots):
+        key = experiment, len(grid.seeds), slots.shape
+        if key not in SHAPES:
+            SHAPES[key] = real(experiment, grid, slots)
+        return SHAPES[key]
+
+    with mock.patch.object(sweep, "run_shapes", run_shapes):
+        yield
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def logits_in_float64(params, inputs):
 
 def test_an_evaluation_is_a_count_in_numpy():
     params, _ = problem()
-    batch = TASK.sample(jax.random.key(4), 10_000, 10)
+    batch = jax.jit(TASK.sample, static_argnums=(1, 2))(jax.random.key(4), 10_000, 10)
     metrics = evaluate(params, batch)
     logits, labels = logits_in_float64(params, batch.inputs), np.asarray(batch.labels)
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -254,7 +254,7 @@ def test_no_single_error_is_lost(num_errors):
 @pytest.mark.parametrize("task", lra_jax.TASKS.values(), ids=lra_jax.TASKS)
 def test_weights_that_are_not_numbers_make_every_sample_an_error(task):
     params = constant_params(task, 0.1)
-    batch = task.sample(jax.random.key(1), 50, 10)
+    batch = jax.jit(task.sample, static_argnums=(1, 2))(jax.random.key(1), 50, 10)
     params.w_hh[0, 0] = np.nan
     metrics = evaluate(params, batch, output_loss=task.output_loss)
     assert metrics.num_errors == 50
@@ -265,7 +265,7 @@ def test_a_real_output_is_evaluated_by_its_own_loss():
     task = lra_jax.TASKS["adding"]
     # No weight but the last bias: the answer 1/2.
     params = constant_params(task, 0.0)._replace(b_y=np.array([0.5], np.float32))
-    batch = task.sample(jax.random.key(1), 1000, 10)
+    batch = jax.jit(task.sample, static_argnums=(1, 2))(jax.random.key(1), 1000, 10)
     metrics = evaluate(params, batch, output_loss=task.output_loss)
     off = np.asarray(batch.labels, np.float64)[:, 0] - 0.5
     np.testing.assert_allclose(metrics.loss, np.mean(off**2), rtol=1e-5)

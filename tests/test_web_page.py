@@ -348,6 +348,7 @@ def browse(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_members_are_sorted_and_filtered(browse, drawn):
     text = web_page.page([drawn, RUN._replace(name="again")])
     do = """
@@ -382,6 +383,7 @@ def test_members_are_sorted_and_filtered(browse, drawn):
     assert directions[-1] == ["ascending", *["none"] * 10]
 
 
+@pytest.mark.slow
 def test_a_page_that_is_loaded_again_looks_as_it_did(browse):
     do = """
       if (sessionStorage.getItem("again")) {
@@ -399,6 +401,7 @@ def test_a_page_that_is_loaded_again_looks_as_it_did(browse):
     assert directions[2] == "descending"
 
 
+@pytest.mark.slow
 def test_a_browser_loads_nothing_for_the_page(browse):
     do = """
       document.body.insertAdjacentHTML("beforeend", "<img src='other.png'>");

@@ -1,0 +1,405 @@
+"""Small faults in the library, each of which the tests have to catch.
+
+    python -m tests.mutations            all of them, one after the other
+    python -m tests.mutations --list     what they are
+    python -m tests.mutations bptt 12    those of which a word or the number is given
+    python -m tests.mutations --tree X   with the library and the tests of another tree
+
+A fault is put into a copy of the tree, never into the checkout, and pytest runs the
+files of tests that have to notice. It is caught where a test fails; any other end, such
+as an error of collection, does not count. The exit code is 1 where a fault survives, or
+where the text that it replaces is no longer in its file. All take about ten minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parent.parent
+# What the tests read of a tree.
+PARTS = (
+    "lra_jax", "experiments", "tests", "configs", "examples", "docs", "results",
+    "pyproject.toml", "README.md", "CONTRIBUTING.md", "Makefile",
+)  # fmt: skip
+
+
+class Mutation(NamedTuple):
+    """A fault.
+
+    Attributes:
+      what: the fault, in a few words.
+      file: of the library, below `lra_jax`.
+      old: the text that it replaces, which is in the file once.
+      new: what it puts there.
+      tests: files below `tests`, separated by spaces; those of x64 run in float64.
+    """
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTATIONS = [
+    # The network.
+    Mutation(
+        "two matrices are drawn with one key", "rnn.py",
+        "w_hh=orthogonal(key_hh,", "w_hh=orthogonal(key_hy,", "test_rnn.py",
+    ),
+    Mutation(
+        "a sample begins one step late", "rnn.py",
+        "steps[:, None] >= start", "steps[:, None] > start", "test_start.py",
+    ),
+    Mutation(
+        "an unknown symbol is the last one", "rnn.py",
+        'mode="fill", fill_value=jnp.nan, wrap_negative_indices=False', 'mode="clip"',
+        "test_rnn.py",
+    ),
+    # Losses.
+    Mutation(
+        "the squared error's gradient without 1/Y", "losses.py",
+        "_difference(logits, labels) / logits.shape[1]", "_difference(logits, labels)",
+        "test_losses.py",
+    ),
+    Mutation(
+        "a logit that is NaN is no error", "losses.py",
+        "return wrong | jnp.any(jnp.isnan(logits), axis=-1)", "return wrong",
+        "test_losses.py",
+    ),
+    Mutation(
+        "log penalty's derivative with a wrong sign in its denominator", "losses.py",
+        "2 * e / (1 + e * e)\n", "2 * e / (1 - e * e)\n", "test_losses.py",
+    ),
+    Mutation(
+        "the mean over asked steps is a sum", "losses.py",
+        "return total / num_asked(labels).astype(total.dtype)", "return total",
+        "x64/test_every_step.py",
+    ),
+    # Arithmetic.
+    Mutation(
+        "a difference of tanh by the derivative", "numerics.py",
+        "jnp.tanh(d) * (1 - z_a * z_b)", "jnp.tanh(d) * (1 - z_a * z_a)",
+        "test_numerics.py",
+    ),
+    Mutation(
+        "products in the precision of the device", "numerics.py",
+        "precision=lax.Precision.HIGHEST if asked is None else None", "precision=None",
+        "test_numerics.py",
+    ),
+    # From errors to gradients.
+    Mutation(
+        "a sum over the batch in place of the mean", "gradients.py",
+        "scale = q_scale / batch_size", "scale = q_scale", "x64/test_oracle.py",
+    ),
+    Mutation(
+        "the first step has the first state below it", "gradients.py",
+        "jnp.concatenate([jnp.zeros_like(z[:1]), z[:-1]])",
+        "jnp.concatenate([z[:1], z[:-1]])", "x64/test_oracle.py",
+    ),
+    Mutation(
+        "the output's error without σ'", "gradients.py",
+        "matmul(pi, params.w_hy.T) * (1 - z**2)", "matmul(pi, params.w_hy.T)",
+        "x64/test_oracle.py",
+    ),
+    Mutation(
+        "each step has its neighbour's own error", "error_signals.py",
+        "(own[-1], own[:-1])", "(own[-1], own[1:])", "x64/test_every_step.py",
+    ),
+    Mutation(
+        "errors before a sample's start count", "error_signals.py",
+        "lambda x: rnn.silence(x, started), (batch.inputs, found)",
+        "lambda x: rnn.silence(x, None), (batch.inputs, found)", "test_start.py",
+    ),
+    # Rules.
+    Mutation(
+        "bptt through W_hh in place of its transpose", "rules/bptt.py",
+        "matmul(q, params.w_hh.T)", "matmul(q, params.w_hh)", "test_rules.py",
+    ),
+    Mutation(
+        "fa: the random readout is the transpose", "rules/fa.py",
+        '"random": rule_state.e_y', '"random": now.params.w_hy.T', "x64/test_oracle.py",
+    ),
+    Mutation(
+        "dfa: without σ'", "rules/dfa.py",
+        "matmul(now.pi, e_y)[None] * (1 - now.trace.z**2)",
+        "matmul(now.pi, e_y)[None] * jnp.ones_like(now.trace.z)", "test_error_signals.py",
+    ),
+    Mutation(
+        "lra_fdbk: σ' of the step below", "rules/lra_fdbk.py",
+        "(h[:-1], z[:-1], dz[1:])", "(h[:-1], z[:-1], dz[:-1])", "x64/test_oracle.py",
+    ),
+    Mutation(
+        "lra_e: synapses learn from the state of the same step", "rules/lra_e.py",
+        "matmul(e.reshape(rows).T, previous(z).reshape(rows))",
+        "matmul(e.reshape(rows).T, z.reshape(rows))", "x64/test_oracle.py",
+    ),
+    Mutation(
+        "rec_lra: skips stand one step too early", "rules/rec_lra.py",
+        "(back % num_steps_per_skip == 0)", "((back + 1) % num_steps_per_skip == 0)",
+        "test_error_signals.py",
+    ),
+    Mutation(
+        "lra_norm: p and 1 - p swapped", "rules/lra_norm.py",
+        "kept**exponent * grown ** (1 - exponent)",
+        "kept ** (1 - exponent) * grown**exponent", "test_error_signals.py",
+    ),
+    Mutation(
+        "lra_norm: the cost of activity with the wrong sign", "rules/lra_norm.py",
+        "return d + activity * numerics.norm", "return d - activity * numerics.norm",
+        "test_error_signals.py",
+    ),
+    Mutation(
+        "lra_reversible: the bias is forgotten on the way back", "rules/lra_reversible.py",
+        "matmul(h - rnn.project_inputs(params, x[None])[0], w_inverse)",
+        "matmul(h - rnn.project_inputs(params, x[None])[0] + params.b_h, w_inverse)",
+        "test_lra_reversible.py",
+    ),
+    Mutation(
+        "tpri: the inverse is transposed", "rules/tpri.py",
+        'assume_a="pos").T', 'assume_a="pos")', "x64/test_oracle.py",
+    ),
+    Mutation(
+        "tptt: momentum is not Nesterov's", "rules/tptt.py",
+        "p + mu * w - s", "p + w", "x64/test_oracle.py",
+    ),
+    Mutation(
+        "tptt: the top target's step without 1/B", "rules/tptt.py",
+        "jnp.asarray(target_lr, z.dtype) / z.shape[1]", "jnp.asarray(target_lr, z.dtype)",
+        "x64/test_oracle.py",
+    ),
+    Mutation(
+        "lra_diff: c0 and c1 swapped", "rules/lra_diff.py",
+        "functools.partial(normalize, c=c1, axis=-1)",
+        "functools.partial(normalize, c=c0, axis=-1)", "test_lra_diff.py",
+    ),
+    Mutation(
+        "lra_diff: the last step is left out in place of the first", "rules/lra_diff.py",
+        "u.at[0].set(0)", "u.at[-1].set(0)", "test_lra_diff.py",
+    ),
+    Mutation(
+        "lra_diff: Ω's error of t-1 with the state of t-1", "rules/lra_diff.py",
+        "[z_prev, gradients.previous(z_prev)]", "[z_prev, z_prev]", "test_lra_diff.py",
+    ),
+    Mutation(
+        "lra_released: the error below with the wrong sign", "rules/lra_released.py",
+        "b = -error * (1 - z_new**2)", "b = error * (1 - z_new**2)",
+        "test_lra_released.py",
+    ),
+    # Targets.
+    Mutation(
+        "one refinement too many", "targets.py",
+        "jnp.int32(1),\n", "jnp.int32(0),\n", "test_lra_diff.py",
+    ),
+    Mutation(
+        "targets on the wrong side of the state", "targets.py",
+        "d_bar + step.gamma * delta", "d_bar - step.gamma * delta", "test_lra_diff.py",
+    ),
+    Mutation(
+        '"fixed" and "overwrite" swapped', "targets.py",
+        '"fixed": (d, z_hat),\n        "overwrite": (jnp.zeros_like(d), level.z),',
+        '"overwrite": (d, z_hat),\n        "fixed": (jnp.zeros_like(d), level.z),',
+        "test_lra_diff.py",
+    ),
+    Mutation(
+        "the displacements of steps are one step off", "targets.py",
+        "d = jnp.concatenate([d, d_top[None]])", "d = jnp.concatenate([d_top[None], d])",
+        "test_lra_diff.py",
+    ),
+    # Ω.
+    Mutation(
+        "Ω as printed in Algorithm 2, which promotes vanishing", "regularizer.py",
+        "2 * (rho - 1) /", "2 * rho /", "test_lra_diff.py",
+    ),
+    Mutation(
+        "the error ratio is upside down", "regularizer.py",
+        "ratio = size_next / jnp.where(size == 0, 1, size)",
+        "ratio = size / jnp.where(size_next == 0, 1, size_next)", "test_lra_diff.py",
+    ),
+    # Training.
+    Mutation(
+        "all updates have one key", "train.py",
+        "jax.random.fold_in(state.key, state.step),", "state.key,", "test_train.py",
+    ),
+    Mutation(
+        "an evaluation ignores starts", "train.py",
+        "rnn.final_logits(params, batch.inputs, start=batch.start)",
+        "rnn.final_logits(params, batch.inputs)", "test_start.py",
+    ),
+    Mutation(
+        "soft orthogonality away from the orthogonal matrices", "orthogonality.py",
+        "w_hh=updates.w_hh - step", "w_hh=updates.w_hh + step", "test_orthogonality.py",
+    ),
+    # A member of a grid.
+    Mutation(
+        "the maximum of updates is off by one", "member.py",
+        "(state.step < limits.max_steps)", "(state.step <= limits.max_steps)",
+        "test_sweep.py",
+    ),
+    Mutation(
+        "patience is off by one", "member.py",
+        "(stale_evals < limits.patience)", "(stale_evals <= limits.patience)",
+        "test_sweep.py",
+    ),
+    Mutation(
+        "every update draws the same batch", "member.py",
+        "jax.random.fold_in(keys.data, state.step)", "keys.data", "test_sweep.py",
+    ),
+    Mutation(
+        "a diverged member moves on", "member.py",
+        "(_select(live & finite, new, state), status)",
+        "(_select(live, new, state), status)", "test_sweep.py",
+    ),
+    Mutation(
+        "the last slice of the validation set is forgotten", "member.py",
+        "    if rest:\n", "    if rest and not whole:\n", "test_sweep.py",
+    ),
+    # The grid.
+    Mutation(
+        "the last of equally good evaluations is the best one", "sweep.py",
+        "best[full] < state.members.best_num_errors[ran]",
+        "best[full] <= state.members.best_num_errors[ran]", "test_sweep.py",
+    ),
+    Mutation(
+        "a race leaves the members that wait", "sweep.py",
+        "(status <= Status.RUNNING)", "(status == Status.RUNNING)", "test_sweep.py",
+    ),
+    Mutation(
+        "members move to the slots of others", "sweep.py",
+        "np.where(slots == EMPTY, 0, place[slots])",
+        "np.where(slots == EMPTY, 0, place[slots[::-1]])", "test_sweep.py",
+    ),
+    Mutation(
+        "halved tiles lose a slot of odd ones", "tiles.py",
+        "slots.shape[1] % 2), EMPTY", "-slots.shape[1] % 1), EMPTY", "test_tiles.py",
+    ),
+    Mutation(
+        "tiles are packed though nothing is gained", "tiles.py",
+        "if cost(packed) < cost(best):", "if cost(packed) <= cost(best):", "test_tiles.py",
+    ),
+    # Tasks.
+    Mutation(
+        "temporal order: the label reads the bits backwards", "tasks/temporal_order.py",
+        "jnp.sum(weights[:, None] * values", "jnp.sum(weights[::-1, None] * values",
+        "test_tasks.py",
+    ),
+    Mutation(
+        "random permutation: noise may be the label's symbol",
+        "tasks/random_permutation.py",
+        "(seq_len, batch_size), 2, NUM_SYMBOLS", "(seq_len, batch_size), 1, NUM_SYMBOLS",
+        "test_tasks.py",
+    ),
+    Mutation(
+        "adding: the second mark may stand before the first's range", "tasks/adding.py",
+        "place_1 = width + jax", "place_1 = 0 * width + jax", "test_tasks.py",
+    ),
+]  # fmt: skip
+
+
+def copy_of(tree: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """The parts of a tree that tests read, without anything compiled."""
+    for name in PARTS:
+        if (tree / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", ".*")
+            shutil.copytree(tree / name, folder / name, ignore=ignored)
+        elif (tree / name).exists():
+            shutil.copy(tree / name, folder / name)
+    return folder
+
+
+def run_tests(tree: pathlib.Path, tests: str) -> tuple[int, str]:
+    """The exit code of pytest, and the last line that names a test."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    environment.pop("JAX_ENABLE_X64", None)
+    if tests.startswith("x64/"):
+        environment["JAX_ENABLE_X64"] = "1"
+    files = [f"tests/{name}" for name in tests.split()]
+    words = ["-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", "--tb=line"]
+    done = subprocess.run(
+        [sys.executable, *words, *files],
+        cwd=tree, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = [x for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))]
+    return done.returncode, (lines or done.stdout.splitlines() or [""])[-1]
+
+
+def outcome(tree: pathlib.Path, mutation: Mutation) -> tuple[str, str]:
+    """What became of a fault, and what said so; the tree is as it was after it."""
+    path = tree / "lra_jax" / mutation.file
+    text = path.read_text("utf8") if path.exists() else ""
+    if text.count(mutation.old) != 1:
+        return "NOT FOUND", f"{text.count(mutation.old)} times in {mutation.file}"
+    try:
+        path.write_text(text.replace(mutation.old, mutation.new), "utf8")
+        code, line = run_tests(tree, mutation.tests)
+    finally:
+        path.write_text(text, "utf8")
+    if code == 1 and line.startswith("FAILED"):
+        return "caught", line.partition(" - ")[0].removeprefix("FAILED ")
+    return ("SURVIVED" if code == 0 else f"ERROR {code}"), line
+
+
+def chosen(words: list[str]) -> list[tuple[int, Mutation]]:
+    """The mutations, with their numbers, that any of the words names; none is all."""
+    return [
+        (number, mutation)
+        for number, mutation in enumerate(MUTATIONS, 1)
+        if not words
+        or any(
+            word == str(number)
+            or (not word.isdigit() and word in f"{mutation.what} {mutation.file}")
+            for word in words
+        )
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.mutations", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("words", nargs="*", help="numbers, or words of what or where")
+    parser.add_argument("--list", action="store_true", help="only say what they are")
+    parser.add_argument("--tree", type=pathlib.Path, default=ROOT)
+    parser.add_argument(
+        "--control", action="store_true", help="the tests without faults"
+    )
+    options = parser.parse_args()
+    found = chosen(options.words)
+    if options.list:
+        for number, mutation in found:
+            print(f"{number:3} {mutation.file}: {mutation.what}; {mutation.tests}")
+        return 0
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix="lra_jax_mutations_") as folder:
+        tree = copy_of(options.tree.resolve(), pathlib.Path(folder))
+        if options.control:
+            for tests in sorted({mutation.tests for _, mutation in found}):
+                code, line = run_tests(tree, tests)
+                bad += code != 0
+                print(
+                    f"{'passes' if code == 0 else 'FAILS'}: {tests}: {line}", flush=True
+                )
+        for number, mutation in found:
+            began = time.monotonic()
+            result, line = outcome(tree, mutation)
+            bad += result != "caught"
+            took = time.monotonic() - began
+            print(f"{number:3} {result:9} {took:4.0f} s  {mutation.file}: {mutation.what}"
+                  f"\n      {line}", flush=True)  # fmt: skip
+    print(f"{len(found)} faults, {bad} not as they should be")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
