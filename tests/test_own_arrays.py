@@ -1,5 +1,6 @@
 """One's own arrays as a task: held out, divided, aligned, and refused with a reason."""
 
+import functools
 import inspect
 
 import jax
@@ -286,6 +287,12 @@ def test_small_integers_are_real_numbers_or_symbols_by_their_axes():
     assert task.sample(jax.random.key(0), 4).inputs.dtype == np.int32
 
 
+def evaluated(key, task):
+    """What initial weights of a task's sizes get on a batch of it."""
+    params = lra_jax.init_params(key, task.input_size, 4, task.output_size)
+    return lra_jax.evaluate(params, task.sample(key, 5), output_loss=task.output_loss)
+
+
 def test_labels_choose_the_loss_and_the_sizes():
     steps = np.where(SYMBOLS < 3, -1, SYMBOLS - 3)
     rolls = RANDOM.integers(0, 2, (N, T, 5)) * 1.0
@@ -300,11 +307,7 @@ def test_labels_choose_the_loss_and_the_sizes():
         assert task.output_loss == loss
         assert (task.input_size, task.output_size) == (6, output_size)
         assert task.min_seq_len == task.max_seq_len == T
-        params = lra_jax.init_params(jax.random.key(0), 6, 4, output_size)
-        batch = whole(task.validation)
-        jax.eval_shape(
-            lambda p, b, e=loss: lra_jax.evaluate(p, b, output_loss=e), params, batch
-        )
+        jax.eval_shape(functools.partial(evaluated, task=task), jax.random.key(0))
     chosen = from_arrays(
         SYMBOLS, SYMBOLS, validation=0.25, output_loss=lra_jax.squared_error
     )
