@@ -16,11 +16,9 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import gc
-import importlib.util
 import json
 import math
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +29,7 @@ from absl import app, flags
 
 from experiments import (
     agreement,
+    canvas,
     command_line,
     device_cells,
     device_report,
@@ -38,6 +37,7 @@ from experiments import (
     machine,
     roofline,
     schedule,
+    terminal,
     timings,
 )
 from experiments.device_cells import ENGINE, Cell, Prepared
@@ -422,15 +422,15 @@ def write(folder: pathlib.Path, document: dict[str, Any]) -> None:
 
 def draw(folder: pathlib.Path, document: dict[str, Any]) -> str:
     """Draws the figure; returns its path, or why there is none."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return "no figure: matplotlib is not installed"
+    if (missing := canvas.missing()) is not None:
+        return missing
     if all(row["status"] != "measured" for row in document["cells"]):
         return "no figure: nothing was measured"
     try:
         path = folder / "device.png"
         device_report.draw(document).savefig(path, dpi=150)
     except Exception as error:  # what was measured is there
-        return f"no figure: {_reason(error)}"
+        return canvas.failure(error)
     return str(path)
 
 
@@ -443,38 +443,37 @@ def _check() -> None:
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command."""
-    del argv
-    console = command_line.console()
-    notes = rich.console.Console(stderr=True)
+def _run(console: rich.console.Console) -> int:
+    notes = terminal.console(stderr=True)
     folder = pathlib.Path(str(_OUT.value))
+    folder.mkdir(parents=True, exist_ok=True)
+    machine.prepare()
+    # A program that an earlier run has compiled would look compiled in no time.
+    jax.config.update("jax_enable_compilation_cache", False)
+    measurement = Measurement(
+        plan_of(_QUICK.value),
+        _MINUTES.value,
+        lambda document: write(folder, document),
+        say=lambda text: terminal.say(notes, text),
+    )
+    stopped = False
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        machine.prepare()
-        # A program that an earlier run has compiled would look compiled in no time.
-        jax.config.update("jax_enable_compilation_cache", False)
-        measurement = Measurement(
-            plan_of(_QUICK.value),
-            _MINUTES.value,
-            lambda document: write(folder, document),
-            say=lambda text: notes.print(text, markup=False, highlight=False),
-        )
-        stopped = False
-        try:
-            measurement.run()
-        except KeyboardInterrupt:
-            stopped = True
-        document = measurement.document
-        drawn = draw(folder, document)
-    except OSError as error:
-        print(f"experiments.device: {error}", file=sys.stderr)
-        return 2
+        measurement.run()
+    except KeyboardInterrupt:
+        stopped = True
+    document = measurement.document
+    drawn = draw(folder, document)
     for line in (folder / "device.json", folder / "device.md", drawn):
-        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+        terminal.say(console, f"  {terminal.printable(line)}")
     if stopped:
         return 130
     return 0 if document["agreement"]["passed"] else 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    del argv
+    return command_line.exit_code(_run, (OSError,), "experiments.device")
 
 
 if __name__ == "__main__":

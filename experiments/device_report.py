@@ -206,11 +206,10 @@ def _trace(found: dict[str, Any]) -> str:
 
 def draw(document: dict[str, Any]) -> Figure:
     """Member-steps per second over N, for each T; below, what bounds the engine."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from experiments import figures
+    from experiments import canvas, figures
 
     names = [Method(*x).name for x in document["methods"]]
     colors = dict(zip(names, figures.COLORS, strict=False))
@@ -218,7 +217,7 @@ def draw(document: dict[str, Any]) -> Figure:
     measured = [row for row in document["cells"] if row["status"] == "measured"]
     lengths = sorted({row["seq_len"] for row in measured})
     members = sorted({row["members"] for row in measured})
-    with mpl.rc_context(figures.STYLE):
+    with canvas.style():
         figure = Figure(figsize=(2.6 * len(lengths) + 2.2, 5.4), layout="constrained")
         panels = figure.subplots(
             2, len(lengths), squeeze=False, sharex=True, sharey="row"
