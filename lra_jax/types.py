@@ -57,8 +57,9 @@ class Params(NamedTuple):
 class Batch(NamedTuple):
     """Sequences and what to answer at their end, or at every step.
 
-    Time is the first axis. Arrays that are batch-first, `[B, T, X]`, need
-    `inputs.swapaxes(0, 1)`; `Task.from_arrays` takes them as they are.
+    Arrays are time-major: the first axis of `inputs` is time, the second the batch.
+    Arrays that are batch-first, `[B, T, X]`, need `inputs.swapaxes(0, 1)`;
+    `Task.from_arrays` takes them as they are.
 
     Sequences of different lengths are aligned at their ends: the network does nothing
     before step `start`, hₜ = zₜ = 0 there, whatever the inputs are, and z_{T-1} is the
@@ -67,7 +68,8 @@ class Batch(NamedTuple):
     Attributes:
       inputs: `[T, B]` integer symbols (one-hot vectors by their index; what is none of
         the X makes NaN), or `[T, B, X]` real vectors.
-      labels: `[B]` integer classes, or what the task's `OutputLoss` expects.
+      labels: `[B]` integer classes, or what the task's `OutputLoss` expects. What is no
+        label makes the loss and all gradients NaN.
       start: `[B]` integers, 0 ≤ start < T, the first step of each sample; None is 0 for
         all, and costs nothing. With a loss of every step, labels before it have to be
         below 0.

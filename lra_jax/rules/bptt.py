@@ -46,7 +46,7 @@ def bptt(
       ∇W_xh before clipping, and no local losses or targets.
 
     Raises:
-      ValueError: a number that is not a scalar.
+      ValueError: a number that is not a scalar, or known and out of its range.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)

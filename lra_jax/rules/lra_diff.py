@@ -93,7 +93,8 @@ def lra_diff(
       A rule without state. All fields of its `RuleInfo` are set.
 
     Raises:
-      ValueError: an unknown choice, K below 1, or a number that is not a scalar.
+      ValueError: an unknown choice, or a number that is not a scalar, or known and
+        out of its range.
 
     Note: Algorithm 1's loop ends at t = 1, which leaves the first input untrained;
     eq. 1 counts it. `update_first_step=False` is the loop as printed.

@@ -45,7 +45,7 @@ def lra_fdbk(
       `local_loss` is (1/H) ‖eₜ‖² and `target_step_norm` is ‖eₜ‖.
 
     Raises:
-      ValueError: a number that is not a scalar.
+      ValueError: a number that is not a scalar, or known and out of its range.
 
     Note: known to us from descriptions alone. They agree that a displacement has one
     factor σ', and not on which: that of step t, here. They have A ~ N(0, 1), with

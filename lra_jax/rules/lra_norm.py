@@ -61,7 +61,7 @@ def lra_norm(
       loss.
 
     Raises:
-      ValueError: a number that is not a scalar.
+      ValueError: a number that is not a scalar, or known and out of its range.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)

@@ -107,8 +107,9 @@ def lra_released(
       rule; `Released` says what the others are.
 
     Raises:
-      ValueError: an unknown choice, K below 1, a number that is not a scalar, or a
-        loss of every step. From `grads`: B > H with Ω, or a `start`.
+      ValueError: an unknown choice, a number that is not a scalar, or known and out of
+        its range, or a loss of every step. From `grads`: B > H with Ω, a `start`, or
+        weights of 16 bits.
 
     Note: the program ends when Λ_{T-1} is NaN, and goes on with NaN in the steps below
     (21); here a run ends at the first weight that is no number.

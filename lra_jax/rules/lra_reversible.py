@@ -52,7 +52,8 @@ def lra_reversible(
       `reversal_error`.
 
     Raises:
-      ValueError: a number that is not a scalar, or a loss of every step.
+      ValueError: a number that is not a scalar, or known and out of its range, or a
+        loss of every step.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, input_gain=0.1)

@@ -48,7 +48,7 @@ def rec_lra(
       of `lra_e`.
 
     Raises:
-      ValueError: a number that is not a scalar, or j below 1.
+      ValueError: a number that is not a scalar, or known and out of its range.
 
     Note: known to us from others' programs alone. One E_skip is shared by all skips, as
     A is by all steps, and does not learn. The original bounds each matrix's update, A's

@@ -148,7 +148,8 @@ def tptt(
       set; `target_step_norm` is ‖ẑₜ - zₜ‖.
 
     Raises:
-      ValueError: an unknown choice, or a number that is not a scalar.
+      ValueError: an unknown choice, or a number that is not a scalar, or known and
+        out of its range.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
