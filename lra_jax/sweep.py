@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
@@ -409,7 +410,9 @@ def iterate_sweep(
     many devices as there are then: the results are the same. In a race, what the
     others have done when one is solved depends on which were advanced at once.
 
-    Where a device's memory does not suffice, tiles are halved until it does.
+    Where a device's memory does not suffice, tiles are halved until it does: those of
+    all processes, where one finds it so. Other errors are of one process alone, and it
+    has to end the others (as `experiments.grid` does), which wait for it.
 
     Args:
       experiment: what all members have in common.
@@ -459,15 +462,22 @@ def iterate_sweep(
             state = _move(program, state, slots)
         used = (state.slots != EMPTY).any(axis=1)
         arguments, advanced = grid.arguments(state.slots), state.slots
+        collected, too_much = None, False
         try:
             runs, check = program.chunk(limits, used, arguments, state.runs)
-            state = _collect(state, runs, check)
+            if jax.process_count() == 1:
+                collected = _collect(state, runs, check)
+            else:  # before the others take part, it has to be there
+                jax.block_until_ready((runs, check))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or state.slots.shape[1] == 1:
                 raise
-            # Too much at once: the same members, half as many of them in lockstep.
+            too_much = True
+        if _in_any_process(too_much):
+            # The same members, half as many of them in lockstep.
             state = _move(program, state, tiles.halve(state.slots))
             continue
+        state = collected or _collect(state, runs, check)
         state = _end_races(state, grid.race)
         queue = queue[state.members.status[queue] == Status.PENDING]
         if on_chunk is not None:
@@ -546,6 +556,13 @@ def _local(tree: Any) -> Any:
         return tree
     shared = _replicate(leaves[0].sharding.mesh)(tree)
     return jax.tree.map(lambda x: x.addressable_data(0), shared)
+
+
+def _in_any_process(found: bool) -> bool:
+    """Whether it is so in one process: all have to go on in the same way."""
+    if jax.process_count() == 1:
+        return found
+    return bool(multihost_utils.process_allgather(np.bool_(found)).any())
 
 
 def _spread(runs: RunState | None, mesh: Mesh) -> RunState | None:
