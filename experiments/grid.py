@@ -154,7 +154,9 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
     errors = (config_lib.ConfigError, machine.MachineError, store.RunFolderError)
-    return command_line.exit_code(_run, errors)
+    return command_line.exit_code(
+        lambda console: machine.run_together(lambda: _run(console), errors), errors
+    )
 
 
 if __name__ == "__main__":

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import platform
-from collections.abc import Iterator
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from experiments import cache
@@ -83,6 +89,103 @@ def join_processes(process: str | None) -> None:
             f"--distributed: {error} Without a cluster manager, set "
             "JAX_COORDINATOR_ADDRESS=HOST:PORT and give --process I/N"
         ) from None
+    threading.Thread(target=_listen, daemon=True).start()
+
+
+# How the processes of a run hear of it where one of them fails.
+_FAILURE, _LEFT = "lra_jax/failure", "lra_jax/left"
+LISTEN_EVERY = 1.0  # seconds
+GRACE = 2.0  # seconds in which a process that has failed alike says so itself
+MOST_WAITED = 20.0  # seconds for the others to leave
+
+_is_ending = threading.Event()
+
+
+def run_together(run: Callable[[], int], errors: tuple[type[Exception], ...]) -> int:
+    """Runs a program that may be one of several processes: if one fails, all end.
+
+    A process that fails says why to the others, which may wait for it in a computation
+    that all of them share: there is no other way out of that. Each ends with the
+    message and with the exit code of the one that failed. One that is killed says
+    nothing; JAX ends the others when it has not heard of it for 100 seconds.
+
+    Args:
+      run: the program; gives an exit code.
+      errors: that are the user's to mend, with exit code 2. All others are a traceback
+        and exit code 1.
+
+    Raises:
+      Exception: of `run`, where there are no other processes.
+    """
+    try:
+        code = run()
+        if jax.distributed.is_initialized():
+            largest(0)  # whoever ends first hears of the others
+        return code
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        _is_ending.set()
+        is_known = isinstance(error, errors)
+        # Who waited for a process that is gone finds a lost connection.
+        if not is_known and (failure := _failure()) is not None:
+            _repeat(failure)
+        code = 2 if is_known else 1
+        text = str(error) if is_known else traceback.format_exc().rstrip()
+        print(text, file=sys.stderr, flush=True)
+        message = {"process": jax.process_index(), "code": code, "text": text[:10_000]}
+        with contextlib.suppress(Exception):  # another one was first
+            _client().key_value_set(_FAILURE, json.dumps(message))
+        _leave(code)
+
+
+def _client() -> Any:
+    """What the processes share texts by; None where this JAX has no such thing."""
+    return getattr(distributed.global_state, "client", None)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process at once: JAX would wait for all others to end as usual.
+
+    The first process leaves last, because it keeps what the others hear.
+    """
+    client, me, end = _client(), jax.process_index(), time.monotonic() + MOST_WAITED
+    with contextlib.suppress(Exception):
+        client.key_value_set(f"{_LEFT}/{me}", "")
+        while me == 0 and time.monotonic() < end:
+            if len(client.key_value_dir_get(_LEFT)) == jax.process_count():
+                time.sleep(1)  # in which the last of them ends
+                break
+            time.sleep(0.1)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _failure() -> dict[str, Any] | None:
+    """What another process has said when it failed; None if none has."""
+    try:
+        message: dict[str, Any] = json.loads(_client().key_value_try_get(_FAILURE))
+    except Exception:  # also where nobody is there any more
+        return None
+    return None if message["process"] == jax.process_index() else message
+
+
+def _repeat(failure: Mapping[str, Any]) -> NoReturn:
+    """Ends this process with the message of the one that failed."""
+    print(
+        f"process {failure['process']} of {jax.process_count()} failed, and all end: "
+        f"{failure['text']}",
+        file=sys.stderr,
+        flush=True,
+    )
+    _leave(failure["code"])
+
+
+def _listen() -> None:
+    """Ends this process when another one has failed."""
+    while not _is_ending.wait(LISTEN_EVERY):
+        if (failure := _failure()) is not None and not _is_ending.wait(GRACE):
+            _repeat(failure)
 
 
 def is_first() -> bool:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
@@ -405,7 +406,9 @@ def iterate_sweep(
     many devices as there are then: the results are the same. In a race, what the
     others have done when one is solved depends on which were advanced at once.
 
-    Where a device's memory does not suffice, tiles are halved until it does.
+    Where a device's memory does not suffice, tiles are halved until it does: those of
+    all processes, where one finds it so. Other errors are of one process alone, and it
+    has to end the others (as `experiments.grid` does), which wait for it.
 
     Args:
       experiment: what all members have in common.
@@ -443,7 +446,7 @@ def iterate_sweep(
     )
     queue = np.flatnonzero(state.members.status == Status.PENDING)
     queue = queue[np.argsort(grid.kind[queue], kind="stable")]
-    initial = None
+    initial, history = None, _History(state.curves)
     while queue.size or (state.slots != EMPTY).any():
         if (state.slots == EMPTY).any():
             slots = tiles.fill(state.slots, grid.kind, queue, len(devices))
@@ -451,7 +454,7 @@ def iterate_sweep(
             if joining.size:
                 if initial is None:  # the same for all members of a seed
                     initial = program.initial(jnp.asarray(np.unique(grid.seeds)))
-                state = _start(program, grid, state, slots, initial)
+                state = _start(program, grid, state, slots, initial, history)
                 queue = queue[~np.isin(queue, joining)]
             slots = tiles.compact(
                 state.slots, grid.kind, len(devices), narrow=not queue.size
@@ -459,15 +462,22 @@ def iterate_sweep(
             state = _move(program, state, slots)
         used = (state.slots != EMPTY).any(axis=1)
         arguments, advanced = grid.arguments(state.slots), state.slots
+        collected, too_much = None, False
         try:
             runs, check = program.chunk(limits, used, arguments, state.runs)
-            state = _collect(state, runs, check)
+            if jax.process_count() == 1:
+                collected = _collect(state, runs, check, history)
+            else:  # before the others take part, it has to be there
+                jax.block_until_ready((runs, check))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or state.slots.shape[1] == 1:
                 raise
-            # Too much at once: the same members, half as many of them in lockstep.
+            too_much = True
+        if _in_any_process(too_much):
+            # The same members, half as many of them in lockstep.
             state = _move(program, state, tiles.halve(state.slots))
             continue
+        state = collected or _collect(state, runs, check, history)
         state = _end_races(state, grid.race)
         queue = queue[state.members.status[queue] == Status.PENDING]
         if on_chunk is not None:
@@ -550,6 +560,13 @@ def _local(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.addressable_data(0), shared)
 
 
+def _in_any_process(found: bool) -> bool:
+    """Whether it is so in one process: all have to go on in the same way."""
+    if jax.process_count() == 1:
+        return found
+    return bool(multihost_utils.process_allgather(np.bool_(found)).any())
+
+
 def _spread(runs: RunState | None, mesh: Mesh) -> RunState | None:
     """The runs on all devices, wherever they were."""
     if runs is None or jax.process_count() > 1:
@@ -579,6 +596,7 @@ def _start(
     state: SweepState,
     slots: np.ndarray,
     initial: Initial,
+    history: _History,
 ) -> SweepState:
     """Starts the members of `slots` that are not in the state's slots.
 
@@ -604,11 +622,13 @@ def _start(
         slots=slots,
         runs=runs,
         members=_write(state.members, joining, Status.RUNNING, 0, errors, errors, 0),
-        curves=_extend(state.curves, rows),
+        curves=history.extend(rows),
     )
 
 
-def _collect(state: SweepState, runs: RunState, check: Check) -> SweepState:
+def _collect(
+    state: SweepState, runs: RunState, check: Check, history: _History
+) -> SweepState:
     """Notes what a chunk did, and empties the slots of members that ended."""
     results = runs.status, runs.train.step, runs.num_errors, runs.best_num_errors
     status, step, num_errors, best, check = jax.device_get(_local((*results, check)))
@@ -639,7 +659,7 @@ def _collect(state: SweepState, runs: RunState, check: Check) -> SweepState:
             best[full],
             best_step,
         ),
-        curves=_extend(state.curves, rows),
+        curves=history.extend(rows),
     )
 
 
@@ -680,5 +700,30 @@ def _write(members: Members, index: np.ndarray, *values: Any) -> Members:
     return written
 
 
-def _extend(curves: Curves, rows: Curves) -> Curves:
-    return Curves(*(np.concatenate([a, b]) for a, b in zip(curves, rows, strict=True)))
+class _History:
+    """Curves that grow: what is there already is not copied for every new row.
+
+    The arrays it gives are the beginnings of longer ones, to be read only. They stay as
+    they are when more rows come.
+    """
+
+    def __init__(self, curves: Curves):
+        self._size = curves.member.size
+        self._columns = Curves(*(x.copy() for x in curves))
+
+    def extend(self, rows: Curves) -> Curves:
+        """All curves, after more rows."""
+        size = self._size + rows.member.size
+        if size > self._columns.member.size:
+            room = max(size, 2 * self._size)
+            longer = Curves(*(np.empty(room, x.dtype) for x in self._columns))
+            for new, old in zip(longer, self._columns, strict=True):
+                new[: self._size] = old[: self._size]
+            self._columns = longer
+        for column, values in zip(self._columns, rows, strict=True):
+            column[self._size : size] = values
+        self._size = size
+        found = Curves(*(column[:size] for column in self._columns))
+        for column in found:
+            column.flags.writeable = False
+        return found

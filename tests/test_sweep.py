@@ -460,3 +460,29 @@ def test_a_callback_sees_every_chunk_and_the_last_weights():
         found = check(lra_jax.Params(*params), jnp.uint32(SEEDS[index]))
         assert found.num_errors == last.members.num_errors[index]
         np.testing.assert_allclose(found.loss, rows_of(last, index)[2][-1], rtol=1e-5)
+
+
+def test_curves_grow_without_being_copied_and_stay_as_they_were():
+    def rows(*members):
+        n = len(members)
+        return sweep.Curves(
+            np.array(members, np.int32), *(np.zeros(n, t) for t in (*"iffi",))
+        )
+
+    history = sweep._History(rows(7))
+    states, moves = [history.extend(rows())], 0
+    for index in range(1000):
+        before = history._columns.member
+        states.append(history.extend(rows(index, index)))
+        moves += history._columns.member is not before
+    assert moves == 11  # their room is doubled, from 1 row to more than 2,001
+    expected = [7, *np.repeat(np.arange(1000), 2)]
+    for number, state in enumerate(states):
+        np.testing.assert_array_equal(state.member, expected[: 1 + 2 * number])
+    assert [column.dtype.char for column in states[-1]] == [*"iiffi"]
+    with pytest.raises(ValueError, match="read-only"):
+        states[3].member[0] = 1
+    # Who goes on from an earlier state disturbs nobody.
+    again = sweep._History(states[3])
+    np.testing.assert_array_equal(again.extend(rows(9)).member[-3:], [2, 2, 9])
+    np.testing.assert_array_equal(states[-1].member, expected)
