@@ -217,4 +217,6 @@ def test_the_command(results):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.startswith("experiments.pages: Unknown command line flag 'chekc'")
+    assert done.stderr.startswith(
+        "experiments.pages: Unknown command line flag 'chekc'"
+    )
