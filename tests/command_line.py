@@ -1,11 +1,13 @@
 """The command line, in a process of its own or in this one, and what it leaves behind."""
 
+import atexit
 import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,10 +41,12 @@ rule = "readout_only"
 lr = [0.1]
 """
 
-# Compiled programs are shared between the processes of a test session.
+# Compiled programs are shared between the commands that a worker runs.
+CACHE = tempfile.mkdtemp(prefix="lra_jax_test_")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="lra_jax_test_"),
+    "JAX_COMPILATION_CACHE_DIR": CACHE,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
 

@@ -46,18 +46,24 @@ def optimized(request):
     jax.clear_caches()
 
 
-# Several workers: a scope is a unit of work that one of them does, so that what tests
-# share is compiled once. The longest come first, for the workers to end together.
+# Of several workers one does all tests of a file, or of a function of the few files in
+# x64: what they share is compiled once. The longest come first, so that all end together.
+LONGEST = [
+    "test_sweep.py", "test_notebooks.py", "test_rules.py", "test_documentation.py",
+    "test_cli.py", "test_faults.py", "test_start.py", "test_error_signals.py",
+    "test_lra_released.py", "test_lra_diff.py", "test_alignment.py", "test_real.py",
+    "test_gradient_flow.py", "test_benchmark.py", "test_lra_reversible.py",
+]  # fmt: skip
 
-# Files that are several scopes: what is shared is named by the first group of the pattern.
-SCOPES = {
-    "test_rules.py": r"\[(?:\w+-)*?({rules})\b",
-}
-FIRST = ()
+
+def place(item):
+    name = item.path.name
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
-def scope_of(nodeid):
-    return nodeid.partition("::")[0]
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):
+        items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -66,14 +72,16 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return scope_of(nodeid)
+            return nodeid.partition("[" if "x64/" in nodeid else "::")[0]
 
+    config.option.loadscopereorder = False
     return Scheduler(config, log)
 
 
-# Memory: every compiled program takes some, and some maps of it; a process has 65,530.
+# Memory: every compiled program takes some, and compiling one leaves more behind. Programs
+# take maps of it as well, of which a process has 65,530.
 
-MAX_BYTES = 1.3e9
+MAX_BYTES = 1.2e9
 MAX_MAPS = 25_000
 MAPS, MEMORY = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/self/statm")
 
@@ -85,25 +93,30 @@ def resident():
     return int(MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.fixture(autouse=True)
-def few_programs():
-    """Programs are forgotten where there are too many."""
-    yield
-    if resident() > MAX_BYTES:
-        forget_programs()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_maps():
-    yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MAX_MAPS:
-        forget_programs()
+def give_back():
+    """What was freed goes back to the system, where the C library can do that."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def forget_programs():
     jax.clear_caches()
     gc.collect()
-    # What was freed goes back to the system.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    give_back()
+
+
+@pytest.fixture(autouse=True)
+def little_memory():
+    yield
+    if resident() > MAX_BYTES:
+        give_back()
+        if resident() > 0.8 * MAX_BYTES:
+            forget_programs()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MAX_MAPS:
+        forget_programs()

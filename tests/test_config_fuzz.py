@@ -1,4 +1,4 @@
-"""A thousand bad configs: each is one readable screen and exit code 2, at once."""
+"""Bad configs by the hundred: each is one readable screen and exit code 2, at once."""
 
 import itertools
 import json
@@ -6,7 +6,6 @@ import random
 import string
 import subprocess
 import sys
-import time
 from collections import Counter
 from typing import NamedTuple
 
@@ -20,8 +19,9 @@ from experiments import grid
 from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES, TASKS
 
-NUM_CASES = 1000
-MAX_SECONDS = 1.0
+# Functions that a command may call before it answers, those in C included. Most cases take
+# some thousand, the largest lists of seeds 300,000.
+MAX_CALLS = 1_000_000
 MAX_LINES, MAX_WIDTH = 40, 200
 
 TOP, GRID = GOOD.split("[grid]")
@@ -401,7 +401,30 @@ def run(folder, case, capsys):
     return code, *capsys.readouterr()
 
 
-def faults(case, code, out, err, seconds):
+class Work:
+    """Counts the calls of functions within it."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def note(self, frame, event, argument):
+        self.calls += event in ("call", "c_call")
+
+    def __enter__(self):
+        sys.setprofile(self.note)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+
+def test_work_is_counted():
+    with Work() as work:
+        sorted(range(1000), key=str)
+    assert 1000 <= work.calls < 1010
+
+
+def faults(case, code, out, err, calls):
     """What is wrong with the answer to a bad config."""
     lines = err.splitlines()
     tail = case.name.rstrip("/").removesuffix(".toml")[-20:]
@@ -416,13 +439,14 @@ def faults(case, code, out, err, seconds):
         "raw characters": all(c.isprintable() or c == "\n" for c in err),
         "the file is not named": bool(lines) and tail in lines[0],
         f"{case.says!r} is not said": case.says in " ".join(err.split()),
-        f"{seconds:.1f} seconds": seconds < MAX_SECONDS,
+        f"{calls:,} calls": calls < MAX_CALLS,
     }
     return [fault for fault, good in checks.items() if not good]
 
 
-def test_a_thousand_bad_configs_are_each_one_screen_and_exit_code_2(
-    tmp_path, capsys, monkeypatch
+@pytest.mark.parametrize("num_cases", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_bad_configs_are_each_one_screen_and_exit_code_2(
+    num_cases, tmp_path, capsys, monkeypatch
 ):
     real = config_lib.load
 
@@ -434,17 +458,17 @@ def test_a_thousand_bad_configs_are_each_one_screen_and_exit_code_2(
     rng = random.Random(0)
     seen, count, found = set(), Counter(), []
     for kind in itertools.cycle(KINDS):
-        if count.total() == NUM_CASES:
+        if count.total() == num_cases:
             break
-        if count[kind] == RARE.get(kind, NUM_CASES):
+        if count[kind] == RARE.get(kind, num_cases):
             continue
         case = kind(rng)
         if case in seen:
             continue
         seen.add(case)
-        began = time.perf_counter()
         try:
-            answer = run(tmp_path, case, capsys)
+            with Work() as work:
+                answer = run(tmp_path, case, capsys)
         except AcceptedError:
             if case.sure:
                 found.append((kind.__name__, "accepted", case))
@@ -453,16 +477,23 @@ def test_a_thousand_bad_configs_are_each_one_screen_and_exit_code_2(
         except Exception as error:
             found.append((kind.__name__, type(error).__name__, str(error)[:100], case))
         else:
-            wrong = faults(case, *answer, time.perf_counter() - began)
+            wrong = faults(case, *answer, work.calls)
             if wrong:
                 found.append((kind.__name__, *wrong, answer[2][:300], case))
         count[kind] += 1
     report = "\n".join(str(fault)[:700] for fault in found)
-    assert not found, f"{len(found)} of {NUM_CASES}:\n{report}"
+    assert not found, f"{len(found)} of {num_cases}:\n{report}"
     assert min(count.values()) >= 3, count
 
 
-SAMPLE = (random_bytes, nested, unknown_far, bad_override, many_problems)
+# Its stack is another one than pytest's, and so is how deep nesting may be.
+SAMPLE = (
+    nested,
+    *(
+        pytest.param(k, marks=pytest.mark.slow)
+        for k in (random_bytes, unknown_far, bad_override, many_problems)
+    ),
+)
 
 
 @pytest.mark.parametrize("kind", SAMPLE, ids=lambda kind: kind.__name__)
@@ -473,9 +504,9 @@ def test_the_command_answers_as_it_does_in_this_process(kind, tmp_path):
     words = [word for text in case.overrides for word in ("--set", text)]
     done = subprocess.run(
         [sys.executable, "-m", "experiments.grid", "--config", path, *words],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert not faults(case, done.returncode, done.stdout, done.stderr, seconds=0)
+    assert not faults(case, done.returncode, done.stdout, done.stderr, calls=0)
 
 
 def test_an_endless_file_is_refused():
