@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
-from lra_jax import losses, rnn, types
+from lra_jax import devices, losses, rnn, types
 
 
 def init_train_state(
@@ -93,6 +94,7 @@ def train_step(
     return next_state, info
 
 
+@devices.divided(lambda *_, **options: PartitionSpec())
 def evaluate(
     params: types.Params,
     batch: types.Batch,
