@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from lra_jax import gradients, numerics, rnn, types
+from lra_jax import devices, gradients, numerics, rnn, types
 
 
 class Signals(NamedTuple):
@@ -105,6 +105,7 @@ def make_rule(
       output_loss: E.
     """
 
+    @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
         params: types.Params,

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
-from lra_jax import rnn, types
+from lra_jax import devices, rnn, types
 from lra_jax.numerics import Normalized, clip, largest, matmul
 
 
@@ -76,9 +77,25 @@ def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     return rows / jnp.where(scale == 0, 1, scale), scale
 
 
-def no_gradients(params: types.Params) -> HiddenGrads:
-    """Zeros: the sum over no steps."""
-    return HiddenGrads(*map(jnp.zeros_like, (params.w_xh, params.w_hh, params.b_h)))
+def no_gradients(params: types.Params, q: jax.Array) -> HiddenGrads:
+    """Zeros: the sum over no steps, of errors q."""
+    weights = (params.w_xh, params.w_hh, params.b_h)
+    return HiddenGrads(*(devices.varying_as(jnp.zeros_like(w), q) for w in weights))
+
+
+def result_sharding(
+    key: jax.Array,
+    params: types.Params,
+    rule_state: types.RuleState,
+    batch: types.Batch,
+) -> tuple[types.Params, types.RuleState, PartitionSpec]:
+    """How the results of a rule's `grads` are divided on a mesh with Explicit axes.
+
+    Gradients are divided as the weights are, the state as it was, and each device has
+    all of what is reported.
+    """
+    del key, batch
+    return devices.like(params), devices.like(rule_state), PartitionSpec()
 
 
 def add_step(
@@ -125,7 +142,7 @@ def sum_over_time(
     """
     grads, (w_xh_norm, w_hh_norm) = lax.scan(
         lambda total, now: add_step(total, now, batch_size, normalize),
-        no_gradients(params),
+        no_gradients(params, rows.q),
         rows,
     )
     return SummedGrads(grads, w_xh_norm, w_hh_norm)

@@ -3,6 +3,9 @@
 Local targets shrink by orders of magnitude per time step. Norms here do not
 underflow, differences of nearby tanh values do not cancel, and matrix products do
 not silently lose bits. Everything that follows is built on these functions.
+
+Training itself can be differentiated: where the derivative of a norm or a quotient
+does not exist, or does not fit into the number type, it is chosen here.
 """
 
 from __future__ import annotations
@@ -45,12 +48,15 @@ def tanh_difference(z_a: jax.Array, z_b: jax.Array, d: jax.Array) -> jax.Array:
 
 
 def largest(x: jax.Array, *, axis: Axis = None) -> jax.Array:
-    """M = max|x| with the reduced axes kept, a number that arrays are divided by.
+    """M = max|x|, reduced axes kept: what x is divided by before it is squared.
+
+    A constant to differentiation. What it scales is multiplied by it again, or does
+    not change with it, so its own derivative has no part in the result.
 
     XLA multiplies by 1/M, which float16 cannot hold where M is subnormal: there M is
     the smallest normal number, unless x is 0.
     """
-    found = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
+    found = lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
     if x.dtype != jnp.float16:
         return found
     return jnp.where(found == 0, 0, jnp.maximum(found, jnp.finfo(x.dtype).tiny))
@@ -67,6 +73,40 @@ def norm(x: jax.Array, *, axis: Axis = None) -> jax.Array:
     """
     scale, _, unit_norm = _unit(x, axis)
     return scale * unit_norm
+
+
+@jax.custom_jvp
+def root(x: jax.Array) -> jax.Array:
+    """√x, whose derivative at 0 counts as 0: the norm of nothing is at its minimum.
+
+    The derivative of `jnp.sqrt` at 0 is infinite. Times the derivative of a square at
+    0, which is 0, that is no number.
+    """
+    return jnp.sqrt(x)
+
+
+@root.defjvp
+def _root_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    value = root(*primals)
+    positive = ~(value == 0)  # or not a number, which must stay visible
+    slope = 0.5 / jnp.where(positive, value, 1)
+    return value, jnp.where(positive, slope, 0) * tangents[0]
+
+
+@jax.custom_jvp
+def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a / b, whose derivative (∂a - (a/b) ∂b) / b has no square of a tiny b."""
+    return a / b
+
+
+@quotient.defjvp
+def _quotient_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    value, b = quotient(*primals), primals[1]
+    return value, quotient(tangents[0] - value * tangents[1], b)
 
 
 class Normalized(NamedTuple):
@@ -134,7 +174,7 @@ def _unit(
     if scale is None:
         scale = largest(x, axis=axis)
         unit = x / jnp.where(scale == 0, 1, scale)
-    return scale, unit, jnp.sqrt(jnp.sum(unit * unit, axis=axis, keepdims=True))
+    return scale, unit, root(jnp.sum(unit * unit, axis=axis, keepdims=True))
 
 
 def _bounded(

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from lra_jax.numerics import norm
+from lra_jax.numerics import norm, quotient, root
 
 # Below this max|u| a sample has no error left whose direction could be preserved.
 MIN_ERROR = 1e-30
@@ -54,7 +55,7 @@ def norm_preservation(
       u_back: `[B, H]`, u W_hhᵀ, the product that the caller has anyway.
       z_prev: `[B, H]`, tanh of the pre-activation whose step is regularised.
     """
-    max_u = jnp.max(jnp.abs(u), axis=-1, keepdims=True)
+    max_u = lax.stop_gradient(jnp.max(jnp.abs(u), axis=-1, keepdims=True))
     # A NaN is no vanished error: it must stay visible. float16 has no MIN_ERROR.
     least = max(MIN_ERROR, float(jnp.finfo(u.dtype).tiny))
     alive = ~(max_u < least)
@@ -63,7 +64,7 @@ def norm_preservation(
     dz = 1 - z_prev**2
     v = u_back * dz
     # Entries of u are at most 1 now, and σ' is 0 or at least 6e-8: no square vanishes.
-    norm_u, norm_v = (jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True)) for x in (u, v))
+    norm_u, norm_v = (root(jnp.sum(x * x, axis=-1, keepdims=True)) for x in (u, v))
     safe_u = jnp.where(alive, norm_u, 1)
     rho = norm_v / safe_u
     flows = alive & ~(norm_v == 0)
@@ -92,7 +93,8 @@ def _matched(
 ) -> jax.Array:
     del size_next
     size_a = norm(omega.a, axis=-1)
-    return lambda_ * jnp.where(size_a == 0, 0, size / jnp.where(size_a == 0, 1, size_a))
+    ratio = quotient(size, jnp.where(size_a == 0, 1, size_a))
+    return lambda_ * jnp.where(size_a == 0, 0, ratio)
 
 
 def _error_ratio(
@@ -100,7 +102,11 @@ def _error_ratio(
 ) -> jax.Array:
     del omega
     ratio = size_next / jnp.where(size == 0, 1, size)
-    return lambda_ * jnp.where(size == 0, 0, jnp.minimum(ratio, MAX_RATIO))
+    # What is bounded or 0 is constant, however steep the quotient is there.
+    constant = (size == 0) | (ratio >= MAX_RATIO)
+    ratio = quotient(size_next, jnp.where(constant, 1, size))
+    bounded = jnp.where(constant, MAX_RATIO, ratio)
+    return lambda_ * jnp.where(size == 0, 0, bounded)
 
 
 SCHEDULES: dict[str, Schedule] = {

@@ -14,20 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from lra_jax import settings, symbols, types
+from lra_jax import devices, matrices, settings, symbols, types
 from lra_jax.numerics import matmul
 
 WEIGHT_DTYPES = ("bfloat16", "float16", "float32", "float64")
-
-
-def decomposable(dtype: DTypeLike) -> jnp.dtype:
-    """The type in which weights of a type are decomposed or inverted.
-
-    LAPACK has float32 and float64 only: 16 bits become 32.
-    """
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def orthogonal(
@@ -35,17 +28,10 @@ def orthogonal(
 ) -> jax.Array:
     """A random (semi-)orthogonal matrix, Haar-distributed: QR with fixed signs.
 
-    Under vmap the matrices are drawn one after the other. A batched QR on the CPU
-    blocks a thread of XLA's pool while it waits for work queued on the same pool:
-    with few cores, two of them at once wait for ever (jaxlib 0.10.2).
+    Under vmap on a CPU the matrices are drawn one after the other
+    (`lra_jax.matrices`).
     """
-    dtype = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
-
-    def draw(key: jax.Array) -> jax.Array:
-        drawn = jax.nn.initializers.orthogonal()(key, shape, decomposable(dtype))
-        return drawn.astype(dtype)
-
-    return jax.custom_batching.sequential_vmap(draw)(key)
+    return matrices.orthogonal(key, shape, dtype)
 
 
 def init_params(
@@ -273,6 +259,12 @@ def scan(
     return first, nothing
 
 
+def _known(inputs: jax.Array, started: jax.Array | None) -> jax.Array:
+    """The inputs, 0 for vectors before a start: no derivative is NaN times 0."""
+    are_symbols = jnp.issubdtype(inputs.dtype, jnp.integer)
+    return inputs if are_symbols else silence(inputs, started)
+
+
 def read_states(z: jax.Array, pi: jax.Array) -> jax.Array:
     """The states that the readout reads, z_{T-1} or all, for what it gives there.
 
@@ -292,6 +284,22 @@ def readout(params: types.Params, z: jax.Array) -> jax.Array:
     return matmul(z, params.w_hy) + b_y
 
 
+def _trace_sharding(
+    params: types.Params,
+    inputs: jax.Array,
+    *,
+    start: jax.Array | None = None,
+    every_step: bool = False,
+) -> types.Trace:
+    """How a trace is divided on a mesh with Explicit axes: as the samples are."""
+    del params, start
+    (batch,) = devices.spec(inputs, axis=1)
+    every = PartitionSpec(None, batch)
+    logits = every if every_step else PartitionSpec(batch)
+    return types.Trace(h=every, z=every, logits=logits)  # type: ignore[arg-type]
+
+
+@devices.divided(_trace_sharding)
 def forward(
     params: types.Params,
     inputs: jax.Array,
@@ -332,8 +340,9 @@ def forward(
         z = jnp.tanh(h)
         return z, (h, z)
 
-    projected = project_inputs(params, inputs)
-    now = (projected, has_started(inputs, start))
+    started = has_started(inputs, start)
+    projected = project_inputs(params, _known(inputs, started))
+    now = (projected, started)
     _, (h, z) = lax.scan(step, jnp.zeros_like(projected[0]), now)
     return types.Trace(h=h, z=z, logits=readout(params, z if every_step else z[-1]))
 
@@ -353,7 +362,8 @@ def final_state(
         x_w = project_inputs(params, x_t[None])[0]
         return jnp.tanh(silence(matmul(z_prev, params.w_hh) + x_w, started)), None
 
-    now = (index_symbols(params, inputs), has_started(inputs, start))
+    started = has_started(inputs, start)
+    now = (_known(index_symbols(params, inputs), started), started)
     x_0, started_0 = jax.tree.map(lambda x: x[:1], now)
     z_0 = jnp.tanh(silence(project_inputs(params, x_0), started_0)[0])
     z_last, _ = scan(step, z_0, jax.tree.map(lambda x: x[1:], now))

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from lra_jax import gradients, losses, regularizer, rnn, types
+from lra_jax import gradients, losses, refinements, regularizer, rnn, types
 from lra_jax.losses import LocalLoss
 from lra_jax.numerics import Normalized, matmul, norm, tanh_difference
 
@@ -24,7 +23,7 @@ class TargetStep(NamedTuple):
     """The choices and numbers of a target's refinement."""
 
     gamma: jax.Array  # [] γ
-    num_refinements: jax.Array  # [] int32 K
+    num_refinements: int | jax.Array  # K, int32 `[]` where it is traced
     lambda_: jax.Array | None  # [] λ; None leaves Ω out of the program
     schedule: regularizer.Schedule  # λ of each step and sample
     local_loss: LocalLoss
@@ -71,11 +70,12 @@ def refine(
         delta, norm = step.normalize(delta)
         return d_bar + step.gamma * delta, norm[:, 0]
 
-    return lax.fori_loop(
-        jnp.int32(1),
-        step.num_refinements,
-        lambda _, carry: move(carry[0], direction(carry[0])),
+    return refinements.repeat(
+        lambda carry: move(carry[0], direction(carry[0])),
         move(jnp.zeros_like(first), first),
+        step.num_refinements,
+        done=1,
+        rule="lra_diff",
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
-from lra_jax import losses, rnn, types
+from lra_jax import devices, losses, rnn, types
 
 
 def init_train_state(
@@ -22,7 +26,7 @@ def init_train_state(
       key: consumed; the rule's initial state and its later randomness come of it.
       params: the initial weights.
       rule: any learning rule.
-      optimizer: any optax optimizer.
+      optimizer: any optax optimizer, one with extra arguments too.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
@@ -39,6 +43,15 @@ def init_train_state(
         key=key_updates,
         step=jnp.zeros((), jnp.int32),
     )
+
+
+def _asked(optimizer: optax.GradientTransformation, **extra: Any) -> dict[str, Any]:
+    """What of `extra` the optimizer's `update` has an argument for."""
+    accepted = inspect.signature(optimizer.update).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
+        return extra
+    names = {parameter.name for parameter in accepted}
+    return {name: value for name, value in extra.items() if name in names}
 
 
 def train_step(
@@ -58,7 +71,11 @@ def train_step(
       state: from `init_train_state` or the last call.
       batch: see `Batch`.
       rule: gives the gradients.
-      optimizer: turns them into an update.
+      optimizer: any optax optimizer; turns the gradients into an update. One that
+        asks for more gets it: `value`, E of the batch before the update; `grad`, the
+        rule's gradients; `value_fn` and `obj_fn`, weights to E of this batch;
+        `grad_fn`, weights and a number to the rule's gradients. A line search that
+        differentiates `value_fn` gets the gradient of E, whatever the rule is.
 
     Returns:
       The next state, and what the rule reports of this update.
@@ -78,14 +95,29 @@ def train_step(
       >>> state.step.item(), bool(metrics.loss < info.loss)
       (2, True)
     """
-    grads, rule_state, info = rule.grads(
-        jax.random.fold_in(state.key, state.step),
-        state.params,
-        state.rule_state,
-        batch,
-    )
+    key = jax.random.fold_in(state.key, state.step)
+
+    def compute(
+        params: types.Params,
+    ) -> tuple[types.Params, types.RuleState, types.RuleInfo]:
+        return rule.grads(key, params, state.rule_state, batch)
+
+    def loss(params: types.Params, obj_fn: Any = None, grad_fn: Any = None) -> Any:
+        # A line search hands on what it was given and has no use for.
+        del obj_fn, grad_fn
+        return compute(params)[2].loss
+
+    grads, rule_state, info = compute(state.params)
     _check_rule(state.params, grads, info)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    asked = _asked(
+        optimizer,
+        value=info.loss,
+        grad=grads,
+        value_fn=loss,
+        obj_fn=loss,
+        grad_fn=lambda params, _: compute(params)[0],
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **asked)
     next_state = types.TrainState(
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
@@ -111,6 +143,7 @@ def _check_rule(
         ) from None
 
 
+@devices.divided(lambda *_, **options: PartitionSpec())
 def evaluate(
     params: types.Params,
     batch: types.Batch,

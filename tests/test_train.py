@@ -318,3 +318,67 @@ def test_what_an_output_loss_gives_is_checked(name):
     evaluate = functools.partial(lra_jax.evaluate, output_loss=changed)
     with pytest.raises(ValueError, match=r"^output_loss: .*\[B\] = \(3,\), got .*3, 1"):
         jax.eval_shape(evaluate, problem()[0], batch_of())
+
+
+def test_an_optimizer_gets_the_arguments_that_it_asks_for():
+    def update(grads, state, params, *, value, grad, value_fn):
+        rate = value + 2 * value_fn(jax.tree.map(jnp.zeros_like, params))
+        return jax.tree.map(lambda g, h: -rate * g * h, grads, grad), state
+
+    params, batch = problem()
+    rule = lra_jax.bptt()
+    optimizer = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    state = init_train_state(jax.random.key(1), params, rule, optimizer)
+    after, info = train_step(state, batch, rule=rule, optimizer=optimizer)
+    grads, _, _ = rule.grads(state.key, params, state.rule_state, batch)
+    rate = info.loss + 2 * np.log(SIZES[2])  # the loss of no weights
+    for found, w, g in zip(after.params, params, grads, strict=True):
+        np.testing.assert_allclose(found, w - rate * g * g, rtol=1e-5, atol=1e-7)
+
+
+PLATEAU = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+EVERYWHERE = lra_jax.Params(True, True, True, True, True)
+EXTRA_ARGUMENTS = {
+    "reduce_on_plateau": PLATEAU,
+    "polyak_sgd": optax.polyak_sgd(),
+    "momo": optax.contrib.momo(),
+    "inject_hyperparams": optax.inject_hyperparams(optax.polyak_sgd)(scaling=0.5),
+    "MultiSteps": optax.MultiSteps(PLATEAU, 2),
+    "apply_if_finite": optax.apply_if_finite(PLATEAU, 3),
+    "masked": optax.masked(PLATEAU, EVERYWHERE),
+    "schedule_free": optax.contrib.schedule_free_sgd(0.1),
+    "backtracking": optax.chain(
+        optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5)
+    ),
+    "sophia": optax.contrib.sophia(0.1),
+    "sam": optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05), opaque_mode=True),
+}
+
+
+@pytest.mark.parametrize("name", EXTRA_ARGUMENTS)
+def test_every_optimizer_trains_in_a_scan(name):
+    params, batch = problem()
+    choice = {"rule": lra_jax.fa(), "optimizer": EXTRA_ARGUMENTS[name]}
+    state = init_train_state(jax.random.key(1), params, **choice)
+    after, info = jax.eval_shape(
+        lambda state: jax.lax.scan(
+            lambda state, _: train_step(state, batch, **choice), state, length=3
+        ),
+        state,
+    )
+    shapes = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype))
+    assert shapes(after) == shapes(state)
+    assert info.loss.shape == (3,)
+
+
+def test_a_line_search_is_that_of_the_loss():
+    params, batch = problem()
+    choice = {"rule": lra_jax.bptt(), "optimizer": optax.lbfgs()}
+    state = init_train_state(jax.random.key(1), params, **choice)
+    step = jax.jit(functools.partial(train_step, **choice))
+    losses = []
+    for _ in range(4):
+        state, info = step(state, batch)
+        losses.append(float(info.loss))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.8 * losses[0]

@@ -9,7 +9,17 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import gradients, losses, numerics, regularizer, rnn, targets, types
+from lra_jax import (
+    devices,
+    gradients,
+    losses,
+    numerics,
+    refinements,
+    regularizer,
+    rnn,
+    targets,
+    types,
+)
 from lra_jax.rules import arguments
 
 
@@ -116,6 +126,7 @@ def lra_diff(
     normalize = numerics.NORMALIZATIONS[normalization]
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0
 
+    @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
         params: types.Params,
@@ -128,7 +139,7 @@ def lra_diff(
         weight = None if without_omega else jnp.asarray(lambda_, dtype)
         step = targets.TargetStep(
             gamma=jnp.asarray(gamma, dtype),
-            num_refinements=jnp.asarray(num_refinements, jnp.int32),
+            num_refinements=refinements.count(num_refinements),
             lambda_=weight,
             schedule=regularizer.SCHEDULES[schedule],
             local_loss=losses.LOCAL_LOSSES[local_loss],

@@ -17,7 +17,11 @@ def displacement_below(
     """dₜ₋₁ = v (‖dₜ‖ / ‖v‖)^p,  v = (dₜ W_hhᵀ) ⊙ σ'ₜ₋₁: `[B, H]` of `[B, H]`."""
     v = matmul(d, w_hh.T) * (1 - z_prev**2)
     kept, grown = (numerics.norm(x, axis=-1) for x in (d, v))
-    return numerics.force(v, kept**exponent * grown ** (1 - exponent), axis=-1).value
+    # 0 stays 0. No power of 0 is differentiated: its derivative may be infinite.
+    moves = ~((kept == 0) | (grown == 0))
+    kept, grown = (jnp.where(moves, x, 1) for x in (kept, grown))
+    size = jnp.where(moves, kept**exponent * grown ** (1 - exponent), 0)
+    return numerics.force(v, size, axis=-1).value
 
 
 def error_at(d: jax.Array, z: jax.Array, activity: jax.Array) -> jax.Array:

@@ -26,9 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from lra_jax import gradients, losses, numerics, rnn, types
+from lra_jax import devices, gradients, losses, numerics, refinements, rnn, types
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 
@@ -127,6 +128,7 @@ def lra_released(
     arguments.check_numbers(lra_released, locals())
     arguments.check_last_step(lra_released, output_loss)
 
+    @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
         params: types.Params,
@@ -157,6 +159,7 @@ def lra_released(
     return types.LearningRule(types.init_empty, grads)
 
 
+@devices.divided(lambda *_, **options: PartitionSpec())
 def evaluate_released(
     params: types.Params,
     batch: types.Batch,
@@ -222,7 +225,7 @@ def released_gradients(
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0
     numbers = _Numbers(
         gamma=jnp.asarray(gamma, dtype),
-        num_refinements=jnp.asarray(num_refinements, jnp.int32),
+        num_refinements=refinements.count(num_refinements),
         lambda_=None if without_omega else jnp.asarray(lambda_, dtype),
         c=jnp.asarray(c, dtype),
         loss=_LOCAL_LOSSES[local_loss],
@@ -338,7 +341,7 @@ class _Numbers(NamedTuple):
     """The rule's numbers and local loss."""
 
     gamma: jax.Array  # [] γ
-    num_refinements: jax.Array  # [] int32 K
+    num_refinements: int | jax.Array  # K, int32 `[]` where it is traced
     lambda_: jax.Array | None  # [] λ; None leaves Ω out of the program
     c: jax.Array  # []
     loss: _LocalLoss
@@ -347,7 +350,24 @@ class _Numbers(NamedTuple):
         """`grad + λ omega`; at λ = 0 `grad`, even where omega is NaN."""
         if self.lambda_ is None:
             return grad
-        return jnp.where(self.lambda_ == 0, grad, grad + self.lambda_ * omega)
+        unused = (self.lambda_ == 0) & ~jnp.isfinite(omega)
+        return grad + self.lambda_ * jnp.where(unused, 0, omega)
+
+    def omega(
+        self,
+        u: jax.Array,
+        product: jax.Array,
+        h: jax.Array,
+        skipped: jax.Array | None = None,
+    ) -> _Omega:
+        """`_omega`, whose derivatives are not taken where it is not used.
+
+        They may be 0/0 there as it is itself, which times 0 is NaN.
+        """
+        unused = self.lambda_ == 0 if skipped is None else skipped | (self.lambda_ == 0)
+        return _omega(
+            *(jnp.where(unused, lax.stop_gradient(x), x) for x in (u, product, h))
+        )
 
     def bound(self, grad: jax.Array) -> jax.Array:
         """One norm over the whole array, the batch included."""
@@ -355,7 +375,7 @@ class _Numbers(NamedTuple):
 
 
 def _norm(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum((x * _SUBNORMAL) ** 2)) / _SUBNORMAL
+    return numerics.root(jnp.sum((x * _SUBNORMAL) ** 2)) / _SUBNORMAL
 
 
 def _back(w: jax.Array, *errors: jax.Array) -> list[jax.Array]:
@@ -386,7 +406,9 @@ def _omega(u: jax.Array, product: jax.Array, h: jax.Array) -> _Omega:
     m = 1 - z**2
     v = m * product
     n, size = _norm(v), _norm(u)
-    to_v = 2 * (n / size - 1) / size * jnp.where(n == 0, 0, v / n)
+    quotient = numerics.quotient
+    direction = jnp.where(n == 0, 0, quotient(v, jnp.where(n == 0, 1, n)))
+    to_v = quotient(2 * (quotient(n, size) - 1), size) * direction
     to_m = jnp.sum(to_v * product, axis=1, keepdims=True)
     diagonal = jnp.eye(h.shape[0], h.shape[1], dtype=bool)
     return _Omega(m * to_v, jnp.where(diagonal, -2 * z * m * to_m, 0))
@@ -427,7 +449,7 @@ def _readout_gradients(
     w_hy, b_y = gradients.readout_gradients(trace.z, pi)
     if numbers.lambda_ is not None:
         u = pi / pi.shape[0]
-        omega = _omega(u, matmul(u, params.w_hy.T), trace.h[-1])
+        omega = numbers.omega(u, matmul(u, params.w_hy.T), trace.h[-1])
         w_hy = numbers.add_omega(w_hy, matmul(omega.product.T, u))
     return numbers.bound(w_hy), b_y
 
@@ -460,19 +482,23 @@ def _top_target(
     """
     h = trace.h[-1]
 
-    def step(_: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         h_bar, _ = carry
         z_bar = jnp.tanh(h_bar)
         u = grad(rnn.readout(params, z_bar))
         product = matmul(u, params.w_hy.T)
         delta = product * (1 - z_bar**2)
         if numbers.lambda_ is not None:
-            delta = numbers.add_omega(delta, _omega(u, product, h_bar).h)
+            delta = numbers.add_omega(delta, numbers.omega(u, product, h_bar).h)
         delta = numbers.bound(delta)
         return h_bar - numbers.gamma * delta, delta
 
-    h_bar, delta = lax.fori_loop(
-        jnp.int32(0), numbers.num_refinements, step, (h, jnp.zeros_like(h))
+    h_bar, delta = refinements.repeat(
+        step,
+        (h, jnp.zeros_like(h)),
+        numbers.num_refinements,
+        done=0,
+        rule="lra_released",
     )
     return _Target(h - h_bar, delta)
 
@@ -554,7 +580,8 @@ def _residual(
     if numbers.lambda_ is not None:
         # Skipped where Λₗ is exactly 0 (17): in float32, where it is small.
         skipped = numbers.loss.vanishes(e)
-        omega = jnp.where(skipped, 0, _omega(a, a_back, level.h).h)
+        found = numbers.omega(a, a_back, level.h, skipped)
+        omega = jnp.where(skipped, 0, found.h)
     return _Residual(
         loss=jnp.mean(numbers.loss.value(e)),
         g=a_back * (1 - level.z**2) + b_back * (1 - z_hat**2),
@@ -591,12 +618,12 @@ def _target_below(
             delta = matmul(error, w_hh.T) * (1 - z_bar**2)
         else:
             error_back, product = _back(w_hh, error, u)
-            omega = _omega(u, product, h_bar).h
+            omega = numbers.omega(u, product, h_bar).h
             delta = numbers.add_omega(error_back * (1 - z_bar**2), omega)
         delta = numbers.bound(delta)
         return h_bar - numbers.gamma * delta, delta
 
-    def step(_: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         h_bar, _ = carry
         z_bar = jnp.tanh(h_bar)
         p = jnp.tanh(matmul(z_bar, w_hh) + x_w)
@@ -605,7 +632,9 @@ def _target_below(
         return move(h_bar, z_bar, u * (1 - p**2), u)
 
     first = move(h_prev, jnp.tanh(h_prev), residual.g, residual.u)
-    h_bar, delta = lax.fori_loop(jnp.int32(1), numbers.num_refinements, step, first)
+    h_bar, delta = refinements.repeat(
+        step, first, numbers.num_refinements, done=1, rule="lra_released"
+    )
     return _Target(h_prev - h_bar, delta)
 
 
@@ -747,7 +776,8 @@ def _chains(
 
     shape = (batch_size, kinds, len(chains), hidden_size)
     levels = (jnp.arange(top + 1), 1 - z[: top + 1] ** 2, start, lead)
-    _, q = lax.scan(step, jnp.zeros(shape, z.dtype), levels, reverse=True)
+    nothing = devices.varying_as(jnp.zeros(shape, z.dtype), start)
+    _, q = lax.scan(step, nothing, levels, reverse=True)
 
     def product(left: jax.Array, errors: jax.Array) -> jax.Array:
         rows = left.reshape(-1, left.shape[-1])

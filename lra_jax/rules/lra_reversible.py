@@ -10,7 +10,16 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, gradients, losses, numerics, rnn, types
+from lra_jax import (
+    devices,
+    error_signals,
+    gradients,
+    losses,
+    matrices,
+    numerics,
+    rnn,
+    types,
+)
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 from lra_jax.rules.lra_norm import displacement_below, error_at
@@ -67,6 +76,7 @@ def lra_reversible(
     arguments.check_numbers(lra_reversible, locals())
     arguments.check_last_step(lra_reversible, output_loss)
 
+    @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
         params: types.Params,
@@ -77,7 +87,7 @@ def lra_reversible(
         z_last = rnn.final_state(params, batch.inputs, start=batch.start)
         logits = rnn.readout(params, z_last)
         pi = output_loss.grad(logits, batch.labels)
-        w_inverse = _inverse(params.w_hh)
+        w_inverse = matrices.inverse(params.w_hh)
         p, mu = (jnp.asarray(x, z_last.dtype) for x in (exponent, activity))
         started = rnn.has_started(batch.inputs, batch.start)
         inputs = rnn.silence(rnn.index_symbols(params, batch.inputs), started)
@@ -109,7 +119,7 @@ def lra_reversible(
             (
                 z_last,
                 gradients.output_error(params, z_last, pi),
-                gradients.no_gradients(params),
+                gradients.no_gradients(params, z_last),
             ),
             (inputs, started, begun, started_before),
             reverse=True,
@@ -126,10 +136,3 @@ def lra_reversible(
         return error_signals.bounded(total, readout, max_norm), rule_state, info
 
     return types.LearningRule(types.init_empty, grads)
-
-
-def _inverse(w_hh: jax.Array) -> jax.Array:
-    """W_hh⁻¹; under vmap one after the other, for the reason of `rnn.orthogonal`."""
-    wide = w_hh.astype(rnn.decomposable(w_hh.dtype))
-    inverse = jax.custom_batching.sequential_vmap(jnp.linalg.inv)(wide)
-    return inverse.astype(w_hh.dtype)

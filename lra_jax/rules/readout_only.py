@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lra_jax import gradients, losses, rnn, types
+from lra_jax import devices, gradients, losses, rnn, types
 
 
 def readout_only(
@@ -31,6 +31,7 @@ def readout_only(
       (False, True)
     """
 
+    @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
         params: types.Params,

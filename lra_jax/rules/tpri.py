@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, losses, rnn, types
+from lra_jax import error_signals, losses, matrices, rnn, types
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 
@@ -16,19 +16,8 @@ MIN_DISTANCE = 1e-3
 
 
 def regularised_inverse(w_hh: jax.Array, ridge: jax.Array) -> jax.Array:
-    """W_hhᵀ (W_hh W_hhᵀ + r I)⁻¹, `[H, H]`: W_hh⁻¹ where r = 0.
-
-    Under vmap one after the other, for the reason that `rnn.orthogonal` gives.
-    """
-
-    def solve(w_hh: jax.Array, ridge: jax.Array) -> jax.Array:
-        eye = jnp.eye(w_hh.shape[0], dtype=w_hh.dtype)
-        gram = matmul(w_hh, w_hh.T) + ridge * eye
-        return jax.scipy.linalg.solve(gram, w_hh, assume_a="pos").T
-
-    dtype = rnn.decomposable(w_hh.dtype)
-    wide = w_hh.astype(dtype), ridge.astype(dtype)
-    return jax.custom_batching.sequential_vmap(solve)(*wide).astype(w_hh.dtype)
+    """W_hhᵀ (W_hh W_hhᵀ + r I)⁻¹, `[H, H]`: W_hh⁻¹ where r = 0."""
+    return matrices.ridge_solve(w_hh, ridge, w_hh).T
 
 
 def tpri(

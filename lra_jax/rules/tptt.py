@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, gradients, losses, numerics, rnn, types
+from lra_jax import (
+    devices,
+    error_signals,
+    gradients,
+    losses,
+    numerics,
+    rnn,
+    types,
+)
 from lra_jax.numerics import matmul, tanh_difference
 from lra_jax.rules import arguments
 from lra_jax.rules.bptt import backward
@@ -171,6 +179,7 @@ def tptt(
         )
         return TPTTState(inverse, jax.tree.map(jnp.zeros_like, inverse))
 
+    @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
         params: types.Params,
