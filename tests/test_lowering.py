@@ -7,6 +7,7 @@ that (the compiler of the device, its memory, its speed) is not tested here.
 import re
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
