@@ -135,7 +135,8 @@ def test_the_library_does_no_input_output_and_has_no_clock(name):
     assert not packages & {"time", "datetime", "os", "io", "pathlib", "logging"}
     assert not packages & {"sys", "shutil", "subprocess", "random", "pickle"}
     debugging = {t for t in texts if t.startswith(("jax.debug", "jax.experimental"))}
-    assert not debugging
+    # Processes that share a sweep decide together.
+    assert debugging <= {"jax.experimental.multihost_utils"}
 
 
 @all_modules
