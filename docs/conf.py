@@ -2,6 +2,10 @@
 
 import re
 
+import docutils.nodes
+from docutils.utils.math import MathError, latex2mathml
+from sphinx.util import logging
+
 import lra_jax
 
 project = "lra_jax"
@@ -11,10 +15,10 @@ version = release = lra_jax.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 html_theme = "furo"
+html_math_renderer = "mathml"  # browsers show it themselves, without a network
 html_title = "lra_jax"
 # Equations and commands in plain text are in blocks without a language.
 highlight_language = "none"
@@ -67,8 +71,34 @@ def _download(app, docname, source):
     source[0] = re.sub(r"\]\((?=\.\./[^)]*\.md\))", "](path:", source[0])
 
 
+# What GitHub's renderer knows and docutils' does not.
+_COMMANDS = {"dots": r"\ldots", "texttt": r"\text"}
+
+
+def _mathml(as_block):
+    """What writes an equation into a page, as MathML."""
+
+    def visit(self, node):
+        text = node.astext().strip()
+        names = "|".join(_COMMANDS)
+        known = rf"\\({names})(?![a-zA-Z])"
+        text = re.sub(known, lambda match: _COMMANDS[match[1]], text)
+        try:
+            found = latex2mathml.tex2mathml(text, as_block=as_block)
+        except MathError as error:
+            logging.getLogger(__name__).warning("%s: %s", error, text, location=node)
+            found = self.encode(text)
+        kind = ("div", "span")[not as_block]
+        self.body.append(f'<{kind} class="math">{found}</{kind}>')
+        raise docutils.nodes.SkipNode
+
+    return visit
+
+
 def setup(app):
     """Sphinx calls this once."""
+    inline, block = (_mathml(False), None), (_mathml(True), None)
+    app.add_html_math_renderer("mathml", inline, block)
     app.connect("source-read", _download)
     app.connect("autodoc-process-docstring", _to_rest, priority=1)
     app.connect("autodoc-process-signature", _without_functions)
