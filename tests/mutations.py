@@ -39,7 +39,8 @@ class Mutation(NamedTuple):
       file: of the library, below `lra_jax`.
       old: the text that it replaces, which is in the file once.
       new: what it puts there.
-      tests: files below `tests`, separated by spaces; those of x64 run in float64.
+      tests: a file below `tests`; those of x64 run in float64. After `-k`, what the tests'
+        names have in them, where all of the file would take long.
     """
 
     what: str
@@ -62,7 +63,7 @@ MUTATIONS = [
     Mutation(
         "an unknown symbol is the last one", "rnn.py",
         'mode="fill", fill_value=jnp.nan, wrap_negative_indices=False', 'mode="clip"',
-        "test_rnn.py",
+        "test_rnn.py -k symbol",
     ),
     # Losses.
     Mutation(
@@ -122,40 +123,40 @@ MUTATIONS = [
     # Rules.
     Mutation(
         "bptt through W_hh in place of its transpose", "rules/bptt.py",
-        "matmul(q, params.w_hh.T)", "matmul(q, params.w_hh)", "test_rules.py",
+        "matmul(q, params.w_hh.T)", "matmul(q, params.w_hh)", "test_rules.py -k bptt",
     ),
     Mutation(
         "fa: the random readout is the transpose", "rules/fa.py",
-        '"random": rule_state.e_y', '"random": now.params.w_hy.T', "x64/test_oracle.py",
+        '"random": rule_state.e_y', '"random": now.params.w_hy.T', "x64/test_oracle.py -k fa",
     ),
     Mutation(
         "dfa: without σ'", "rules/dfa.py",
         "matmul(now.pi, e_y)[None] * (1 - now.trace.z**2)",
-        "matmul(now.pi, e_y)[None] * jnp.ones_like(now.trace.z)", "test_error_signals.py",
+        "matmul(now.pi, e_y)[None] * jnp.ones_like(now.trace.z)", "test_error_signals.py -k dfa",
     ),
     Mutation(
         "lra_fdbk: σ' of the step below", "rules/lra_fdbk.py",
-        "(h[:-1], z[:-1], dz[1:])", "(h[:-1], z[:-1], dz[:-1])", "x64/test_oracle.py",
+        "(h[:-1], z[:-1], dz[1:])", "(h[:-1], z[:-1], dz[:-1])", "x64/test_oracle.py -k lra_fdbk",
     ),
     Mutation(
         "lra_e: synapses learn from the state of the same step", "rules/lra_e.py",
         "matmul(e.reshape(rows).T, previous(z).reshape(rows))",
-        "matmul(e.reshape(rows).T, z.reshape(rows))", "x64/test_oracle.py",
+        "matmul(e.reshape(rows).T, z.reshape(rows))", "x64/test_oracle.py -k lra_e",
     ),
     Mutation(
         "rec_lra: skips stand one step too early", "rules/rec_lra.py",
         "(back % num_steps_per_skip == 0)", "((back + 1) % num_steps_per_skip == 0)",
-        "test_error_signals.py",
+        "test_error_signals.py -k rec_lra",
     ),
     Mutation(
         "lra_norm: p and 1 - p swapped", "rules/lra_norm.py",
         "kept**exponent * grown ** (1 - exponent)",
-        "kept ** (1 - exponent) * grown**exponent", "test_error_signals.py",
+        "kept ** (1 - exponent) * grown**exponent", "test_error_signals.py -k lra_norm",
     ),
     Mutation(
         "lra_norm: the cost of activity with the wrong sign", "rules/lra_norm.py",
         "return d + activity * numerics.norm", "return d - activity * numerics.norm",
-        "test_error_signals.py",
+        "test_error_signals.py -k activity",
     ),
     Mutation(
         "lra_reversible: the bias is forgotten on the way back", "rules/lra_reversible.py",
@@ -165,16 +166,16 @@ MUTATIONS = [
     ),
     Mutation(
         "tpri: the inverse is transposed", "rules/tpri.py",
-        'assume_a="pos").T', 'assume_a="pos")', "x64/test_oracle.py",
+        'assume_a="pos").T', 'assume_a="pos")', "x64/test_oracle.py -k tpri",
     ),
     Mutation(
         "tptt: momentum is not Nesterov's", "rules/tptt.py",
-        "p + mu * w - s", "p + w", "x64/test_oracle.py",
+        "p + mu * w - s", "p + w", "x64/test_oracle.py -k tptt",
     ),
     Mutation(
         "tptt: the top target's step without 1/B", "rules/tptt.py",
         "jnp.asarray(target_lr, z.dtype) / z.shape[1]", "jnp.asarray(target_lr, z.dtype)",
-        "x64/test_oracle.py",
+        "x64/test_oracle.py -k tptt",
     ),
     Mutation(
         "lra_diff: c0 and c1 swapped", "rules/lra_diff.py",
@@ -217,17 +218,17 @@ MUTATIONS = [
     # Ω.
     Mutation(
         "Ω as printed in Algorithm 2, which promotes vanishing", "regularizer.py",
-        "2 * (rho - 1) /", "2 * rho /", "test_lra_diff.py",
+        "2 * (rho - 1) /", "2 * rho /", "test_lra_diff.py -k numpy",
     ),
     Mutation(
         "the error ratio is upside down", "regularizer.py",
         "ratio = size_next / jnp.where(size == 0, 1, size)",
-        "ratio = size / jnp.where(size_next == 0, 1, size_next)", "test_lra_diff.py",
+        "ratio = size / jnp.where(size_next == 0, 1, size_next)", "test_lra_diff.py -k numpy",
     ),
     # Training.
     Mutation(
         "all updates have one key", "train.py",
-        "jax.random.fold_in(state.key, state.step),", "state.key,", "test_train.py",
+        "jax.random.fold_in(state.key, state.step),", "state.key,", "test_train.py -k key",
     ),
     Mutation(
         "an evaluation ignores starts", "train.py",
@@ -242,25 +243,25 @@ MUTATIONS = [
     Mutation(
         "the maximum of updates is off by one", "member.py",
         "(state.step < limits.max_steps)", "(state.step <= limits.max_steps)",
-        "test_sweep.py",
+        "test_sweep.py -k patience",
     ),
     Mutation(
         "patience is off by one", "member.py",
         "(stale_evals < limits.patience)", "(stale_evals <= limits.patience)",
-        "test_sweep.py",
+        "test_sweep.py -k patience",
     ),
     Mutation(
         "every update draws the same batch", "member.py",
-        "jax.random.fold_in(keys.data, state.step)", "keys.data", "test_sweep.py",
+        "jax.random.fold_in(keys.data, state.step)", "keys.data", "test_sweep.py -k share_weights",
     ),
     Mutation(
         "a diverged member moves on", "member.py",
         "(_select(live & finite, new, state), status)",
-        "(_select(live, new, state), status)", "test_sweep.py",
+        "(_select(live, new, state), status)", "test_sweep.py -k diverge",
     ),
     Mutation(
         "the last slice of the validation set is forgotten", "member.py",
-        "    if rest:\n", "    if rest and not whole:\n", "test_sweep.py",
+        "    if rest:\n", "    if rest and not whole:\n", "test_sweep.py -k validation",
     ),
     # The grid.
     Mutation(
@@ -270,7 +271,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a race leaves the members that wait", "sweep.py",
-        "(status <= Status.RUNNING)", "(status == Status.RUNNING)", "test_sweep.py",
+        "(status <= Status.RUNNING)", "(status == Status.RUNNING)", "test_sweep.py -k race",
     ),
     Mutation(
         "members move to the slots of others", "sweep.py",
@@ -325,7 +326,8 @@ def run_tests(tree: pathlib.Path, tests: str) -> tuple[int, str]:
     environment.pop("JAX_ENABLE_X64", None)
     if tests.startswith("x64/"):
         environment["JAX_ENABLE_X64"] = "1"
-    files = [f"tests/{name}" for name in tests.split()]
+    file, chosen_by, word = tests.partition(" -k ")
+    files = [f"tests/{file}", *(["-k", word] if chosen_by else [])]
     words = ["-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", "--tb=line"]
     done = subprocess.run(
         [sys.executable, *words, *files],

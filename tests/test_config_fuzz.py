@@ -420,7 +420,8 @@ class Work:
 
 def test_work_is_counted():
     with Work() as work:
-        sorted(range(1000), key=str)
+        for _ in range(1000):
+            len(())
     assert 1000 <= work.calls < 1010
 
 

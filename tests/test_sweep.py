@@ -318,7 +318,7 @@ def many():
 
 @pytest.mark.parametrize(
     ("num_devices", "max_parallel", "tile_width"),
-    [(2, 5, 1), (8, None, None), (3, 13, 4)],
+    [(8, None, None), (3, 5, 2)],
 )
 def test_devices_tiles_and_rounds_do_not_change_a_member(
     many, num_devices, max_parallel, tile_width
@@ -352,10 +352,9 @@ def test_a_sweep_goes_on_with_another_number_of_devices(many):
     start = sweep.init_sweep(grid, max_parallel=6, tile_width=2, devices=ONE)
     whole = list(states_of(grid, start))[-1]
     two_chunks = next(iter(states_of(grid, next(iter(states_of(grid, start))))))
-    for devices in (jax.devices()[:2], jax.devices()[:8]):
-        later = list(states_of(grid, two_chunks, devices))[-1]
-        for index in range(MANY):
-            assert_same_member(later, index, whole, index)
+    later = list(states_of(grid, two_chunks, jax.devices()))[-1]
+    for index in range(MANY):
+        assert_same_member(later, index, whole, index)
 
 
 def test_an_empty_tile_is_not_computed():

@@ -196,8 +196,8 @@ def test_python_numbers_and_traced_numbers_give_the_same():
     assert_close(traced_info, python_info, 1e-13)
 
 
-@pytest.mark.parametrize("task", lra_jax.TASKS)
-@pytest.mark.parametrize("choice", SCHEDULES, ids=str)
+# Each of both; all schedules are compared above, on one problem.
+@pytest.mark.parametrize(("choice", "task"), zip(SCHEDULES, lra_jax.TASKS, strict=True))
 def test_lra_diff_schedules_on_the_tasks(choice, task):
     for name in ("lambda, K=3", "lambda, c0, c1"):
         check_lra_diff(task_problem(task), **choice, **NUMBERS[name])
@@ -384,21 +384,20 @@ local_rules = pytest.mark.parametrize("name", LOCAL_RULES)
 
 
 @local_rules
-@pytest.mark.parametrize("task", lra_jax.TASKS)
+@pytest.mark.parametrize("task", ["temporal_order", "adding"])  # symbols and vectors
 def test_local_rules_on_the_tasks(name, task):
     check_local_rule_in_all_settings(name, task_problem(task))
 
 
 @local_rules
-@pytest.mark.parametrize("sizes", ["T=1", "H=1", "B>H", "all 1"])
+@pytest.mark.parametrize("sizes", ["T=1", "H=1", "B>H"])
 def test_local_rules_sizes(name, sizes):
     check_local_rule_in_all_settings(name, random_problem(11, SIZES[sizes]))
 
 
 @local_rules
-@pytest.mark.parametrize("output", OUTPUT_LOSSES)
-def test_local_rules_of_real_inputs(name, output):
-    problem = random_problem(12, tokens=False, output=output)
+def test_local_rules_of_real_inputs_and_classes(name):
+    problem = random_problem(12, tokens=False, output="cross_entropy")
     check_local_rule_in_all_settings(name, problem)
 
 
@@ -411,8 +410,9 @@ def test_local_rules_bound_one_norm_over_all_gradients(name):
     assert norm == pytest.approx(numbers[-1]["max_norm"], rel=1e-12)
 
 
-@pytest.mark.parametrize("output", OUTPUT_LOSSES)
-@pytest.mark.parametrize("tokens", [True, False])
+@pytest.mark.parametrize(
+    ("tokens", "output"), [(True, "cross_entropy"), (False, "squared_error")]
+)
 def test_states_computed_back_give_the_numbers_of_lra_norm(tokens, output):
     """Weights as an orthogonal start has them: far from ±1, z can be had back."""
     problem = random_problem(14, tokens=tokens, output=output)
