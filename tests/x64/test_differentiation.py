@@ -127,7 +127,7 @@ def test_both_modes_are_the_difference_quotient_in_every_number(name, general):
     np.testing.assert_allclose(forward, quotient, rtol=1e-6, atol=1e-8)
     # Where numbers are 0, and bounds and powers of 0 stand.
     for edge in EDGES:
-        values = {n: 0.0 for n in named} | {"ridge": 1e-3}
+        values = dict.fromkeys(named, 0.0) | {"ridge": 1e-3}
         values |= {n: value for n, value in edge.items() if n in values}
         forward, reverse, _ = run(jnp.array([0.0, *(values[n] for n in named)]), params)
         assert np.isfinite(forward).all(), (edge, forward)
