@@ -56,3 +56,17 @@ def test_an_inverse_of_half_precision_is_that_of_float32_rounded():
     expected = jnp.linalg.inv(w.astype(jnp.float32)).astype(jnp.bfloat16)
     assert (matrices.inverse(w) == expected).all()
     assert matrices.orthogonal(KEYS[0], (4, 4), jnp.bfloat16).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_the_derivatives_are_those_of_the_equations(mode):
+    w = MANY[0]
+    expected = mode(lambda w: jnp.linalg.solve(w, jnp.eye(4)))(w)
+    np.testing.assert_allclose(mode(matrices.inverse)(w), expected, atol=1e-5)
+
+    def solved(w, ridge):
+        return jnp.linalg.solve(w @ w.T + ridge * jnp.eye(4), w)
+
+    found = mode(lambda w, r: matrices.ridge_solve(w, r, w), (0, 1))(w, 0.5)
+    for a, b in zip(found, mode(solved, (0, 1))(w, 0.5), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

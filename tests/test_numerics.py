@@ -207,3 +207,48 @@ def test_matmul_is_the_matrix_product():
     product = numerics.matmul(jnp.asarray(a), jnp.asarray(b))
     np.testing.assert_allclose(product, a @ b, atol=2e-5)
     assert product.dtype == jnp.float32
+
+
+def both_modes(function, x):
+    """The derivative in x `[]` or `[N]`, which both modes agree in."""
+    forward, reverse = jax.jacfwd(function)(x), jax.jacrev(function)(x)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-6)
+    return np.asarray(forward)
+
+
+def test_a_norm_has_the_derivative_of_its_direction_and_0_at_0():
+    x = jnp.array([3.0, -4.0])  # the largest entry scales, and is no exception
+    np.testing.assert_allclose(
+        both_modes(lambda x: numerics.norm(x)[0], x), [0.6, -0.8], rtol=1e-6
+    )
+    tied = jnp.array([1e-25, 1e-25])
+    np.testing.assert_allclose(
+        both_modes(lambda x: numerics.norm(x)[0], tied), [0.5**0.5] * 2, rtol=1e-6
+    )
+    assert (both_modes(lambda x: numerics.norm(x)[0], jnp.zeros(2)) == 0).all()
+    assert np.isinf(jax.grad(jnp.sqrt)(0.0))  # what it is here for
+
+
+@pytest.mark.parametrize("normalize", [numerics.clip, numerics.force])
+def test_a_bounded_gradient_is_differentiated_through_its_bound(normalize):
+    def value(x, c):
+        return normalize(x, c).value
+
+    x = jnp.array([3.0, -4.0])
+    # c x / |x|: the direction, and c times the part of dx across it over |x|.
+    along = np.outer([0.6, -0.8], [0.6, -0.8])
+    np.testing.assert_allclose(
+        both_modes(lambda x: value(x, 2.0), x), 2 / 5 * (np.eye(2) - along), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        both_modes(lambda c: value(x, c), 2.0), [0.6, -0.8], rtol=1e-6
+    )
+    np.testing.assert_array_equal(both_modes(lambda x: value(x, 0.0), x), np.eye(2))
+    zero = both_modes(lambda x: value(x, 2.0), jnp.zeros(2))
+    np.testing.assert_array_equal(zero, np.eye(2))
+
+
+def test_a_quotient_of_tiny_numbers_has_a_derivative():
+    slope = jax.grad(numerics.quotient, argnums=(0, 1))(3e-25, 2e-25)
+    np.testing.assert_allclose(slope, [5e24, -7.5e24], rtol=1e-6)
+    assert not np.isfinite(jax.grad(lambda b: 3e-25 / b)(2e-25))  # b² is 0
