@@ -350,8 +350,7 @@ class _Numbers(NamedTuple):
         """`grad + λ omega`; at λ = 0 `grad`, even where omega is NaN."""
         if self.lambda_ is None:
             return grad
-        unused = (self.lambda_ == 0) & ~jnp.isfinite(omega)
-        return grad + self.lambda_ * jnp.where(unused, 0, omega)
+        return _add(grad, self.lambda_, omega)
 
     def omega(
         self,
@@ -372,6 +371,38 @@ class _Numbers(NamedTuple):
     def bound(self, grad: jax.Array) -> jax.Array:
         """One norm over the whole array, the batch included."""
         return numerics.clip(grad, self.c).value
+
+
+@jax.custom_jvp
+def _add(grad: jax.Array, lambda_: jax.Array, omega: jax.Array) -> jax.Array:
+    """grad + λ omega, or grad at λ = 0; ∂/∂λ is omega there, where that is a number."""
+    return jnp.where(lambda_ == 0, grad, grad + lambda_ * omega)
+
+
+@_add.defjvp
+def _add_jvp(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    (_, lambda_, omega), (d_grad, d_lambda, d_omega) = primals, tangents
+    unused = lambda_ == 0
+    slope = jnp.where(unused & ~jnp.isfinite(omega), 0, omega)
+    d_used = jnp.where(unused, 0, lambda_ * d_omega)
+    return _add(*primals), d_grad + d_lambda * slope + d_used
+
+
+@jax.custom_jvp
+def _direction(v: jax.Array, n: jax.Array) -> jax.Array:
+    """v / n, and 0 with derivatives 0 where n = 0."""
+    return jnp.where(n == 0, 0, v / n)
+
+
+@_direction.defjvp
+def _direction_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    n = primals[1]
+    value = _direction(*primals)
+    return value, _direction(tangents[0] - value * tangents[1], n)
 
 
 def _norm(x: jax.Array) -> jax.Array:
@@ -407,8 +438,7 @@ def _omega(u: jax.Array, product: jax.Array, h: jax.Array) -> _Omega:
     v = m * product
     n, size = _norm(v), _norm(u)
     quotient = numerics.quotient
-    direction = jnp.where(n == 0, 0, quotient(v, jnp.where(n == 0, 1, n)))
-    to_v = quotient(2 * (quotient(n, size) - 1), size) * direction
+    to_v = quotient(2 * (quotient(n, size) - 1), size) * _direction(v, n)
     to_m = jnp.sum(to_v * product, axis=1, keepdims=True)
     diagonal = jnp.eye(h.shape[0], h.shape[1], dtype=bool)
     return _Omega(m * to_v, jnp.where(diagonal, -2 * z * m * to_m, 0))
