@@ -9,8 +9,8 @@ In this order, each file importing only those of lines above its own:
     arguments                                and what of it may be said
     extensions, notation                     names of a user's own; what TOML wants
     config                                   what is asked for, checked
-    groups, summary, fingerprint             members of one program; the report's table;
-                                             by which code a result was made
+    groups, summary                          members of one program; the report's table
+    fingerprint                              by which code a result was made
     store                                    the run folder
     web_page                                 the report as a page,
     figures                                  and its figures

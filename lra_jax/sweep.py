@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
@@ -473,7 +472,7 @@ def iterate_sweep(
             if "RESOURCE_EXHAUSTED" not in str(error) or state.slots.shape[1] == 1:
                 raise
             too_much = True
-        if _in_any_process(too_much):
+        if _in_any_process(too_much, _mesh(devices)):
             # The same members, half as many of them in lockstep.
             state = _move(program, state, tiles.halve(state.slots))
             continue
@@ -560,11 +559,16 @@ def _local(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.addressable_data(0), shared)
 
 
-def _in_any_process(found: bool) -> bool:
+def _in_any_process(found: bool, mesh: Mesh) -> bool:
     """Whether it is so in one process: all have to go on in the same way."""
     if jax.process_count() == 1:
         return found
-    return bool(multihost_utils.process_allgather(np.bool_(found)).any())
+    each = jax.make_array_from_callback(
+        (mesh.size,),
+        NamedSharding(mesh, PartitionSpec("grid")),
+        lambda _: np.full(1, found),
+    )
+    return bool(np.asarray(_local(each)).any())
 
 
 def _spread(runs: RunState | None, mesh: Mesh) -> RunState | None:

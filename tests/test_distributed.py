@@ -32,7 +32,7 @@ def failing(number, error):
 
 if what == "disk":
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    os.fsync = failing(10, full)(os.fsync)
+    os.fsync = failing(9, full)(os.fsync)  # of the first checkpoint
 elif what == "memory":
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
     def make_program(*arguments):
@@ -46,7 +46,7 @@ grid.app.run(grid.main, flags_parser=grid.parse)
 """
 
 
-# Little to compile, and tiles of two members for each process.
+# Little to compile, and tiles of two members.
 SMALL = """
 task = "temporal_order"
 seq_len = 10
@@ -76,7 +76,7 @@ def start_two(folder, *failure):
         words = command(folder, "--resume", "--distributed", "--process", f"{i}/2")
         if failure:  # in place of `-m experiments.grid`
             words[1:3] = ["-c", DRIVER, *failure]
-            words += ["--max-parallel", "4"]
+            words += ["--max-parallel", "8"]
         found.append(start(["env", *(f"{k}={v}" for k, v in shared.items()), *words]))
     return found
 
