@@ -16,6 +16,7 @@ import safetensors.numpy
 from command_line import (
     CONFIG,
     ENVIRONMENT,
+    HANGS,
     command,
     overrides,
     read_file,
@@ -102,7 +103,7 @@ def test_the_page_of_a_run_is_live_if_asked(folder):
     assert "34 members: 34 pending." in page
     assert "<svg" not in page
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert "--live --resume\n" in out
     page = path.read_text()
