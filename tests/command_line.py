@@ -18,6 +18,9 @@ from absl.testing import flagsaver
 
 from experiments import command_line
 
+# Seconds after which a command hangs: no test depends on how fast the machine is.
+HANGS = 3600
+
 CONFIG = """
 task = "temporal_order"
 seq_len = 10
@@ -68,7 +71,7 @@ def start(words):
 def run(folder, *arguments, code=0, within=()):
     """What it printed; `within` is a command that runs the one given to it."""
     process = start([*within, *command(folder, *arguments)])
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=HANGS)
     assert process.returncode == code, err
     assert "Traceback" not in err
     return out, err

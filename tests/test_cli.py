@@ -16,6 +16,7 @@ import safetensors.numpy
 from command_line import (
     CONFIG,
     ENVIRONMENT,
+    HANGS,
     command,
     overrides,
     read_file,
@@ -105,7 +106,7 @@ def test_the_page_of_a_run_is_live_if_asked(folder):
     assert "34 members: 34 pending." in page
     assert "<svg" not in page
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert "--live --resume\n" in out
     assert "\nNot finished: members that run are not in the table.\n" in out

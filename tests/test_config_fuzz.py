@@ -505,7 +505,7 @@ def test_the_command_answers_as_it_does_in_this_process(kind, tmp_path):
     words = [word for text in case.overrides for word in ("--set", text)]
     done = subprocess.run(
         [sys.executable, "-m", "experiments.grid", "--config", path, *words],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=3600,
     )  # fmt: skip
     assert not faults(case, done.returncode, done.stdout, done.stderr, calls=0)
 

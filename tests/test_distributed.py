@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from command_line import CONFIG, command, read_file, run, start
+from command_line import CONFIG, HANGS, command, read_file, run, start
 
 # Runs the command with something that goes wrong in one of the processes.
 DRIVER = """
@@ -194,7 +194,7 @@ def test_two_processes_give_the_results_of_one(tmp_path):
         time.sleep(0.05)
     # Only the second is told to stop; env has become the program itself.
     os.kill(processes[1].pid, signal.SIGTERM)
-    first, second = (process.communicate(timeout=300) for process in processes)
+    first, second = (process.communicate(timeout=HANGS) for process in processes)
     assert [process.returncode for process in processes] == [143, 143]
     assert "Interrupted; everything is saved" in first[0]
     assert "--distributed --resume" in first[0]
@@ -202,7 +202,7 @@ def test_two_processes_give_the_results_of_one(tmp_path):
 
     processes = start_two(shared)
     for process in processes:
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=HANGS)
         assert process.returncode == 0, err
     expected = (alone / "run" / "results.csv").read_bytes()
     assert (shared / "run" / "results.csv").read_bytes() == expected
@@ -213,7 +213,7 @@ def test_a_folder_that_only_the_first_can_refuse_ends_both(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "note.txt").write_text("mine")
     processes = start_two(tmp_path)
-    messages = [process.communicate(timeout=300)[1] for process in processes]
+    messages = [process.communicate(timeout=HANGS)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     assert "is not a run folder" in messages[0]
     assert "the first process cannot use the folder" in messages[1]

@@ -277,7 +277,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=3600,
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
     )
     assert process.returncode == 0, process.stderr

@@ -21,6 +21,7 @@ import flax.serialization
 import pytest
 from command_line import (
     CONFIG,
+    HANGS,
     assert_same_results,
     command,
     contents,
@@ -139,7 +140,7 @@ class Ordeal:
 
     def end(self, process, code, least):
         """What it printed; all files are whole, and no finished chunk is lost."""
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=HANGS)
         assert process.returncode == code, (out, err)
         assert "Traceback" not in err
         for name in FILES:
@@ -383,7 +384,7 @@ def test_a_second_signal_does_not_wait_for_a_long_chunk(tmp_path):
     time.sleep(1)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=HANGS)
     # The chunk would have taken hours, and is not among those that are finished.
     assert read_file(tmp_path / "run/manifest.json")["chunks"] == 0
     assert (process.returncode, err) == (128 + signal.SIGTERM, "")

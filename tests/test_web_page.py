@@ -340,7 +340,7 @@ def browse(tmp_path):
         done = subprocess.run(
             [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
              path.as_uri()],
-            capture_output=True, text=True, check=True, timeout=120,
+            capture_output=True, text=True, check=True, timeout=3600,
         )  # fmt: skip
         (_, found) = done.stdout.split('<pre id="seen">')
         return json.loads(html.unescape(found.split("</pre>")[0]))
