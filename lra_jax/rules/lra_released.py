@@ -364,9 +364,7 @@ class _Numbers(NamedTuple):
         They may be 0/0 there as it is itself, which times 0 is NaN.
         """
         unused = self.lambda_ == 0 if skipped is None else skipped | (self.lambda_ == 0)
-        return _omega(
-            *(jnp.where(unused, lax.stop_gradient(x), x) for x in (u, product, h))
-        )
+        return _omega(*(_constant_where(unused, x) for x in (u, product, h)))
 
     def bound(self, grad: jax.Array) -> jax.Array:
         """One norm over the whole array, the batch included."""
@@ -388,6 +386,20 @@ def _add_jvp(
     slope = jnp.where(unused & ~jnp.isfinite(omega), 0, omega)
     d_used = jnp.where(unused, 0, lambda_ * d_omega)
     return _add(*primals), d_grad + d_lambda * slope + d_used
+
+
+@jax.custom_jvp
+def _constant_where(unused: jax.Array, x: jax.Array) -> jax.Array:
+    """x, a constant to differentiation where it is not used."""
+    del unused
+    return x
+
+
+@_constant_where.defjvp
+def _constant_where_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    return primals[1], jnp.where(primals[0], 0, tangents[1])
 
 
 @jax.custom_jvp
