@@ -147,13 +147,11 @@ def check_limits(limits: Limits) -> Limits:
     """The limits as Python integers.
 
     Raises:
-      ValueError: `max_steps` is no integer of at least 1, or `patience` none of at
-        least 0.
+      ValueError: `max_steps` is no integer of at least 1, or one of the others none of
+        at least 0.
     """
-    return Limits(
-        max_steps=settings.check_size("max_steps", limits.max_steps),
-        patience=settings.check_size("patience", limits.patience, 0),
-    )
+    least = Limits(max_steps=1, patience=0, steps_after_solved=0)
+    return Limits(*map(settings.check_size, Limits._fields, limits, least))
 
 
 class RunState(NamedTuple):

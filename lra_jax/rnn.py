@@ -340,6 +340,7 @@ def forward(
         z = jnp.tanh(h)
         return z, (h, z)
 
+    check_inputs(params, inputs)
     started = has_started(inputs, start)
     projected = project_inputs(params, _known(inputs, started))
     now = (projected, started)
@@ -362,8 +363,9 @@ def final_state(
         x_w = project_inputs(params, x_t[None])[0]
         return jnp.tanh(silence(matmul(z_prev, params.w_hh) + x_w, started)), None
 
+    inputs = index_symbols(params, inputs)
     started = has_started(inputs, start)
-    now = (_known(index_symbols(params, inputs), started), started)
+    now = (_known(inputs, started), started)
     x_0, started_0 = jax.tree.map(lambda x: x[:1], now)
     z_0 = jnp.tanh(silence(project_inputs(params, x_0), started_0)[0])
     z_last, _ = scan(step, z_0, jax.tree.map(lambda x: x[1:], now))

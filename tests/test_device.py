@@ -514,7 +514,7 @@ def test_the_table_and_the_figure(document, tmp_path):
     assert len(lower.lines) == len(device_report.LIMITS) + 1
     assert device.draw(tmp_path, document) == str(tmp_path / "device.png")
     assert (tmp_path / "device.png").read_bytes()[:4] == b"\x89PNG"
-    assert device.draw(tmp_path, document | {"methods": []}).startswith("no figure: ")
+    assert device.draw(tmp_path, document | {"methods": []}).startswith("No figures: ")
     nothing = document | {"cells": []}
     assert device.draw(tmp_path, nothing) == "no figure: nothing was measured"
 

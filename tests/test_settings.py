@@ -229,7 +229,10 @@ FIELDS = ["seq_len", "hidden_size", "batch_size", "eval_every", "num_validation"
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_an_experiment_checks_its_sizes_when_it_is_made(name):
-    for size in (0, -1, 10.0, True, "10", None, np.float32(10), jnp.asarray(10.0)):
+    wrong = [0, -1, 10.0, True, "10", None, np.float32(10), jnp.asarray(10.0)]
+    if name == "num_validation":  # the task's own
+        wrong.remove(None)
+    for size in wrong:
         with pytest.raises(ValueError, match=rf"^{name}: expected .*, got ") as error:
             make_experiment(**{name: size})
         assert str(error.value).endswith(repr(size))
@@ -261,6 +264,7 @@ def test_an_experiment_checks_all_else():
     {
         "max_steps": [0, -1, 4.0, True, "4", None, 2**31],
         "patience": [-1, 0.0, False, "1", None],
+        "steps_after_solved": [-1, 0.0, False, "1", None],
     }.items(),
 )
 def test_a_limit_is_an_integer(name, values):
@@ -269,9 +273,9 @@ def test_a_limit_is_an_integer(name, values):
         with pytest.raises(ValueError, match=rf"^{name}: expected an integer") as error:
             lra_jax.run_sweep(EXPERIMENT, {"lr": [0.1]}, [0], limits=limits)
         assert str(error.value).endswith(repr(value))
-    found = member.check_limits(sweep.Limits(np.int64(3), jnp.asarray(0)))
-    assert found == (3, 0)
-    assert [type(x) for x in found] == [int, int]
+    found = member.check_limits(sweep.Limits(np.int64(3), jnp.asarray(0), np.uint8(7)))
+    assert found == (3, 0, 7)
+    assert {type(x) for x in found} == {int}
 
 
 # Seeds.
