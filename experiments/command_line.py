@@ -82,7 +82,7 @@ def usage() -> str:
     """What the program is, and its flags."""
     lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags:"]
     for module, found in flags.FLAGS.flags_by_module_dict().items():
-        # Not absl's own or chex's, nor those of programs that this one has functions of.
+        # Not those of absl or chex, nor of programs that this one has functions of.
         shared = ("experiments.bench", "experiments.command_line")
         is_other = module.startswith("experiments.") and module not in shared
         if is_other or module.startswith(("absl", "chex")):
