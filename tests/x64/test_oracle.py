@@ -197,7 +197,9 @@ def test_python_numbers_and_traced_numbers_give_the_same():
 
 
 # Each of both; all schedules are compared above, on one problem.
-@pytest.mark.parametrize(("choice", "task"), zip(SCHEDULES, lra_jax.TASKS, strict=True))
+@pytest.mark.parametrize(
+    ("choice", "task"), list(zip(SCHEDULES, lra_jax.TASKS, strict=True))
+)
 def test_lra_diff_schedules_on_the_tasks(choice, task):
     for name in ("lambda, K=3", "lambda, c0, c1"):
         check_lra_diff(task_problem(task), **choice, **NUMBERS[name])
