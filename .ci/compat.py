@@ -7,7 +7,7 @@ Each set of packages has an environment of its own in build/compat:
 
 - `oldest`: the floors of pyproject.toml (.ci/oldest.txt), on the oldest Python;
 - `newest`: the newest JAX, on the newest Python that is on PATH or pyenv's;
-- `nightly`: as `newest`, with the JAX of last night;
+- `nightly`: as `newest`, with the JAX of last night, from JAX_NIGHTLY_INDEX;
 - `colab`: what Colab has (.ci/colab.txt); the wheel replaces none of it, and both
   notebooks run from it.
 
@@ -31,7 +31,8 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = ROOT / ".ci/oldest.txt"
 COLAB = ROOT / ".ci/colab.txt"
-NIGHTLY = ""+os.environ.get("JAX_NIGHTLY_INDEX","")+""
+# Where nightly builds are: the address that JAX's installation page gives.
+NIGHTLY = os.environ.get("JAX_NIGHTLY_INDEX", "")
 SETS = ("oldest", "newest", "nightly", "colab")
 
 # What touches most of JAX, Flax, optax and chex in the least time.
@@ -149,6 +150,8 @@ def suite(name, short):
         packages += ["--constraint", FLOORS]
     python = environment(name, python_of(name), *packages)
     if name == "nightly":
+        if not NIGHTLY:
+            sys.exit("compat: nightly: JAX_NIGHTLY_INDEX is not set")
         latest = ["--upgrade", "--pre", "jax", "jaxlib", "--extra-index-url", NIGHTLY]
         must([python, "-m", "pip", "install", "-qq", *latest])
     found = versions(python)
