@@ -73,7 +73,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a logit that is NaN is no error", "losses.py",
-        "return wrong | jnp.any(jnp.isnan(logits), axis=-1)", "return wrong",
+        "| jnp.any(jnp.isnan(logits), axis=-1)", "",
         "test_losses.py",
     ),
     Mutation(
@@ -117,8 +117,8 @@ MUTATIONS = [
     ),
     Mutation(
         "errors before a sample's start count", "error_signals.py",
-        "lambda x: rnn.silence(x, started), (batch.inputs, found)",
-        "lambda x: rnn.silence(x, None), (batch.inputs, found)", "test_start.py",
+        "lambda x: rnn.silence(x, started), (inputs, found)",
+        "lambda x: rnn.silence(x, None), (inputs, found)", "test_start.py",
     ),
     # Rules.
     Mutation(
@@ -166,7 +166,7 @@ MUTATIONS = [
     ),
     Mutation(
         "tpri: the inverse is transposed", "rules/tpri.py",
-        'assume_a="pos").T', 'assume_a="pos")', "x64/test_oracle.py -k tpri",
+        "w_hh, ridge, w_hh).T", "w_hh, ridge, w_hh)", "x64/test_oracle.py -k tpri",
     ),
     Mutation(
         "tptt: momentum is not Nesterov's", "rules/tptt.py",
@@ -198,7 +198,7 @@ MUTATIONS = [
     # Targets.
     Mutation(
         "one refinement too many", "targets.py",
-        "jnp.int32(1),\n", "jnp.int32(0),\n", "test_lra_diff.py",
+        "done=1,", "done=0,", "test_lra_diff.py",
     ),
     Mutation(
         "targets on the wrong side of the state", "targets.py",
@@ -228,7 +228,7 @@ MUTATIONS = [
     # Training.
     Mutation(
         "all updates have one key", "train.py",
-        "jax.random.fold_in(state.key, state.step),", "state.key,", "test_train.py -k key",
+        "jax.random.fold_in(state.key, state.step)", "state.key", "test_train.py -k key",
     ),
     Mutation(
         "an evaluation ignores starts", "train.py",
