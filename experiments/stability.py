@@ -53,9 +53,9 @@ def fraction(evaluations: Evaluations, config: Config) -> float | None:
 
 
 def rows_of(runner: Runner, bench: Bench, table: list[Row]) -> Iterator[Row]:
-    """A row for each method, task and T of which a seed was solved."""
+    """A row for each method, task and T of which a seed was solved; short T first."""
     methods = {named["label"]: method for method, named in bench.methods.items()}
-    for row in table:
+    for row in sorted(table, key=lambda row: row["seq_len"]):  # the short ones first
         if not row["solved"]:
             continue
         config = config_of(bench, methods[row["method"]], row)
