@@ -518,7 +518,19 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
         ]
         own = extensions.modules_of(named)
         top["import_"] = tuple(dict.fromkeys([*top.get("import_", ()), *own]))
-    return None if problems else Config(**top, grid=tuple(grid))
+    found = {**top, "grid": tuple(grid)}
+    return None if problems else Config(**_plain(found))
+
+
+def _plain(value: Any) -> Any:
+    """A value whose texts are Python's own: how one was written does not matter now."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(x) for key, x in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(x) for x in value)
+    return value
 
 
 class _Table:

@@ -72,10 +72,22 @@ def _load(name: str) -> None:
         ) from None
     datasets.find.cache_clear()
     for key, row, value in _added(before):
+        if row in before[key] or (key == "task" and row in datasets.DATASETS):
+            for table, rows in before.items():  # as if it had not been imported
+                _restore(table, rows)
+            raise ExtensionError(
+                f"module {name!r}: {key} {row!r} is there already; choose another name"
+            )
         if problem := _CHECKS[key](value):
             raise ExtensionError(f"module {name!r}: {key} {row!r}: {problem}")
         _rows[key, row] = name, value
     _files[name] = tuple(_sources(module, {*sys.modules} - known))
+
+
+def _restore(key: str, rows: Mapping[str, Any]) -> None:
+    table: dict[str, Any] = TABLES[key]  # type: ignore[assignment]
+    table.clear()
+    table.update(rows)
 
 
 def problem_of(name: str) -> str | None:

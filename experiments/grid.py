@@ -106,6 +106,7 @@ def _command(path: pathlib.Path, *, resume: bool) -> list[str]:
     words += ["--live"] * _LIVE.value + ["--distributed"] * _DISTRIBUTED.value
     if _PROCESS.value is not None:
         words += ["--process", _PROCESS.value]
+    words += ["--accept-old-code"] * _ACCEPT_OLD_CODE.value
     return words + ["--resume"] * resume
 
 

@@ -294,12 +294,15 @@ def train(
     folder = store.RunFolder(
         path, config, _live_page if live else None, accept_old_code=accept_old_code
     )
+    before = _open(folder, resume=resume)
+    described = store.describe_environment(config, command)
     manifest = {
         "seconds": 0.0,
         "chunks": 0,
         "member_steps": 0,
-        **_open(folder, resume=resume),
-        **store.describe_environment(config, command),
+        **before,
+        **described,
+        **store.history(before, described),
         "num_members": sum(len(group.members) for group in groups),
         "groups": [group.statics for group in groups],
         "chance": {

@@ -151,7 +151,8 @@ class Runner:
 
 def _codes(manifest: Mapping[str, Any]) -> str | None:
     """The commits that made a run: several, where it was gone on with by other code."""
-    codes = dict.fromkeys([*manifest.get("older_code", []), manifest["code"]])
+    makers = [manifest, *manifest.get("later", [])]
+    codes = dict.fromkeys(maker["code"] for maker in makers)
     return (
         ", ".join(str(code) for code in codes) if len(codes) > 1 else manifest["code"]
     )

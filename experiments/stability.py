@@ -20,7 +20,7 @@ import numpy as np
 from absl import app
 
 from experiments import bench as bench_lib
-from experiments import markdown, reach, results
+from experiments import markdown, reach, results, terminal
 from experiments.config import Config, ConfigError
 from experiments.published import TITLES
 from experiments.reach import Bench
@@ -133,7 +133,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
         results.write_rows(folder / "stability.csv", rows)
         results.write_by_name(folder / "stability.json", rows)
         (folder / "stability.md").write_text(page(bench, rows), encoding="utf-8")
-    runner.console.print(page(bench, rows), markup=False)
+    terminal.say(runner.console, page(bench, rows))
 
 
 parse, main = bench_lib.program(

@@ -188,10 +188,6 @@ class RunFolder:
                 accept=self._accept_old_code,
                 otherwise="choose another folder",
             )
-            code, digest = manifest.get("code"), manifest["config_digest"]
-            manifest["older_code"] = [*manifest.get("older_code", []), code]
-            manifest["older_digests"] = [*manifest.get("older_digests", []), digest]
-            self._write("config.resolved.toml", self.config.to_toml().encode())
         self._compare_versions(manifest)
         return manifest
 
@@ -274,6 +270,11 @@ class RunFolder:
         digest = manifest.get("config_digest")
         now = fingerprint.of(self.config, extensions.imported_files())
         code = fingerprint.changes(manifest.get("fingerprint"), now)
+        for later in manifest.get("later", []):
+            code += (
+                f"gone on with: {line}"
+                for line in fingerprint.changes(later["fingerprint"], now)
+            )
         if digest in (self._digest, self.config.request_digest()):
             return [], code
         try:
@@ -377,8 +378,9 @@ class RunFolder:
     def _digests(self) -> set[str]:
         """Of the config, as this folder's checkpoints may have it."""
         manifest = self._manifest() or {}
-        older = [manifest.get("config_digest", ""), *manifest.get("older_digests", [])]
-        return {self._digest, self.config.request_digest(), *older}
+        makers = [manifest, *manifest.get("later", [])]
+        found = {maker.get("config_digest", "") for maker in makers}
+        return {self._digest, self.config.request_digest(), *found}
 
     def save(
         self,
@@ -698,6 +700,32 @@ def describe_environment(config: Config, command: Sequence[str]) -> dict[str, An
         "matmul_precision": config.matmul_precision,
         "seeds": list(config.seeds),
     }
+
+
+_MAKER = ("config_digest", "fingerprint", "code", "versions")
+
+
+def history(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of the code that made a run.
+
+    Numbers belong to the code and the defaults that computed them. A run that other
+    code goes on with keeps those that it began with, and notes the later ones: it is
+    used again only by who accepts that.
+
+    Args:
+      before: the manifest so far; empty of a new run.
+      now: from `describe_environment`.
+    """
+    same = ("config_digest", "fingerprint")
+    later = list(before.get("later", []))
+    if not before or (not later and all(before.get(k) == now[k] for k in same)):
+        return {}
+    mine = {key: now[key] for key in _MAKER}
+    known = [*later, before]
+    is_known = any(all(x.get(k) == now[k] for k in same) for x in known)
+    if not before.get("finished") and not is_known:
+        later.append(mine)
+    return {key: before.get(key) for key in _MAKER} | {"later": later}
 
 
 def _versions() -> dict[str, str | None]:

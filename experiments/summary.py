@@ -266,6 +266,12 @@ def notes(manifest: Mapping[str, Any]) -> list[str]:
         f"{manifest['device']['cores']} cores, {manifest['device']['kind']}, "
         f"{manifest['dtype']}, JAX {manifest['versions']['jax']}.",
     ]
+    if later := manifest.get("later", []):
+        codes = ", ".join(str(maker["code"]) for maker in later)
+        found.append(
+            f"Made by several codes: begun by {manifest['code']}, gone on with by "
+            f"{codes}."
+        )
     if not manifest["finished"]:
         found.insert(0, "**Not finished**: members that run are not in the table.")
     return found

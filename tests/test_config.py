@@ -258,6 +258,16 @@ def test_overrides(write):
     assert config.grid[1]["max_norm"] == (1,)
 
 
+def test_words_of_overrides_are_plain_texts(write):
+    words = ["task=adding", "dtype=float64", "matmul_precision=highest", "name=x"]
+    words += ["validation=standard", "optimizer=adam", "grid.local_loss=mse"]
+    config = config_lib.load(write(GOOD), words)
+    settings = [*dataclasses.astuple(config), *config.grid[0]["local_loss"]]
+    texts = [x for x in settings if isinstance(x, str)]
+    assert {"adding", "float64", "highest", "x", "adam", "mse"} <= {*texts}
+    assert {type(text) for text in texts} == {str}
+
+
 def test_validation_is_the_librarys_unless_the_released_codes_is_asked_for(write):
     standard = config_lib.load(write(GOOD))
     released = config_lib.load(write('validation = "released"\n' + GOOD))

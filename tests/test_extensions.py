@@ -152,6 +152,10 @@ BAD = {
     "a factory with an argument output_loss",
     "import lra_jax; lra_jax.RULES['x'] = lambda a, output_loss: 3": "module 'bad': rule "
     "'x': argument a has no default, and no annotation",
+    "import lra_jax; lra_jax.RULES['bptt'] = lra_jax.fa": "module 'bad': rule 'bptt' is "
+    "there already; choose another name",
+    "import lra_jax; lra_jax.TASKS['digits_rows'] = lra_jax.TASKS['adding']": "module "
+    "'bad': task 'digits_rows' is there already; choose another name",
     "import lra_jax; lra_jax.TASKS['x'] = 'y'": "module 'bad': task 'x': expected a "
     "lra_jax.Task, got str",
     "def f(a: 'Nothing'): pass\nimport lra_jax\nlra_jax.RULES['x'] = f": "module 'bad': "
@@ -167,6 +171,7 @@ def test_a_module_that_cannot_be_used_is_one_message(module, text, said):
     (problem,) = error.value.problems
     assert problem.startswith(f"import: {said}")
     assert "\n" not in problem
+    assert lra_jax.RULES["bptt"] is lra_jax.bptt
 
 
 @pytest.mark.parametrize(

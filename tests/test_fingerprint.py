@@ -194,10 +194,14 @@ def asked_again(folder, config=None, **options):
         again.close()
 
 
+def described(folder):
+    return store.describe_environment(folder.config, ["grid"])
+
+
 def test_a_run_of_the_same_code_is_used_again(finished):
     is_finished, manifest = asked_again(finished)
     assert is_finished
-    assert "older_code" not in manifest
+    assert store.history(manifest, described(finished)) == {}
 
 
 @pytest.mark.parametrize(
@@ -224,10 +228,38 @@ def test_who_insists_gets_it_and_it_is_said(finished, capsys):
     change(finished, fingerprint=other_code(**{"lra_jax/rnn.py": "0"}), code="abc")
     is_finished, manifest = asked_again(finished, accept_old_code=True)
     assert is_finished
-    assert manifest["older_code"] == ["abc"]
+    # Its numbers stay those of the code that made them.
+    assert store.history(manifest, described(finished)) == {
+        key: manifest[key]
+        for key in ("config_digest", "fingerprint", "code", "versions")
+    } | {"later": []}
     assert "is used, made by other code than today's:\n  changed: lra_jax/rnn.py\n" in (
         capsys.readouterr().err
     )
+
+
+def test_a_run_that_other_code_goes_on_with_is_of_both(finished):
+    old = other_code(**{"lra_jax/rnn.py": "0"})
+    change(finished, fingerprint=old, code="abc", finished=False)
+    _, manifest = asked_again(finished, accept_old_code=True)
+    now = described(finished)
+    mixed = store.history(manifest, now)
+    assert (mixed["code"], mixed["fingerprint"]) == ("abc", old)
+    assert [later["code"] for later in mixed["later"]] == [now["code"]]
+    assert store.history({**manifest, **mixed}, now) == mixed  # it is noted once
+    change(finished, **mixed, finished=True)
+    with pytest.raises(store.OldCodeError, match=r"changed: lra_jax/rnn\.py"):
+        asked_again(finished)
+    # Nor is it the first code's alone.
+    change(
+        finished,
+        fingerprint=fingerprint.ours(),
+        later=[{"code": "x", "fingerprint": old}],
+    )
+    with pytest.raises(
+        store.OldCodeError, match=r"gone on with: changed: lra_jax/rnn\.py"
+    ):
+        asked_again(finished)
 
 
 def test_a_folder_of_the_version_before_is_the_same_run_of_unknown_code(finished):
@@ -241,8 +273,8 @@ def test_a_folder_of_the_version_before_is_the_same_run_of_unknown_code(finished
         asked_again(finished)
     is_finished, manifest = asked_again(finished, accept_old_code=True)
     assert is_finished
-    assert manifest["older_digests"] == [config.request_digest()]
-    assert path.read_text() == config.to_toml()
+    assert manifest["config_digest"] == config.request_digest()
+    assert path.read_text() == old
 
 
 def test_other_defaults_are_other_code_and_another_setting_another_run(
@@ -266,8 +298,7 @@ def test_other_defaults_are_other_code_and_another_setting_another_run(
         assert not isinstance(error.value, store.OldCodeError)
         assert "there: hidden_size = 8\n  here:  hidden_size = 9" in str(error.value)
     assert asked_again(finished, accept_old_code=True)[0]
-    assert path.read_text() == new
-    # From then on it is a run of today's defaults, and of what it was before.
+    assert path.read_text() != new  # it stays a run of the defaults that made it
     manifest = {**json.loads((finished.path / "manifest.json").read_text())}
     assert manifest["config_digest"] == "of other defaults"
 
@@ -310,5 +341,5 @@ def test_a_bench_uses_a_finished_run_only_of_the_same_code(
     insisting = Runner(console, tmp_path, interruption, accept_old_code=True)
     assert len(insisting.rows(finished.config)) == 34
     assert not asked
-    change(finished, older_code=["abc"], code="def")
+    change(finished, code="abc", later=[{"code": "def", "fingerprint": {}}])
     assert "abc, def" in {row["code"] for row in insisting.made_with()}

@@ -300,7 +300,9 @@ def test_only_a_solved_member_goes_on():
 def test_arrays_of_the_wrong_length_are_named():
     with pytest.raises(ValueError, match=r"gamma: expected one value per member"):
         run({**HP, "gamma": HP["gamma"][:2]}, SEEDS)
-    with pytest.raises(ValueError, match="max_parallel: expected an integer of at least 1, got 0"):
+    with pytest.raises(
+        ValueError, match="max_parallel: expected an integer of at least 1, got 0"
+    ):
         run(HP, SEEDS, max_parallel=0)
 
 
