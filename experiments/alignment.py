@@ -411,7 +411,7 @@ def _run(console: rich.console.Console) -> int:
     rows, drawn = [], []
     for family, settings in FAMILIES.items():
         for setting in settings:
-            console.print(f"recording {setting.name}", highlight=False)
+            terminal.say(console, f"recording {setting.name}")
             accept = _ACCEPT_OLD_CODE.value
             row, found = observe(setting, family, budget, kept, accept_old_code=accept)
             rows.append(row)

@@ -142,10 +142,10 @@ class PaperRunner(Runner):
             self._check_code(path, code)
             self.recorded += store.read_rows(made_with)
             return rows
-        self.console.print(f"warm start: {name}, {task}", highlight=False)
+        terminal.say(self.console, f"warm start: {name}, {task}")
 
         def say(text: str) -> None:
-            self.console.print(text, highlight=False)
+            terminal.say(self.console, text)
             self.stop_if_asked()
 
         found = curriculum.reach(
@@ -226,7 +226,7 @@ class PaperRunner(Runner):
         every: int,
     ) -> gradient_flow.Recording:
         self.stop_if_asked()
-        self.console.print(f"recording {setting.name}", highlight=False)
+        terminal.say(self.console, f"recording {setting.name}")
         return gradient_flow.record(
             setting,
             task=published.PERMUTATION,
@@ -579,7 +579,7 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
             interruption.say("Interrupted; what was finished is saved. To go on:")
             return 128 + stop.number
         console.rule(name)
-        console.print(page, soft_wrap=True, highlight=False, markup=False)
+        terminal.say(console, page)
         pictures.show(console, artefact.name, artefact.folder)
     return 0
 
