@@ -601,7 +601,8 @@ class _Table:
                 taken: list[Any] = []
                 for value in self.axes[key]:
                     if (text := check_setting(key, value)) is not None:
-                        hint = _meant(value, functools.partial(check_setting, key))
+                        check = functools.partial(check_setting, key)
+                        hint = _meant(value, check, several=True)
                         self.problem(key, f"{text}, got {_show(value)}{hint}")
                         value = _near(key, value)
                     if value not in taken:

@@ -72,6 +72,8 @@ def read(folder: pathlib.Path) -> RunView:
     if missing:
         reason = f"lacks {', '.join(missing)}" if exists else "does not exist"
         near = _near(folder) if len(missing) == len(FILES) else ""
+        if folder.is_file():
+            reason, near = "is a file", f"; did you mean {folder.parent}?"
         raise RunFolderError(f"{folder} is no run folder: it {reason}{near}")
     path = folder / "manifest.json"
     try:

@@ -37,6 +37,7 @@ from experiments import (
     run,
     store,
     tables,
+    terminal,
 )
 from experiments.config import ConfigError
 from experiments.protocol import Budget
