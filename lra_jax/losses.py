@@ -192,6 +192,7 @@ def _at_every_step(
         labels: jax.Array,
     ) -> jax.Array:
         check(logits, labels)
+        labels = symbols.saturated(labels)
         asked = is_asked(labels)
         shown = asked if labels.ndim == 2 else asked[..., None]
         found = function(logits, jnp.where(shown, labels, 0))

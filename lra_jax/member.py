@@ -115,6 +115,11 @@ class Experiment:
         checked: dict[str, Any] = {"seq_len": task.check_seq_len(self.seq_len)}
         for name in ("hidden_size", "batch_size", "eval_every", "num_validation"):
             checked[name] = settings.check_size(name, getattr(self, name))
+        if recorded is not None and checked["num_validation"] != recorded.size:
+            raise ValueError(
+                f"num_validation: expected the task's {recorded.size}, "
+                f"got {self.num_validation!r}"
+            )
         rnn.check_input_gain(self.input_gain)
         if isinstance(self.shared, str):
             raise ValueError(f"shared: expected a tuple of names, got {self.shared!r}")

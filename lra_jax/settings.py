@@ -6,6 +6,7 @@ is traced is data, and counts by its shape and type alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -101,10 +102,18 @@ def check_number(
     if kind == "count":
         text = wrong_integer(int(found), 1)
     else:
-        text = wrong_number(float(found), kind)
+        text = wrong_number(_as_float(found), kind)
     if text is not None:
         text = f"expected {expected}" if expected else text
         raise ValueError(f"{name}: {text}, got {shown}")
+
+
+def _as_float(value: Any) -> float:
+    """A number of any size; infinity where Python's floats cannot hold it."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def check_array(name: str, value: Any) -> None:
@@ -183,7 +192,9 @@ def check_values(name: str, values: Any, num_members: int) -> np.ndarray:
     is_integer = jnp.issubdtype(dtype, jnp.integer)
     if not (is_integer or jnp.issubdtype(dtype, jnp.floating)) or _has_bool(values):
         raise ValueError(f"{name}: expected numbers, got {_some(values, found)}")
-    held = jax.dtypes.canonicalize_dtype(dtype)
+    if dtype.kind == "f" and dtype.itemsize > 8:  # more than JAX knows
+        found = found.astype(np.float64)
+    held = jax.dtypes.canonicalize_dtype(found.dtype)
     if is_integer:
         limits = jnp.iinfo(held)
         if int(found.min()) < limits.min or int(found.max()) > limits.max:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def is_index(indices: jax.Array, size: int) -> jax.Array:
@@ -11,6 +12,15 @@ def is_index(indices: jax.Array, size: int) -> jax.Array:
     # A number that the type cannot hold would wrap in the comparison.
     largest = min(size - 1, int(jnp.iinfo(indices.dtype).max))
     return (indices >= 0) & (indices <= largest)
+
+
+def saturated(indices: jax.Array) -> jax.Array:
+    """The same integers; of NumPy's, those that JAX would wrap become its limits."""
+    if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
+        return indices
+    held = jax.dtypes.canonicalize_dtype(indices.dtype)
+    limits = np.iinfo(held)
+    return jnp.asarray(np.clip(indices, limits.min, limits.max).astype(held))
 
 
 def as_index(indices: jax.Array, size: int) -> jax.Array:

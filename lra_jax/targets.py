@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lra_jax import gradients, losses, refinements, regularizer, rnn, types
+from lra_jax import (
+    gradients,
+    losses,
+    refinements,
+    regularizer,
+    rnn,
+    symbols,
+    types,
+)
 from lra_jax.losses import LocalLoss
 from lra_jax.numerics import Normalized, matmul, norm, tanh_difference
 
@@ -260,6 +268,7 @@ def propagate(
     output_grad, top = output_loss.grad, Output(trace.logits, labels)
     earlier = None
     if output_loss.every_step:
+        labels = symbols.saturated(labels)
         output_grad = losses.grad_of_step(output_loss, labels)
         earlier = Output(trace.logits[:-1], labels[:-1])
         top = Output(trace.logits[-1], labels[-1])

@@ -46,11 +46,22 @@ def init_train_state(
 
 
 def _asked(optimizer: optax.GradientTransformation, **extra: Any) -> dict[str, Any]:
-    """What of `extra` the optimizer's `update` has an argument for."""
-    accepted = inspect.signature(optimizer.update).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
-        return extra
-    names = {parameter.name for parameter in accepted}
+    """What of `extra` the optimizer's `update` has an argument for.
+
+    The three that every `update` has may be called anything.
+    """
+    try:
+        accepted = [*inspect.signature(optimizer.update).parameters.values()]
+    except ValueError:  # it does not tell
+        return {}
+    by_position = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    )
+    own = [p.name for p in accepted if p.kind in by_position][:3]
+    if any(p.kind is p.VAR_KEYWORD for p in accepted):
+        return {name: value for name, value in extra.items() if name not in own}
+    names = {p.name for p in accepted if p.kind is not p.POSITIONAL_ONLY} - {*own}
     return {name: value for name, value in extra.items() if name in names}
 
 

@@ -133,6 +133,30 @@ def test_a_rule_learns_from_bytes_what_it_learns_from_integers():
     np.testing.assert_allclose(both[1][0].b_y.sum(), 0, atol=1e-6)  # softmax
 
 
+@pytest.mark.parametrize("wrong", [2**32, 2**32 + 1, 2**40])
+def test_a_wide_label_of_a_step_does_not_wrap_to_a_class(wrong):
+    """Nor to one that asks nothing; -2**32 asks nothing, as any other below 0."""
+    logits, loss = (
+        logits_of("cross_entropy_every_step"),
+        losses.cross_entropy_every_step,
+    )
+    labels = RIGHT["cross_entropy_every_step"].astype(np.int64)
+    labels[1, 1] = -(2**32)
+    expected = loss.value(logits, RIGHT["cross_entropy_every_step"])
+    np.testing.assert_array_equal(loss.value(logits, labels), expected)
+    labels[1, 1] = wrong
+    assert np.isnan(loss.value(logits, labels)).tolist() == [False, True]
+    assert np.isnan(loss.grad(logits, labels)[1, 1]).all()
+    rule, (params, batch) = make("lra_diff", output_loss=loss), problem_with(labels)
+    grads, _, _ = rule.grads(jax.random.key(0), params, lra_jax.EmptyState(), batch)
+    assert all(np.isnan(g).any() for g in grads)
+
+
+def problem_with(labels):
+    params = lra_jax.init_params(jax.random.key(0), X, H, Y)
+    return params, lra_jax.Batch(np.ones((T, B), np.int32), labels)
+
+
 def test_a_wide_label_does_not_wrap_to_a_class():
     logits = logits_of("cross_entropy")
     labels = np.array([0, 2**32 + 1])

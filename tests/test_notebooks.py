@@ -290,6 +290,7 @@ def table_of(notebook):
     ).split("\n")
 
 
+@pytest.mark.slow
 @all_notebooks
 def test_a_notebook_runs(name, tmp_path, monkeypatch):
     # Programs this small take longer to compile than to run.

@@ -382,3 +382,19 @@ def test_a_line_search_is_that_of_the_loss():
         losses.append(float(info.loss))
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("first", ["grad", "value"])
+def test_an_optimizer_may_call_its_own_arguments_anything(first):
+    code = f"lambda {first}, state, params=None: (tree({first}), state)"
+    tree = functools.partial(jax.tree.map, lambda g: -0.1 * g)
+    update = eval(code, {"tree": tree})
+    optimizer = optax.GradientTransformation(lambda p: optax.EmptyState(), update)
+    params, batch = problem()
+    choice = {"rule": lra_jax.bptt(), "optimizer": optimizer}
+    state = init_train_state(jax.random.key(1), params, **choice)
+    after, _ = train_step(state, batch, **choice)
+    sgd = {"rule": lra_jax.bptt(), "optimizer": optax.sgd(0.1)}
+    same = init_train_state(jax.random.key(1), params, **sgd)
+    expected, _ = train_step(same, batch, **sgd)
+    np.testing.assert_allclose(after.params.w_hh, expected.params.w_hh, rtol=1e-6)

@@ -47,18 +47,6 @@ def check_numbers(factory: Callable[..., Any], values: Mapping[str, Any]) -> Non
         settings.check_number(name, values[name], kind)
 
 
-def check_scalars(**values: ArrayLike) -> None:
-    """Raises ValueError where a value is no scalar, or known and not finite or < 0."""
-    for name, value in values.items():
-        settings.check_number(name, value)
-
-
-def check_count(**values: ArrayLike) -> None:
-    """Raises ValueError where a value is no integer scalar, or a known one below 1."""
-    for name, value in values.items():
-        settings.check_number(name, value, "count")
-
-
 @functools.cache
 def _kinds(factory: Callable[..., Any]) -> dict[str, str]:
     """The kinds of a factory's numbers; "" is any number of at least 0."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, losses, types
+from lra_jax import error_signals, losses, rnn, types
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments
 
@@ -56,7 +56,7 @@ def dfa(
 
     def init(key: jax.Array, params: types.Params) -> DirectFeedback:
         hidden_size, output_size = params.w_hy.shape
-        draw = jax.random.normal(key, (output_size, hidden_size), params.w_hy.dtype)
+        draw = rnn.normal(key, (output_size, hidden_size), params.w_hy.dtype)
         return DirectFeedback(draw / jnp.sqrt(hidden_size).astype(draw.dtype))
 
     def signals(

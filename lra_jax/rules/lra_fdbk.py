@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, losses, numerics, types
+from lra_jax import error_signals, losses, numerics, rnn, types
 from lra_jax.numerics import matmul, tanh_difference
 from lra_jax.rules import arguments
 
@@ -65,7 +65,7 @@ def lra_fdbk(
     arguments.check_last_step(lra_fdbk, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> FixedFeedback:
-        normal = jax.random.normal(key, params.w_hh.shape, params.w_hh.dtype)
+        normal = rnn.normal(key, params.w_hh.shape, params.w_hh.dtype)
         return FixedFeedback(normal / jnp.sqrt(normal.shape[0]))
 
     def signals(

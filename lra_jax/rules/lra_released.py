@@ -187,9 +187,9 @@ def evaluate_released(
         return jnp.tanh(matmul(z_prev, params.w_hh) + x_w), None
 
     _check_no_start(batch)
-    rnn.check_inputs(params, batch.inputs)
-    start = rnn.project_inputs(params, batch.inputs[:1])[0]
-    z_last, _ = lax.scan(step, start, batch.inputs)
+    inputs = rnn.index_symbols(params, batch.inputs)
+    start = rnn.project_inputs(params, inputs[:1])[0]
+    z_last, _ = lax.scan(step, start, inputs)
     logits = rnn.readout(params, z_last)
     return types.Metrics(
         loss=jnp.mean(output_loss.value(logits, batch.labels)),

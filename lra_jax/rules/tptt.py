@@ -40,7 +40,7 @@ def sample_noise(
     key: jax.Array, shape: tuple[int, ...], std: ArrayLike, dtype: jnp.dtype
 ) -> jax.Array:
     """n ~ N(0, std²), what the inverse is trained around."""
-    return jnp.asarray(std, dtype) * jax.random.normal(key, shape, dtype)
+    return jnp.asarray(std, dtype) * rnn.normal(key, shape, dtype)
 
 
 def inverse_gradients(

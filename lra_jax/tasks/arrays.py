@@ -335,7 +335,9 @@ def _check_labels(name: str, records: Records, loss: types.OutputLoss) -> Record
     y = records.labels
     if loss.every_step:
         inside = records.inside.reshape(records.inside.shape + (1,) * (y.ndim - 2))
-        signed = y.astype(np.int64) if _is_integer(y) else y
+        # An unsigned number that is too large stays so.
+        signed = np.minimum(y, y.dtype.type(2**31)) if y.dtype == np.uint64 else y
+        signed = signed.astype(np.int64) if _is_integer(y) else y
         y = np.where(inside, signed, signed.dtype.type(-1))
     if _is_integer(y):
         least = -(2**31) if loss is not losses.cross_entropy else 0
@@ -725,7 +727,9 @@ def samples(records: Records, loss: types.OutputLoss, seq_len: int) -> Samples:
 
     def take(indices: Any) -> types.Batch:
         if not isinstance(indices, jax.Array):
-            found = np.asarray(indices)
+            found = indices = np.asarray(indices)
+            if not _is_integer(found):
+                raise ValueError(f"indices: expected integers, got {found.dtype}")
             if ((found < 0) | (found >= count)).any():
                 raise ValueError(
                     f"indices: expected 0 to {count - 1}, got {found.min()} to "
