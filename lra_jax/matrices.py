@@ -55,9 +55,10 @@ def one_at_a_time(function: Callable[..., jax.Array]) -> Callable[..., jax.Array
     return single
 
 
-def _wide(dtype: jnp.dtype) -> jnp.dtype:
-    """The type that a decomposition is computed in: LAPACK has none of 16 bits."""
-    return jnp.promote_types(dtype, jnp.float32)
+def wide(dtype: jnp.dtype) -> jnp.dtype:
+    """The type of draws and decompositions: LAPACK has none of 16 bits."""
+    found = jnp.dtype(dtype)
+    return found if found.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def orthogonal(
@@ -67,7 +68,7 @@ def orthogonal(
     dtype = jnp.result_type(float if dtype is None else dtype)
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.nn.initializers.orthogonal()(key, shape, _wide(dtype))
+        return jax.nn.initializers.orthogonal()(key, shape, wide(dtype))
 
     return one_at_a_time(draw)(key).astype(dtype)
 
@@ -75,7 +76,7 @@ def orthogonal(
 @jax.custom_jvp
 def inverse(w: jax.Array) -> jax.Array:
     """W⁻¹, `[H, H]`;  ∂W⁻¹ = -W⁻¹ ∂W W⁻¹."""
-    return one_at_a_time(jnp.linalg.inv)(w.astype(_wide(w.dtype))).astype(w.dtype)
+    return one_at_a_time(jnp.linalg.inv)(w.astype(wide(w.dtype))).astype(w.dtype)
 
 
 @inverse.defjvp
@@ -98,8 +99,8 @@ def ridge_solve(w: jax.Array, ridge: jax.Array, b: jax.Array) -> jax.Array:
         gram = matmul(w, w.T) + ridge * eye
         return jax.scipy.linalg.solve(gram, b, assume_a="pos")
 
-    wide = (jnp.asarray(x, _wide(w.dtype)) for x in (w, ridge, b))
-    return one_at_a_time(solve)(*wide).astype(w.dtype)
+    widened = (jnp.asarray(x, wide(w.dtype)) for x in (w, ridge, b))
+    return one_at_a_time(solve)(*widened).astype(w.dtype)
 
 
 @ridge_solve.defjvp

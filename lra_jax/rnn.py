@@ -36,8 +36,7 @@ def orthogonal(
 
 def normal(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """N(0, 1), of 16 bits as of 32: drawn with these, and rounded."""
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return jax.random.normal(key, shape, wide).astype(dtype)
+    return jax.random.normal(key, shape, matrices.wide(dtype)).astype(dtype)
 
 
 def init_params(
