@@ -74,6 +74,11 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             return nodeid.partition("[" if "x64/" in nodeid else "::")[0]
 
+        def _reschedule(self, node):
+            # One that takes the place of one that died has collected nothing yet.
+            if node in self.registered_collections:
+                super()._reschedule(node)
+
     config.option.loadscopereorder = False
     return Scheduler(config, log)
 
@@ -82,6 +87,7 @@ def pytest_xdist_make_scheduler(config, log):
 # take maps of it as well, of which a process has 65,530.
 
 MAX_BYTES = 1.2e9
+MIN_BYTES = 0.3e9  # of programs; it is not worth the while to forget fewer
 MAX_MAPS = 25_000
 MAPS, MEMORY = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/self/statm")
 
@@ -100,18 +106,23 @@ def give_back():
         trim(0)
 
 
+max_bytes = MAX_BYTES
+
+
 def forget_programs():
+    global max_bytes
     jax.clear_caches()
     gc.collect()
     give_back()
+    max_bytes = max(MAX_BYTES, resident() + MIN_BYTES)
 
 
 @pytest.fixture(autouse=True)
 def little_memory():
     yield
-    if resident() > MAX_BYTES:
+    if resident() > max_bytes:
         give_back()
-        if resident() > 0.8 * MAX_BYTES:
+        if resident() > max_bytes - MIN_BYTES:
             forget_programs()
 
 
