@@ -115,9 +115,10 @@ def _difference(logits: jax.Array, labels: jax.Array) -> jax.Array:
             f"labels: expected real values [B, Y] = {logits.shape} "
             f"{_OF_TIME_MAJOR}, got {labels.dtype} {labels.shape}"
         )
-    labels = labels.astype(logits.dtype)
-    # Where the label is infinite a rule with targets would stop at tanh(∞) = 1.
-    return logits - jnp.where(jnp.isfinite(labels), labels, jnp.nan)
+    found = logits - labels.astype(logits.dtype)
+    # Where the label is infinite a rule with targets would stop at tanh(∞) = 1. What is
+    # asked is the difference: compilers join it with the labels' last operation.
+    return jnp.where(jnp.isfinite(found), found, jnp.nan)
 
 
 squared_error = types.OutputLoss(
