@@ -117,8 +117,9 @@ def _difference(logits: jax.Array, labels: jax.Array) -> jax.Array:
         )
     found = logits - labels.astype(logits.dtype)
     # Where the label is infinite a rule with targets would stop at tanh(∞) = 1. What is
-    # asked is the difference: compilers join it with the labels' last operation.
-    return jnp.where(jnp.isfinite(found), found, jnp.nan)
+    # asked is the difference: compilers join it with the labels' last operation. A
+    # factor, no selection: its derivative is NaN too.
+    return found * jnp.where(jnp.isfinite(found), 1, jnp.nan).astype(found.dtype)
 
 
 squared_error = types.OutputLoss(
