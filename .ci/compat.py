@@ -165,6 +165,8 @@ def suite(name, short):
     if name == "nightly":
         test += ["-W", "default"]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    if name == "nightly":  # which may not know the flags of tests/conftest.py
+        env.setdefault("XLA_FLAGS", "")
     if short:
         return run([*test, *SHORT], cwd=ROOT, env=env)
     halves = [run(test, cwd=ROOT, env={**env, "JAX_ENABLE_X64": x}) for x in "01"]

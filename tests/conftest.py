@@ -7,17 +7,22 @@ import ctypes
 import gc
 import os
 import pathlib
+from unittest import mock
 
 import hypothesis
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most of the time goes into compiling. What the compiler makes of a program when it tries
-# is tested by the tests that run commands.
+# Most of the time goes into compiling: nothing is optimized, and XLA's older emitters take
+# half the time of the newer ones. What the compiler makes of a program when it tries is
+# tested by the tests that run commands, which see the environment of the user.
 jax.config.update("jax_disable_most_optimizations", True)
 # Virtual devices: dividing a grid among them is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 8)
+FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+with mock.patch.dict(os.environ, XLA_FLAGS=os.environ.get("XLA_FLAGS", FLAGS)):
+    jax.devices()  # XLA reads its flags once
 
 # No test fails because the machine is slow, and a failure comes again.
 hypothesis.settings.register_profile(
