@@ -38,6 +38,10 @@ wheel-test: .venv/installed
 	$(PYTHON) -m venv build/wheel-test/venv
 	build/wheel-test/venv/bin/pip install --quiet dist/*.whl
 	cd build/wheel-test/empty && ../venv/bin/python - < ../../../examples/train_step.py
+	cp tests/outside/small.toml build/wheel-test/empty/my.toml
+	cd build/wheel-test/empty && rm -rf runs && ../venv/bin/lra-jax grid --config my.toml
+	cd build/wheel-test/empty && ../venv/bin/lra-jax grid --config my.toml --resume
+	cd build/wheel-test/empty && ../venv/bin/lra-jax report runs/my --format csv
 	cd build/wheel-test/empty && ../../../$(BIN)/mypy --strict --config-file /dev/null \
 		--python-executable ../venv/bin/python ../../../tests/outside/user.py
 

@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 from absl.testing import flagsaver
 
-from experiments import command_line
+from lra_jax.lab.terminal import command_line
 
 # Seconds after which a command hangs: no test depends on how fast the machine is.
 HANGS = 3600
@@ -91,7 +91,7 @@ def call(module, *words, **defaults):
         flagsaver.flagsaver(**defaults),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        mock.patch("experiments.machine.prepare"),
+        mock.patch("lra_jax.lab.terminal.machine.prepare"),
     ):
         try:
             code = module.main(parse([name, *map(str, words)]))

@@ -15,9 +15,12 @@ import rich.console
 from absl.testing import flagsaver
 from command_line import call
 
-from experiments import alignment, gradient_flow, results, store
-from experiments.gradient_flow import Setting
 from lra_jax import RULES, TASKS, member
+from lra_jax.lab.benches import alignment
+from lra_jax.lab.flow import gradient_flow
+from lra_jax.lab.flow.gradient_flow import Setting
+from lra_jax.lab.reports import results
+from lra_jax.lab.runs import store
 
 BUDGET = alignment.BUDGETS["smoke"]
 T = BUDGET.seq_len
@@ -210,13 +213,13 @@ def test_a_recording_of_other_code_is_used_only_where_somebody_insists(
     assert alignment.observe(setting, "a", budget, tmp_path) == first
     (path,) = tmp_path.iterdir()
     kept = json.loads(path.read_text())
-    kept["code"]["experiments/optimizers.py"] = "0"
+    kept["code"]["lra_jax/lab/config/optimizers.py"] = "0"
     path.write_text(json.dumps(kept))
     with pytest.raises(store.OldCodeError) as error:
         alignment.observe(setting, "a", budget, tmp_path)
     assert str(error.value) == (
         f"{path} ({setting.name}) was made by other code than today's:\n  changed: "
-        "experiments/optimizers.py\nTo use it all the same, add --accept-old-code; or "
+        "lra_jax/lab/config/optimizers.py\nTo use it all the same, add --accept-old-code; or "
         "remove it to record anew"
     )
     options = {"accept_old_code": True}

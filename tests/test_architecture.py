@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import experiments
 import lra_jax
 
 ROOT = Path(lra_jax.__file__).parent.parent
-PATHS = sorted((ROOT / "lra_jax").rglob("*.py"))
+LAB = ROOT / "lra_jax/lab"
+PATHS = [p for p in sorted((ROOT / "lra_jax").rglob("*.py")) if LAB not in p.parents]
 
 
 def module_name(path):
@@ -77,9 +77,10 @@ def attributes(tree):
 
 
 @all_modules
-def test_the_library_never_imports_experiments(name):
-    packages = {full.split(".")[0] for full in imported(MODULES[name])}
-    assert "experiments" not in packages
+def test_the_library_never_imports_the_lab_or_the_experiments(name):
+    for full in imported(MODULES[name]):
+        assert full.split(".")[0] != "experiments"
+        assert not full.startswith("lra_jax.lab")
 
 
 @parts
@@ -180,29 +181,40 @@ def test_every_public_function_and_class_of_a_module_has_a_docstring(name):
             assert ast.get_docstring(node), node.name
 
 
-# The lines of the map in the docstring of `experiments`.
-MAP = [
-    line[4:].split("  ")[0].split(", ")
-    for line in (experiments.__doc__ or "").splitlines()
-    if line.startswith("    ")
-]
+# The rooms of the lab, and of the experiments; each imports those before it.
+ROOMS = ["terminal", "data", "config", "reports", "runs", "flow", "benches"]
+EXPERIMENTS = ["paper", "speed", "site"]
 
 
-def test_the_map_has_every_file_of_the_experiments_once():
-    names = {path.stem for path in (ROOT / "experiments").glob("*.py")}
-    named = [name for line in MAP for name in line]
-    assert len(set(named)) == len(named)
-    assert set(named) == names - {"__init__", "__main__"}
+def room_of(full):
+    """The room that a module, or a name of one, belongs to; None outside of rooms."""
+    for package, rooms in (("lra_jax.lab.", ROOMS), ("experiments.", EXPERIMENTS)):
+        name = full.removeprefix(package).split(".")[0]
+        if full.startswith(package) and name in rooms:
+            return name
+    return None
 
 
-@pytest.mark.parametrize("level", range(len(MAP)))
-def test_experiments_import_only_what_the_map_has_above(level):
-    above = {name for line in MAP[:level] for name in line}
-    for name in MAP[level]:
-        tree = ast.parse((ROOT / f"experiments/{name}.py").read_text("utf8"))
-        used = {
-            full.split(".")[1]
-            for full in imported(tree)
-            if full.startswith("experiments.")
+def test_the_rooms_are_those_that_there_are():
+    for folder, rooms in ((LAB, ROOMS), (ROOT / "experiments", EXPERIMENTS)):
+        assert {p.parent.name for p in folder.glob("*/__init__.py")} == {*rooms}
+
+
+@pytest.mark.parametrize("room", ROOMS + EXPERIMENTS)
+def test_a_room_imports_only_those_before_it(room):
+    order = ROOMS + EXPERIMENTS
+    before = order[: order.index(room) + 1]
+    folder = LAB / room if room in ROOMS else ROOT / "experiments" / room
+    for path in folder.glob("*.py"):
+        for full in imported(ast.parse(path.read_text("utf8"))):
+            if full.startswith(("lra_jax.lab", "experiments")):
+                assert room_of(full) in before, (path.name, full)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_lab_never_imports_the_experiments(room):
+    for path in (LAB / room).glob("*.py"):
+        packages = {
+            x.split(".")[0] for x in imported(ast.parse(path.read_text("utf8")))
         }
-        assert used <= above, name
+        assert "experiments" not in packages, path.name

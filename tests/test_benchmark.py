@@ -15,7 +15,7 @@ import pytest
 import rich.console
 from command_line import call
 
-from experiments import (
+from experiments.speed import (
     benchmark,
     benchmark_report,
     ceiling,
@@ -24,8 +24,8 @@ from experiments import (
     wall_time,
     workload,
 )
-from experiments.config import load
 from lra_jax import TASKS, lra_diff, rnn
+from lra_jax.lab.config.config import load
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_pytorch_baseline_is_lra_diff(
     task, seq_len, batch_size, hidden_size, k, gamma, c0, c1
 ):
     pytest.importorskip("torch")
-    from experiments import torch_baseline
+    from experiments.speed import torch_baseline
 
     task = TASKS[task]
     params = rnn.init_params(
@@ -111,10 +111,9 @@ def test_the_ceiling_adds_the_times():
 SCRIPT = """
 import sys
 from absl import app
-from experiments import benchmark, command_line, variants
+from experiments.speed import benchmark, variants
 benchmark.NUM_VALIDATION, variants.EVAL_EVERY = 100, 2
-parse = command_line.parser("experiments.benchmark", benchmark._check)
-app.run(benchmark.main, sys.argv, flags_parser=parse)
+app.run(benchmark.main, sys.argv, flags_parser=benchmark.parse)
 """
 
 
@@ -158,7 +157,7 @@ def test_a_folder_that_cannot_be_made_is_one_message():
 @pytest.fixture(scope="module")
 def document():
     """That of the repository, from a run as below."""
-    path = pathlib.Path(benchmark.__file__).parents[1] / "results/benchmark.json"
+    path = pathlib.Path(benchmark.__file__).parents[2] / "results/benchmark.json"
     return json.loads(path.read_text("utf8"))
 
 

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from experiments import cache, canvas, figures, machine, report
+from lra_jax.lab import report
+from lra_jax.lab.reports import canvas, figures
+from lra_jax.lab.terminal import cache, machine
 
 mpl = pytest.importorskip("matplotlib")
 
@@ -27,7 +29,7 @@ def test_strange_settings_are_not_read(tmp_path):
     (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe\x00backend: nonsense\n")
     (tmp_path / "rc").write_bytes(b"\xff")
     script = (
-        "from experiments import canvas; assert canvas.missing() is None;"
+        "from lra_jax.lab.reports import canvas; assert canvas.missing() is None;"
         "import os, matplotlib as m; print(os.getcwd());"
         "assert os.environ['MPLBACKEND'] == 'module://none.at_all';"
         "assert m.rcParams['font.size'] == 10"

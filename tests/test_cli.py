@@ -25,9 +25,9 @@ from command_line import (
 )
 
 import lra_jax
-from experiments import config as config_lib
-from experiments import groups
 from lra_jax import member
+from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.runs import groups
 
 # For what any rule shows: two rules that are compiled in no time.
 SMALL = (

@@ -1,7 +1,6 @@
-"""`python -m experiments`: what there is, help, and words that are no command."""
+"""`lra-jax` and `python -m experiments`: what there is, help, and wrong words."""
 
 import ast
-import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -9,51 +8,78 @@ import sys
 import pytest
 
 import experiments
-from experiments.__main__ import COMMANDS, main, usage
+import lra_jax
+from experiments.__main__ import COMMANDS
+from lra_jax.lab import __main__ as lab
+from lra_jax.lab.terminal import command_line
 
-FOLDER = pathlib.Path(experiments.__file__).parent
+ROOT = pathlib.Path(lra_jax.__file__).parent.parent
+DOORS = pathlib.Path(experiments.__file__).parent
+PROGRAMS = {
+    "python -m experiments": ("experiments", COMMANDS),
+    "lra-jax": ("lra_jax.lab", lab.COMMANDS),
+}
+each_program = pytest.mark.parametrize("program", PROGRAMS)
 
 
-def run(*words):
+def run(program, *words):
+    module, _ = PROGRAMS[program]
     return subprocess.run(
-        [sys.executable, "-m", "experiments", *words],
-        capture_output=True, text=True, check=False, cwd=FOLDER.parent,
+        [sys.executable, "-m", module, *words],
+        capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
 
 
-def test_every_program_is_a_command():
-    programs = {
-        path.stem
-        for path in FOLDER.glob("*.py")
+def test_every_door_is_a_command():
+    doors = {
+        path.stem: path.read_text("utf8")
+        for path in DOORS.glob("*.py")
         if 'if __name__ == "__main__"' in path.read_text("utf8")
     }
-    assert programs - {"__main__"} == set(COMMANDS)
-    for name in COMMANDS:
-        assert importlib.util.find_spec(f"experiments.{name}")
+    del doors["__main__"]
+    assert {*doors} == {*COMMANDS}
+    assert all(len(text.splitlines()) <= 80 for text in doors.values())
+    for name in lab.COMMANDS:
+        room = lab.ROOMS.get(name, "lra_jax.lab.benches")
+        assert f"from {room}.{name} import main, parse\n" in doors[name]
 
 
+@each_program
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
-def test_the_list_has_a_line_for_each(words, capsys):
-    assert main(words) == 0
-    said = capsys.readouterr()
-    assert said.out == usage() + "\n"
-    lines = usage().splitlines()
-    assert [line.split()[0] for line in lines[2:-2]] == list(COMMANDS)
+def test_the_list_has_a_line_for_each(program, words, capsys):
+    _, commands = PROGRAMS[program]
+    with pytest.raises(SystemExit) as end:
+        command_line.choose(program, commands, words)
+    assert not end.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{program} COMMAND")
+    assert [line.split()[0] for line in lines[2:-2]] == list(commands)
     assert max(map(len, lines)) <= 80
 
 
-def test_a_wrong_word_is_one_message_with_the_nearest_command(capsys):
-    assert main(["gird", "--config", "x"]) == 2
+@each_program
+def test_a_wrong_word_is_one_message_with_the_nearest_command(program, capsys):
+    with pytest.raises(SystemExit) as end:
+        command_line.choose(program, PROGRAMS[program][1], ["gird", "--config", "x"])
+    assert end.value.code == 2
     said = capsys.readouterr()
     assert said.out == ""
-    first = said.err.splitlines()[0]
-    assert first == "experiments: no command 'gird'; did you mean grid?"
-    assert usage() in said.err
+    first, _, rest = said.err.partition("\n")
+    short = program.removeprefix("python -m ")
+    assert first == f"{short}: no command 'gird'; did you mean grid?"
+    assert f"{program} COMMAND" in rest
+
+
+SOURCES = [
+    *(ROOT / "lra_jax/lab").rglob("*.py"),
+    *(path for path in DOORS.rglob("*.py") if path.parent != DOORS),
+]
 
 
 def flags_of(name):
     """Names of the flags that a module defines, as a user types them."""
-    tree = ast.parse((FOLDER / f"{name}.py").read_text("utf8"))
+    (path,) = (p for p in SOURCES if p.stem == name)
+    tree = ast.parse(path.read_text("utf8"))
     return {
         node.args[0].value.replace("_", "-")
         for node in ast.walk(tree)
@@ -62,22 +88,29 @@ def flags_of(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "modules"),
-    [("grid", ["grid", "command_line"]), ("reach", ["bench", "command_line"]),
-     ("refinements", ["refinements"]), ("wall_time", ["wall_time"])],
+    ("program", "name", "modules"),
+    [("lra-jax", "grid", ["grid", "command_line"]),
+     ("python -m experiments", "reach", ["bench", "command_line"]),
+     ("python -m experiments", "refinements", ["refinements"]),
+     ("python -m experiments", "wall_time", ["wall_time"])],
 )  # fmt: skip
-def test_help_has_the_flags_of_the_command_and_no_others(name, modules):
-    done = run(name, "--help")
+def test_help_has_the_flags_of_the_command_and_no_others(program, name, modules):
+    done = run(program, name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     shown = {
         line.strip()[2:] for line in done.stdout.splitlines() if line.startswith("  --")
     }
     assert shown == set().union(*map(flags_of, modules))
-    assert f"python -m experiments.{name}" in done.stdout.splitlines()[0]
+    words = f"lra-jax {name}" if program == "lra-jax" else f"{program}.{name}"
+    assert words in done.stdout.splitlines()[0]
 
 
-def test_a_command_has_its_own_exit_code_and_message():
-    done = run("grid", "--confg", "x")
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [("lra-jax", "lra-jax grid"), ("python -m experiments", "experiments.grid")],
+)
+def test_a_command_has_its_own_exit_code_and_message(program, name):
+    done = run(program, "grid", "--confg", "x")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("experiments.grid: Unknown command line flag 'confg'")
+    assert done.stderr.startswith(f"{name}: Unknown command line flag 'confg'")
     assert "Did you mean: config" in done.stderr

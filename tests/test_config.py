@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from jax.typing import ArrayLike
 
-from experiments import arguments as arguments_lib
-from experiments import config as config_lib
-from experiments import groups
-from experiments.draws import Draws
-from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES, TASKS, train
+from lra_jax.lab.config import arguments as arguments_lib
+from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.config.draws import Draws
+from lra_jax.lab.config.optimizers import OPTIMIZERS
+from lra_jax.lab.runs import groups
 from lra_jax.rules.lra_released import evaluate_released
 
 GOOD = """

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config as config_lib
-from experiments import curriculum, groups
+from experiments.paper import curriculum
 from lra_jax import member, sweep, tiles, types
+from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.runs import groups
 from lra_jax.member import Limits, Status
 
 LIMITS = Limits(max_steps=10, patience=0)

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import datasets
-from experiments.config import ConfigError, load, resolve
-from experiments.datasets import DatasetError, MissingDatasetError
-from experiments.groups import make_groups
 from lra_jax import losses, member
+from lra_jax.lab.config.config import ConfigError, load, resolve
+from lra_jax.lab.data import datasets
+from lra_jax.lab.data.datasets import DatasetError, MissingDatasetError
+from lra_jax.lab.runs.groups import make_groups
 
 
 @pytest.fixture(autouse=True)

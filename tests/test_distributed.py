@@ -13,7 +13,8 @@ from command_line import CONFIG, HANGS, command, read_file, run, start
 DRIVER = """
 import errno, os, sys
 import jax
-from experiments import grid, store
+from absl import app
+from lra_jax.lab import grid
 from lra_jax import sweep
 
 what, process = sys.argv[1], sys.argv[2]
@@ -42,7 +43,7 @@ elif what == "memory":
 elif what == "fault":
     sweep._collect = failing(2, ZeroDivisionError("what nobody expected"))(sweep._collect)
 sys.argv = ["experiments.grid", *sys.argv[3:]]
-grid.app.run(grid.main, flags_parser=grid.parse)
+app.run(grid.main, flags_parser=grid.parse)
 """
 
 
@@ -98,7 +99,7 @@ def wait_for(processes):
 # Two processes of which one fails while the other waits for it in a computation.
 WAITING = """
 import sys
-from experiments import command_line, machine
+from lra_jax.lab.terminal import command_line, machine
 
 process, fails, kind = sys.argv[1:]
 

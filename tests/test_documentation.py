@@ -19,11 +19,11 @@ import docstrings
 import pytest
 
 import lra_jax
-from experiments import arguments as arguments_lib
-from experiments import config as config_lib
-from experiments import datasets
-from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES
+from lra_jax.lab.config import arguments as arguments_lib
+from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.config.optimizers import OPTIMIZERS
+from lra_jax.lab.data import datasets
 
 ROOT = Path(lra_jax.__file__).parent.parent
 PAGES = [
@@ -32,6 +32,11 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 EXPERIMENTS = {path.stem: path for path in (ROOT / "experiments").glob("*.py")}
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for folder in ("lra_jax/lab", "experiments")
+    for path in (ROOT / folder).rglob("*.py")
+}
 
 # Commands of others, which nothing here can check.
 OTHERS = {"export", "gcloud", "git", "kubectl", "sbatch", "srun"}
@@ -166,16 +171,16 @@ def problems_of_module(package, name, rest):
 
 @functools.cache
 def flags_of(name):
-    """Names of the flags of a module and of all that it imports of experiments."""
-    found, waiting, seen = set(), {name}, set()
+    """Names of the flags of a command and of all that it imports."""
+    found, waiting, seen = set(), {f"experiments.{name}"}, set()
     while waiting:
-        seen.add(name := waiting.pop())
-        for node in ast.walk(ast.parse(EXPERIMENTS[name].read_text("utf8"))):
+        seen.add(module := waiting.pop())
+        for node in ast.walk(ast.parse(SOURCES[module].read_text("utf8"))):
             if isinstance(node, ast.Call) and "flags.DEFINE_" in ast.unparse(node.func):
                 found.add(node.args[0].value)
-            elif isinstance(node, ast.ImportFrom) and node.module == "experiments":
-                imported = {alias.name for alias in node.names}
-                waiting |= imported & set(EXPERIMENTS) - seen
+            elif isinstance(node, ast.ImportFrom):
+                parts = {f"{node.module}.{alias.name}" for alias in node.names}
+                waiting |= ({node.module} | parts) & set(SOURCES) - seen
     return found
 
 

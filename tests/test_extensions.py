@@ -6,10 +6,15 @@ import pytest
 from absl import flags
 
 import lra_jax
-from experiments import bench, datasets, extensions, grid, groups, machine, reach
-from experiments import config as config_lib
-from experiments.config import ConfigError
-from experiments.optimizers import OPTIMIZERS
+from lra_jax.lab import grid
+from lra_jax.lab.benches import bench, reach
+from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.config import extensions
+from lra_jax.lab.config.config import ConfigError
+from lra_jax.lab.config.optimizers import OPTIMIZERS
+from lra_jax.lab.data import datasets
+from lra_jax.lab.runs import groups
+from lra_jax.lab.terminal import machine
 
 MODULE = """
 from jax.typing import ArrayLike

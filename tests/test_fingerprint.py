@@ -10,11 +10,11 @@ import pytest
 from command_line import CONFIG
 from rich.console import Console
 
-from experiments import config as config_lib
-from experiments import fingerprint, run, store
-from experiments import groups as groups_lib
-from experiments.runner import Runner
 from lra_jax import RULES
+from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.runs import fingerprint, provenance, run, store
+from lra_jax.lab.runs import groups as groups_lib
+from lra_jax.lab.runs.runner import Runner
 
 HASH = "9c4b22c7b76ae05e"
 
@@ -84,18 +84,18 @@ def test_it_is_of_what_can_change_numbers_and_of_nothing_else():
     names = {*fingerprint.ours()}
     assert {
         "lra_jax/rules/lra_norm.py", "lra_jax/numerics.py", "lra_jax/sweep.py",
-        "lra_jax/tasks/adding.py", "experiments/optimizers.py",
-        "experiments/datasets.py", "experiments/draws.py", "experiments/groups.py",
-        "experiments/config.py",
+        "lra_jax/tasks/adding.py", "lra_jax/lab/config/optimizers.py",
+        "lra_jax/lab/data/datasets.py", "lra_jax/lab/config/draws.py",
+        "lra_jax/lab/runs/groups.py", "lra_jax/lab/config/config.py",
     } <= names  # fmt: skip
-    ours = {name for name in names if name.startswith("experiments/")}
-    assert len(ours) == len(fingerprint._FILES)
-    assert "experiments/store.py" not in ours
+    of_lab = {name for name in names if name.startswith("lra_jax/lab/")}
+    assert len(of_lab) == len(fingerprint._FILES)
+    assert "lra_jax/lab/runs/store.py" not in of_lab
 
 
 def test_the_definitions_that_count_are_there():
     for name, definitions in fingerprint._FILES.items():
-        tree = ast.parse((fingerprint._HERE / name).read_text("utf-8"))
+        tree = ast.parse((fingerprint._LAB / name).read_text("utf-8"))
         assert {*definitions} <= {fingerprint._name(node) for node in tree.body}
 
 
@@ -168,7 +168,7 @@ def finished(tmp_path):
     folder = store.RunFolder(tmp_path / "my", config)
     folder.open(resume=False)
     groups = groups_lib.make_groups(config)
-    manifest = store.describe_environment(config, ["grid"]) | {
+    manifest = provenance.describe_environment(config, ["grid"]) | {
         "finished": True, "num_members": 34, "member_steps": 0, "seconds": 1.0,
     }  # fmt: skip
     folder.save(groups, [None] * len(groups), manifest)
@@ -195,13 +195,13 @@ def asked_again(folder, config=None, **options):
 
 
 def described(folder):
-    return store.describe_environment(folder.config, ["grid"])
+    return provenance.describe_environment(folder.config, ["grid"])
 
 
 def test_a_run_of_the_same_code_is_used_again(finished):
     is_finished, manifest = asked_again(finished)
     assert is_finished
-    assert store.history(manifest, described(finished)) == {}
+    assert provenance.history(manifest, described(finished)) == {}
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_who_insists_gets_it_and_it_is_said(finished, capsys):
     is_finished, manifest = asked_again(finished, accept_old_code=True)
     assert is_finished
     # Its numbers stay those of the code that made them.
-    assert store.history(manifest, described(finished)) == {
+    assert provenance.history(manifest, described(finished)) == {
         key: manifest[key]
         for key in ("config_digest", "fingerprint", "code", "versions")
     } | {"later": []}
@@ -243,10 +243,10 @@ def test_a_run_that_other_code_goes_on_with_is_of_both(finished):
     change(finished, fingerprint=old, code="abc", finished=False)
     _, manifest = asked_again(finished, accept_old_code=True)
     now = described(finished)
-    mixed = store.history(manifest, now)
+    mixed = provenance.history(manifest, now)
     assert (mixed["code"], mixed["fingerprint"]) == ("abc", old)
     assert [later["code"] for later in mixed["later"]] == [now["code"]]
-    assert store.history({**manifest, **mixed}, now) == mixed  # it is noted once
+    assert provenance.history({**manifest, **mixed}, now) == mixed  # it is noted once
     change(finished, **mixed, finished=True)
     with pytest.raises(store.OldCodeError, match=r"changed: lra_jax/rnn\.py"):
         asked_again(finished)

@@ -9,9 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import gradient_flow, gradient_flow_figures, results, tables
-from experiments.gradient_flow import Setting
+from experiments.paper import tables
 from lra_jax import RULES, TASKS, bptt, forward, gradients, init_params, member
+from lra_jax.lab.flow import gradient_flow, gradient_flow_figures
+from lra_jax.lab.flow.gradient_flow import Setting
+from lra_jax.lab.reports import results
 from lra_jax.rules.bptt import backward
 
 T, B, H = 10, 4, 16

@@ -15,8 +15,8 @@ import optax
 import pytest
 
 import lra_jax
-from experiments import variants
-from experiments.workload import Settings
+from experiments.speed import variants
+from experiments.speed.workload import Settings
 from lra_jax import RULES, TASKS, sweep
 
 PLATFORMS = ("cuda", "tpu")

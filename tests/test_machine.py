@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import lra_jax
-from experiments import machine
 from lra_jax import member, sweep
+from lra_jax.lab.terminal import machine
 
 
 @pytest.fixture

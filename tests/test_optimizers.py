@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lra_jax
-from experiments.optimizers import OPTIMIZERS
+from lra_jax.lab.config.optimizers import OPTIMIZERS
 
 all_optimizers = pytest.mark.parametrize("factory", OPTIMIZERS.values())
 

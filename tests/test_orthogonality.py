@@ -7,8 +7,8 @@ import optax
 import pytest
 
 import lra_jax
-from experiments.optimizers import OPTIMIZERS
 from lra_jax import soft_orthogonality
+from lra_jax.lab.config.optimizers import OPTIMIZERS
 
 
 def params_with(singular_values):

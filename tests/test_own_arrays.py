@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lra_jax
-from experiments import config as config_lib
-from experiments import datasets
+from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.data import datasets
 from lra_jax.tasks import arrays
 
 from_arrays = lra_jax.Task.from_arrays

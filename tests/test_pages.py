@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from command_line import call
 
-from experiments import config, pages, wall_time
+import lra_jax
+from experiments.site import pages
+from experiments.speed import wall_time
+from lra_jax.lab.config import config
 
-ROOT = Path(pages.__file__).parent.parent
+ROOT = Path(lra_jax.__file__).parent.parent
 RESULTS = ROOT / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 

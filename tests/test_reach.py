@@ -7,9 +7,10 @@ import pathlib
 import pytest
 from command_line import call
 
-from experiments import bench_figures, costs, reach, results
-from experiments.config import ConfigError
 from lra_jax import RULES
+from lra_jax.lab.benches import bench_figures, costs, reach
+from lra_jax.lab.config.config import ConfigError
+from lra_jax.lab.reports import results
 
 BENCH = reach.Bench(
     name="b",

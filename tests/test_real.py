@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from command_line import ENVIRONMENT, call
 
-from experiments import datasets, real, results
-from experiments.config import ConfigError
-from experiments.runner import Evaluations
 from lra_jax import losses
+from lra_jax.lab.benches import real
+from lra_jax.lab.config.config import ConfigError
+from lra_jax.lab.data import datasets
+from lra_jax.lab.reports import results
+from lra_jax.lab.runs.runner import Evaluations
 
 METHODS = {
     "bptt": {
@@ -287,7 +289,8 @@ SCRIPT = """
 import sys
 import numpy as np
 from absl import app
-from experiments import datasets, real
+from lra_jax.lab.data import datasets
+from lra_jax.lab.benches import real
 index = np.arange(80)
 inputs = np.tile((index % 4)[:, None, None], (1, 5, 2)).astype(np.uint8)
 records = datasets.Records(inputs, (index % 4).astype(np.int32))
@@ -312,7 +315,7 @@ grid = { rule = "bptt", optimizer = "adam", lr = [1e-9, 0.05] }
 
 
 def command(folder, *words):
-    root = str(pathlib.Path(real.__file__).parents[1])
+    root = str(pathlib.Path(real.__file__).parents[3])
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True,
         check=False, cwd=folder, env={**os.environ, **ENVIRONMENT, "PYTHONPATH": root},

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments import refinements
-from experiments.config import Config
+from lra_jax.lab.benches import refinements
+from lra_jax.lab.config.config import Config
 
 BUDGET = refinements.BUDGETS["standard"]
 

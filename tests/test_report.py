@@ -9,7 +9,10 @@ import pytest
 from command_line import call
 from test_summary import ROWS
 
-from experiments import datasets, report, results, store, summary, web_page
+from lra_jax.lab import report
+from lra_jax.lab.data import datasets
+from lra_jax.lab.reports import results, summary, web_page
+from lra_jax.lab.runs import provenance, store
 
 HEADER = (
     "| rule | K | λ | best setting | of | solved | accuracy % | final % | updates |"
@@ -27,7 +30,7 @@ def make(folder, rows=ROWS, **changes):
     np.savez(folder / "curves.npz", member=members, step=steps, num_errors=errors)
     results.write_rows(folder / "results.csv", rows)
     manifest = {
-        "schema_version": store.SCHEMA_VERSION,
+        "schema_version": provenance.SCHEMA_VERSION,
         "name": folder.name,
         "command": ["python", "-m", "experiments.grid", "--config", "my config.toml"],
         "member_steps": 12_300,

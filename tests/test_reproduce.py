@@ -14,8 +14,11 @@ import rich.console
 from absl import flags
 from command_line import call
 
-from experiments import cells, protocol, published, reproduce, results, store, tables
-from experiments.cells import Cell
+from experiments.paper import protocol, reproduce, tables
+from lra_jax.lab.benches import cells, published
+from lra_jax.lab.benches.cells import Cell
+from lra_jax.lab.reports import results
+from lra_jax.lab.runs import store
 
 BUDGETS = list(protocol.BUDGETS.values())
 
@@ -275,7 +278,7 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
     assert len(made) == 1
     (path,) = tmp_path.glob("*.code.json")
     code = json.loads(path.read_text())
-    name = "experiments/gradient_flow.py"
+    name = "flow/gradient_flow.py"
     for found, says in (
         (code | {name: "0"}, f"changed: {name}"),
         (None, "it does not say by which code it was made"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import results
+from lra_jax.lab.reports import results
 
 NASTY = ["812931207e14", "1e5", "nan", "inf", "-inf", "NaN", "True", "False", "007",
          "1_000", " 1", "", "None", "0.10", "+1", ".5", "1.", "٣", "a,b", 'say "x"',

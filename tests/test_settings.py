@@ -15,9 +15,9 @@ import pytest
 from jax.typing import ArrayLike
 
 import lra_jax
-from experiments.arguments import arguments_of, check_argument
-from experiments.optimizers import OPTIMIZERS
 from lra_jax import RULES, TASKS, member, settings, sweep, tiles
+from lra_jax.lab.config.arguments import arguments_of, check_argument
+from lra_jax.lab.config.optimizers import OPTIMIZERS
 
 REQUIRED = {"lra_diff": {"gamma": 4.0}, "lra_released": {"gamma": 4.0}}
 FACTORIES = {

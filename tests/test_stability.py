@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_reach import BENCH
 
-from experiments import stability
-from experiments.config import ConfigError
-from experiments.runner import Evaluations
+from lra_jax.lab.benches import stability
+from lra_jax.lab.config.config import ConfigError
+from lra_jax.lab.runs.runner import Evaluations
 
 ONE_SETTING = dataclasses.replace(
     BENCH,

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from command_line import CONFIG, read_file
 
-from experiments import config as config_lib
-from experiments import groups as groups_lib
-from experiments import store
 from lra_jax import sweep
+from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.runs import checkpoint, provenance, store
+from lra_jax.lab.runs import groups as groups_lib
+from lra_jax.lab.terminal import files
 from lra_jax.tiles import EMPTY
 
 
@@ -125,7 +126,7 @@ def advance(folder, groups, states, chunks):
 
 
 def manifest(folder):
-    return store.describe_environment(folder.config, ["grid"])
+    return provenance.describe_environment(folder.config, ["grid"])
 
 
 @pytest.fixture
@@ -242,7 +243,7 @@ def rewrite(path, **changed):
     _, _, data = path.read_bytes().partition(b"\n")
     content = {**flax.serialization.msgpack_restore(data), **changed}
     data = flax.serialization.msgpack_serialize(content)
-    path.write_bytes(store._title(data) + b"\n" + data)
+    path.write_bytes(checkpoint.title(data) + b"\n" + data)
 
 
 @pytest.mark.parametrize(
@@ -531,7 +532,7 @@ def test_a_filesystem_without_locks_is_used_with_a_warning(
     def flock(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(store.fcntl, "flock", flock)
+    monkeypatch.setattr(files.fcntl, "flock", flock)
     assert opened()[0].num_chunks == 3
     err = capsys.readouterr().err
     assert "a filesystem without locks (No locks available)" in err
@@ -549,13 +550,13 @@ def test_the_lock_of_windows_is_of_a_byte_behind_the_note(monkeypatch, tmp_path)
             if len(asked) > 1:
                 raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(store.sys, "platform", "win32")
-    monkeypatch.setattr(store, "msvcrt", Msvcrt, raising=False)
+    monkeypatch.setattr(files.sys, "platform", "win32")
+    monkeypatch.setattr(files, "msvcrt", Msvcrt, raising=False)
     with (tmp_path / ".lock").open("a+") as file:
-        store._lock(file)
+        files.lock(file)
         with pytest.raises(BlockingIOError):
-            store._lock(file)
-    assert asked == 2 * [(store._LOCKED_BYTE, 2, 1)]
+            files.lock(file)
+    assert asked == 2 * [(files._LOCKED_BYTE, 2, 1)]
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "checkpoint/model.best.msgpack"])

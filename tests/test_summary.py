@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import figures, summary
+from lra_jax.lab.reports import figures, summary
 
 
 def row(member, seed, gamma, status, step, best, rule="lra_diff"):

@@ -13,10 +13,12 @@ import pytest
 import rich.console
 from absl import flags
 
-import experiments
-from experiments import command_line, grid, terminal
+import lra_jax
+from lra_jax.lab import grid
+from lra_jax.lab.terminal import command_line, screen
 
-FOLDER = pathlib.Path(experiments.__file__).parent
+ROOT = pathlib.Path(lra_jax.__file__).parent.parent
+SOURCES = [*(ROOT / "lra_jax/lab").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]
 HARMLESS = {"markup": False, "emoji": False, "highlight": False}
 
 
@@ -33,11 +35,9 @@ def calls(tree, name):
 
 def test_there_is_one_place_that_makes_consoles_and_one_of_tables():
     """So that no text of a user's is ever read as markup."""
-    trees = {
-        path.stem: ast.parse(path.read_text("utf8")) for path in FOLDER.glob("*.py")
-    }
+    trees = {path.stem: ast.parse(path.read_text("utf8")) for path in SOURCES}
     makers = {name for name, tree in trees.items() if calls(tree, ".Console")}
-    assert makers == {"terminal"}
+    assert makers == {"screen"}
     for tree in trees.values():
         for call in calls(tree, ".TextColumn"):
             assert "markup=False" in ast.unparse(call)
@@ -52,8 +52,8 @@ def printing(monkeypatch, encoding="utf-8", width=None):
     """A console on a stream of some encoding, and what it is given."""
     data = io.BytesIO()
     stream = io.TextIOWrapper(data, encoding, errors="strict", write_through=True)
-    monkeypatch.setattr(sys, "stdout", terminal.Outlet(stream))
-    console = terminal.console()
+    monkeypatch.setattr(sys, "stdout", screen.Outlet(stream))
+    console = screen.console()
     if width is not None:
         console.width = width
     return console, lambda: data.getvalue().decode(encoding)
@@ -61,10 +61,10 @@ def printing(monkeypatch, encoding="utf-8", width=None):
 
 def test_text_is_printed_as_it_is(monkeypatch):
     console, said = printing(monkeypatch)
-    terminal.say(console, NASTY)
+    screen.say(console, NASTY)
     console.print(NASTY, soft_wrap=True)
     console.rule(NASTY)
-    terminal.show_table(console, [NASTY, "b"], [[NASTY, "[/x]"]])
+    screen.show_table(console, [NASTY, "b"], [[NASTY, "[/x]"]])
     assert said().count(NASTY) == 5
     assert "[/x]" in said()
     wrong = rich.console.Console(file=io.StringIO(), width=200)
@@ -80,7 +80,7 @@ LINES = [["lra_diff", "lr 0.1, gamma 10, c0 1, c1 1", "2/3", "75.00 ± 107.58"]]
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_every_cell_is_shown_at_any_width(monkeypatch, width, encoding):
     console, said = printing(monkeypatch, encoding, width)
-    terminal.show_table(console, HEADER, LINES, wrapped=("best setting",))
+    screen.show_table(console, HEADER, LINES, wrapped=("best setting",))
     text = said()
     accuracy = "75.00 ± 107.58"
     accuracy = accuracy.encode(encoding, "backslashreplace").decode(encoding)
@@ -129,17 +129,17 @@ def test_a_stream_that_fails_is_said_once_and_ends_nothing(
     monkeypatch, capsys, failure
 ):
     broken = Broken(failure, room=6)
-    monkeypatch.setattr(sys, "stdout", terminal.Outlet(broken))
-    terminal.say_loss("gone ({})")
+    monkeypatch.setattr(sys, "stdout", screen.Outlet(broken))
+    screen.say_loss("gone ({})")
     print("first")
     for _ in range(3):
         print("more than there is room for")
         sys.stdout.flush()
     assert broken.getvalue() == "first\n"
-    assert terminal.is_lost()
+    assert screen.is_lost()
     reason = getattr(failure, "strerror", None) or failure
     assert capsys.readouterr().err == f"gone ({reason})\n"
-    assert terminal.finish(0) == 0  # the program was for something else
+    assert screen.finish(0) == 0  # the program was for something else
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_stream_that_fails_is_said_once_and_ends_nothing(
 def test_output_that_is_lost_is_a_failure_but_for_a_reader_that_has_enough(
     monkeypatch, capsys, failure, code, said
 ):
-    monkeypatch.setattr(sys, "stdout", terminal.Outlet(Broken(failure)))
+    monkeypatch.setattr(sys, "stdout", screen.Outlet(Broken(failure)))
     assert command_line.exit_code(lambda _: print("text") or 0, (), "me") == code
     assert capsys.readouterr().err == said
 
@@ -160,25 +160,25 @@ def test_output_that_is_lost_is_a_failure_but_for_a_reader_that_has_enough(
 def test_a_process_may_begin_without_streams(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    terminal.protect()
+    screen.protect()
     print("x")
     print("y", file=sys.stderr)
     assert sys.stdout.error.errno == errno.EBADF
     assert not sys.stdout.isatty()
-    terminal.say(terminal.console(), "z")
+    screen.say(screen.console(), "z")
 
 
 def test_what_an_encoding_lacks_becomes_backslashes(monkeypatch):
     console, said = printing(monkeypatch, "ascii")
-    terminal.say(console, "λ \udcff ±")
+    screen.say(console, "λ \udcff ±")
     assert said() == "\\u03bb \\udcff \\xb1\n"
 
 
 def test_real_streams(tmp_path):
     """A pipe that nobody reads and a full device, with Python's own exit."""
     script = (
-        "from experiments import terminal; terminal.protect();"
-        "terminal.say_loss('gone: {}');"
+        "from lra_jax.lab.terminal import screen; screen.protect();"
+        "screen.say_loss('gone: {}');"
         "[print('x' * 10_000, flush=True) for _ in range(50)]; print('end')"
     )
     words = [sys.executable, "-c", script]
@@ -209,7 +209,7 @@ WORDS = [
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_a_shell_reads_the_words_that_were_meant(encoding):
-    line = terminal.shell(WORDS, encoding)
+    line = screen.shell(WORDS, encoding)
     assert line.isprintable()
     line.encode(encoding)
     said = subprocess.run(

@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from experiments import figures, web_page
+from lra_jax.lab.reports import figures, web_page
 
 VOID = {"input", "link", "meta"}
 

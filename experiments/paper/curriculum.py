@@ -1,0 +1,136 @@
+"""Growing T with the same weights, for `reproduce warm`: reach from a warm start.
+
+The paper begins each length with fresh weights, and so does Table V. Here a member that
+has solved a length goes on to the next with the weights that solved it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lra_jax import member, sweep, tiles, types
+from lra_jax.lab.config.config import Config
+from lra_jax.lab.runs import groups
+from lra_jax.member import Initial, Limits, Status
+
+
+def train(
+    experiment: member.Experiment,
+    grid: sweep.Grid,
+    limits: Limits,
+    params: types.Params | None,
+) -> tuple[np.ndarray, np.ndarray, types.Params]:
+    """Trains members from given weights until all have ended.
+
+    Args:
+      experiment: what all members have in common.
+      grid: the members.
+      limits: when they end unsolved.
+      params: `[N, ...]`; None are the initial ones of each member's seed.
+
+    Returns:
+      Status `[N]`, updates `[N]`, and the weights `[N, ...]` at the end.
+    """
+    devices = tuple(jax.devices())
+    program = sweep.make_program(experiment, devices)
+    initial = _initial(experiment, grid.seeds, params)
+    empty = sweep.init_sweep(grid).slots
+    queue = np.arange(grid.seeds.size)
+    done: list[np.ndarray] = []
+    ended: list[tuple[np.ndarray, np.ndarray, types.Params]] = []
+    while queue.size:  # once, where the slots are enough for all
+        slots = tiles.fill(empty, grid.kind, queue, len(devices))
+        arguments = grid.arguments(slots)
+        fresh = np.ones(slots.shape, bool)
+        row = np.maximum(slots, 0)
+        runs = program.start(arguments, initial, row, fresh, None)
+        full = slots != tiles.EMPTY
+        while True:
+            live = full & (np.asarray(runs.status) == Status.RUNNING)
+            if not live.any():
+                break
+            runs, _ = program.chunk(limits, live.any(axis=1), arguments, runs)
+        done.append(slots[full])
+        ended.append(
+            jax.tree.map(
+                lambda x, full=full: np.asarray(x)[full],
+                (runs.status, runs.train.step, runs.train.params),
+            )
+        )
+        queue = np.setdiff1d(queue, slots)
+    order = np.argsort(np.concatenate(done))
+    status, step, params = jax.tree.map(
+        lambda *parts: np.concatenate(parts)[order], *ended
+    )
+    return status, step, params
+
+
+def _initial(
+    experiment: member.Experiment, seeds: np.ndarray, params: types.Params | None
+) -> Initial:
+    """What each member starts from, `[N]`, and its evaluation."""
+
+    def one(seed: jax.Array, params: types.Params | None) -> Initial:
+        if params is None:
+            return member.initial(experiment, seed)
+        return Initial(params, member.validate(experiment, params, seed))
+
+    @jax.jit
+    def every(seeds: jax.Array, params: types.Params | None) -> Initial:
+        return jax.lax.map(lambda pair: one(*pair), (seeds, params))
+
+    return every(jnp.asarray(seeds), params)
+
+
+def reach(
+    config_of: Callable[[int], Config],
+    lengths: Sequence[int],
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[int, list[dict[str, int]]]:
+    """Grows T for every member of a grid, each from its own weights.
+
+    Args:
+      config_of: T to the config of the grid, one group; members are the same at each T.
+      lengths: T in the order to be tried.
+      say: hears of each length.
+
+    Returns:
+      By T, for each member that tried it: `seed`, `setting` (its position among the
+      members of that seed), `updates`, and `solved`, 0 or 1.
+    """
+    found: dict[int, list[dict[str, int]]] = {}
+    alive, params = None, None
+    for seq_len in lengths:
+        config = config_of(seq_len)
+        (group,) = groups.make_groups(config)
+        whole = group.grid
+        if alive is None:
+            alive = np.arange(whole.seeds.size)
+        numbers = {**whole.shared, **whole.mapped}
+        grid = sweep.make_grid(
+            group.experiment,
+            {name: x[alive] for name, x in numbers.items()},
+            whole.seeds[alive],
+        )
+        limits = Limits(config.max_steps, config.patience)
+        status, step, params = train(group.experiment, grid, limits, params)
+        solved = status == Status.SOLVED
+        say(f"T = {seq_len}: {solved.sum()} of {solved.size} members solved")
+        found[seq_len] = [
+            {
+                "seed": int(whole.seeds[i]),
+                "setting": int(np.sum(whole.seeds[:i] == whole.seeds[i])),
+                "updates": int(updates),
+                "solved": int(good),
+            }
+            for i, updates, good in zip(alive, step, solved, strict=True)
+        ]
+        alive = alive[solved]
+        params = jax.tree.map(lambda x, solved=solved: x[solved], params)
+        if not alive.size:
+            break
+    return found

@@ -1,0 +1,42 @@
+"""Pictures of the reproduction's tables, drawn from their CSVs."""
+
+from __future__ import annotations
+
+import pathlib
+
+from lra_jax.lab.benches import pictures
+from lra_jax.lab.reports import results
+
+
+def draw(name: str, folder: pathlib.Path) -> list[str]:
+    """Draws what there is for a table of `results/`, each figure as PNG and SVG.
+
+    Args:
+      name: of the CSV, also of a bench's.
+      folder: has it.
+
+    Returns:
+      File names of the PNGs.
+    """
+    from experiments.paper import paper_figures
+    from lra_jax.lab.benches import bench_figures
+    from lra_jax.lab.flow import gradient_flow_figures
+
+    if name in ("figure2", "figure3", "figure4"):
+        rows = results.read_rows(folder / f"{name}.csv")
+        return gradient_flow_figures.draw(
+            folder, rows, prefix=name, title="random permutation, T = 10"
+        )
+    figures: dict[str, pictures.Figures] = {
+        "table5": {"table5": bench_figures.reach},
+        "warm": {"warm": bench_figures.reach},
+        "figure5": {
+            "figure5": paper_figures.slopes,
+            "figure5_accuracy": paper_figures.strength,
+        },
+        "released": {"released": paper_figures.released},
+    }
+    own = figures.get(name)
+    if own is None:
+        return pictures.draw(name, folder)
+    return pictures.draw_figures(own, name, folder)

@@ -1,0 +1,1 @@
+"""The numbers and pictures of README and docs/, made from `results/`."""

@@ -1,0 +1,1 @@
+"""How fast it is: this machine, other ways to do it, an accelerator."""

@@ -1,0 +1,1 @@
+"""Comparisons of rules with equal tuning: one command each."""

@@ -1,0 +1,391 @@
+"""Rules on recorded data: `python -m experiments.real --config configs/real/NAME.toml`.
+
+A file is one data set. Phase 1 trains all settings of each method on the training part
+with seeds of their own (`tuning_seeds`); the one whose last evaluations on the
+validation part have the best mean is chosen. Phase 2 trains it with other seeds
+(`seeds`) for as many updates, on training and validation parts together, and what it
+has at the end on the test part counts. All methods have as many settings, and as many
+updates. docs/real_data.md describes the data and their parts.
+
+Runs go into `runs/real/NAME/` and go on where they stand. Results go into
+`results/real/NAME.csv` and `.md`, and with those of all other data sets there into
+`results/real/table.csv`, `.json`, `.md`, `.png` and `.svg`. Exit codes are those of
+`experiments.grid`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lra_jax.lab.benches import bench as bench_lib
+from lra_jax.lab.benches import pictures
+from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.config.config import Config
+from lra_jax.lab.data import datasets
+from lra_jax.lab.reports import markdown, results, summary
+from lra_jax.lab.reports.results import Row
+from lra_jax.lab.reports.summary import percent
+from lra_jax.lab.runs.runner import Evaluations, Runner
+from lra_jax.lab.terminal import screen
+
+TABLE = "table"  # of all data sets, beside the results of each
+COLUMNS = (
+    "name", "bench", "data", "lengths", "method", "measure", "validation", "test",
+    "interval_95", "seeds", "diverged", "max_steps", "settings", "tuning_seeds",
+    "setting", "test_by_seed",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What a file in configs/real says.
+
+    Attributes:
+      name: of the bench, and of its files and folders.
+      task: name of a data set, of `datasets.DATASETS`.
+      methods: see `bench.Bench`.
+      seeds: that are counted.
+      tuning_seeds: that choose a setting.
+      num_trials: settings of each method, the same for all.
+      max_steps: updates of each run.
+      eval_every: updates between two evaluations of phase 1.
+      num_last: evaluations at the end of phase 1 whose mean chooses a setting.
+      hidden_size: H.
+      batch_size: B.
+    """
+
+    name: str
+    task: str
+    methods: dict[str, dict[str, Any]]
+    seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1, 2, 3, 4])
+    tuning_seeds: list[int] = dataclasses.field(default_factory=lambda: [100, 101])
+    num_trials: int = 8
+    max_steps: int = 2000
+    eval_every: int = 100
+    num_last: int = 5
+    hidden_size: int = 100
+    batch_size: int = 20
+
+    def _common(self, method: str, grid: Any, seeds: Sequence[int]) -> dict[str, Any]:
+        """What the configs of both phases say."""
+        return {
+            "task": self.task,
+            "hidden_size": self.hidden_size,
+            "batch_size": self.batch_size,
+            "patience": 0,
+            "seeds": [*seeds],
+            "input_gain": self.methods[method].get("input_gain", 1.0),
+            "grid": grid,
+        }
+
+    def tuning(self, method: str) -> Config:
+        """Phase 1: all settings of a method.
+
+        Raises:
+          ConfigError: the grid is wrong, or the data are not there.
+        """
+        grid = self.methods[method]["grid"]
+        raw = self._common(method, grid, self.tuning_seeds) | {
+            "name": f"{method}.tuning",
+            "max_steps": self.max_steps,
+            "eval_every": self.eval_every,
+        }
+        return config_lib.resolve(raw, self.name)
+
+    def final(self, method: str, choice: Choice) -> Config:
+        """Phase 2: the chosen setting, evaluated after its last update."""
+        grid = {key: [value] for key, value in choice.setting.items()}
+        raw = self._common(method, grid, self.seeds) | {
+            "name": f"{method}.test",
+            "max_steps": self.max_steps,
+            "eval_every": self.max_steps,
+            "split": "test",
+        }
+        return config_lib.resolve(raw, self.name)
+
+
+class Choice(NamedTuple):
+    """What the tuning seeds chose.
+
+    Attributes:
+      setting: settings and hyper-parameters.
+      score: mean over the tuning seeds and their last evaluations on the validation
+        part: accuracy, or NLL.
+    """
+
+    setting: dict[str, Any]
+    score: float
+
+
+class Outcome(NamedTuple):
+    """A method on a data set.
+
+    Attributes:
+      choice: None where every setting diverged on a tuning seed.
+      test: for each of the counted seeds what its last finite weights reach on the
+        test part: accuracy, or NLL. Empty without a choice.
+      diverged: seeds whose weights did not stay finite.
+    """
+
+    choice: Choice | None
+    test: list[float]
+    diverged: int
+
+
+def load(path: str) -> Bench:
+    """Reads and checks a bench.
+
+    Raises:
+      ConfigError: with all problems of one kind at once.
+    """
+    return bench_lib.load(path, Bench, _contradictions)
+
+
+def _contradictions(bench: Bench) -> Iterator[str]:
+    """What is wrong with values of the right types."""
+    if bench.name == TABLE:
+        yield f"name = {TABLE}: is that of the table of all data sets"
+    if bench.task not in datasets.DATASETS:
+        near = difflib.get_close_matches(bench.task, datasets.DATASETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        names = ", ".join(datasets.DATASETS)
+        yield f"task = {bench.task}: expected one of {names}{hint}"
+        return
+    try:
+        datasets.find(bench.task)
+    except datasets.DatasetError as error:
+        yield f"task = {bench.task}: {error}"
+        return
+    most = max(1, math.ceil(bench.max_steps / max(1, bench.eval_every)))
+    if not 1 <= bench.num_last <= most:
+        yield f"num_last = {bench.num_last}: expected 1 to {most} evaluations"
+    yield from bench_lib.contradictions(bench, lambda method: [bench.tuning(method)])
+
+
+def is_nll(task: str) -> bool:
+    """Whether a data set asks for every step and has NLL per frame, not accuracy."""
+    return datasets.DATASETS[task].output_loss.every_step
+
+
+def scores(task: str, config: Config, found: Evaluations) -> np.ndarray:
+    """Accuracy, or NLL, at each evaluation of a member, `[R]`."""
+    if is_nll(task):
+        return found.loss
+    return 1 - found.num_errors / config.num_validation
+
+
+def choose(bench: Bench, config: Config, found: Sequence[Evaluations]) -> Choice | None:
+    """The setting with the best mean of its seeds' last evaluations.
+
+    A member that had no error stays as it was. A setting of which a seed diverged is no
+    candidate. Of equals the first is chosen.
+
+    Args:
+      bench: says how many evaluations are the last.
+      config: of phase 1.
+      found: of each member.
+
+    Returns:
+      None where there is no candidate.
+    """
+    every, most = config.eval_every, config.max_steps
+    steps = np.array([*range(every, most, every), most])[-bench.num_last :]
+
+    def score(member: Evaluations) -> float:
+        if member.status == "diverged":
+            return np.nan
+        place = np.searchsorted(member.step, steps, side="right") - 1
+        return float(scores(bench.task, config, member)[place].astype(float).mean())
+
+    seeds = len(config.seeds)  # they vary fastest
+    means = np.array([score(member) for member in found]).reshape(-1, seeds).mean(1)
+    sign = 1 if is_nll(bench.task) else -1
+    order = np.where(np.isnan(means), np.inf, sign * means)
+    if np.isinf(order).all():
+        return None
+    best = int(np.argmin(order))
+    member = [*config.members()][best * seeds]
+    return Choice(bench_lib.setting_of(member), float(means[best]))
+
+
+def compare(runner: Runner, bench: Bench, method: str) -> Outcome:
+    """Both phases of a method."""
+    tuning = bench.tuning(method)
+    choice = choose(bench, tuning, runner.evaluations(tuning))
+    if choice is None:
+        return Outcome(None, [], 0)
+    final = bench.final(method, choice)
+    found = runner.evaluations(final)
+    return Outcome(
+        choice,
+        [float(scores(bench.task, final, member)[-1]) for member in found],
+        sum(member.status == "diverged" for member in found),
+    )
+
+
+def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
+    """What came of a method."""
+    mean, interval = None, None
+    if outcome.test:
+        mean, interval = summary.mean_interval(outcome.test)
+    choice = outcome.choice
+    return {
+        "name": f"{method} {bench.name}",
+        "bench": bench.name,
+        "data": datasets.DATASETS[bench.task].title,
+        "lengths": ("≤ " if datasets.varies(bench.task) else "= ")
+        + str(datasets.find(bench.task).min_seq_len),
+        "method": bench.methods[method]["label"],
+        "measure": "nll" if is_nll(bench.task) else "accuracy",
+        "validation": choice.score if choice else None,
+        "test": mean,
+        "interval_95": interval,
+        "seeds": len(bench.seeds),
+        "diverged": outcome.diverged,
+        "max_steps": bench.max_steps,
+        "settings": bench.num_trials,
+        "tuning_seeds": len(bench.tuning_seeds),
+        "setting": bench_lib.text(choice.setting) if choice else None,
+        "test_by_seed": " ".join(f"{value:.4f}" for value in outcome.test),
+    }
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The table of one data set."""
+    first = rows[0]
+    unit = "NLL per frame" if first["measure"] == "nll" else "accuracy %"
+    header = ["method", "chosen setting", f"validation {unit}"]
+    header += [f"test {unit}", "n"]
+    body = [
+        [
+            row["method"],
+            row["setting"] or "every setting diverged",
+            "–" if row["validation"] is None else _value(row, row["validation"]),
+            cell(row),
+            str(row["seeds"]),
+        ]
+        for row in rows
+    ]
+    lines = (
+        f"{first['data']}, T {first['lengths']}. Of {first['settings']} settings of "
+        f"each method, trained for {first['max_steps']:,} updates, the one with the "
+        f"best mean over the last evaluations of {first['tuning_seeds']} tuning seeds "
+        "on the validation part; then trained for as long with other seeds on training "
+        "and validation parts, and evaluated on the test part.",
+        _NOTE,
+    )
+    return markdown.table(header, body) + "\n" + markdown.notes(lines)
+
+
+_NOTE = (
+    "Test: mean and 95 % interval (Student's t) over the n seeds, all on the same test "
+    "samples, whose choice is not in the interval. Seeds that diverged count with "
+    "their last finite weights."
+)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Methods × data sets, of all that was run."""
+    benches = {row["bench"]: row for row in rows}
+    methods = dict.fromkeys(row["method"] for row in rows)
+    by_place = {(row["method"], row["bench"]): row for row in rows}
+    header = ["method"]
+    for row in benches.values():
+        unit = "NLL" if row["measure"] == "nll" else "%"
+        header.append(f"{row['data']}, T {row['lengths']}, {unit}")
+    body = [
+        [
+            method,
+            *(
+                cell(by_place[method, bench]) if (method, bench) in by_place else ""
+                for bench in benches
+            ),
+        ]
+        for method in methods
+    ]
+    for title, value in (
+        ("*updates*", lambda row: f"{row['max_steps']:,}"),
+        (
+            "*settings × tuning seeds*",
+            lambda r: f"{r['settings']} × {r['tuning_seeds']}",
+        ),
+        ("*n*", lambda row: str(row["seeds"])),
+    ):
+        body.append([title, *(value(row) for row in benches.values())])
+    return (
+        markdown.table(header, body)
+        + "\n"
+        + markdown.notes([f"{_NOTE} NLL: per frame, less is better."])
+    )
+
+
+def cell(row: Row) -> str:
+    """Test accuracy in %, or NLL, with its interval and how many seeds diverged."""
+    if row["test"] is None:
+        return "diverged"
+    text = _value(row, row["test"], row["interval_95"])
+    if row["diverged"]:
+        text += f" ({row['diverged']} of {row['seeds']} diverged)"
+    return text
+
+
+def _value(row: Row, value: float, interval: float | None = None) -> str:
+    if row["measure"] == "accuracy":
+        return percent(value, interval)
+    return f"{value:.3f}" if interval is None else f"{value:.3f} ± {interval:.3f}"
+
+
+def all_rows(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
+    """The rows of all data sets in a folder of results, in the order of `DATASETS`.
+
+    Returns:
+      The rows, and the names of files that were written by another version of this
+      program, whose rows have other columns, or that are damaged.
+    """
+    titles = [dataset.title for dataset in datasets.DATASETS.values()]
+    paths = [path for path in sorted(folder.glob("*.csv")) if path.stem != TABLE]
+    found, others = dict[str, list[Row]](), []
+    for path in paths:
+        try:
+            found[path.name] = results.read_rows(path)
+        except ValueError:
+            others.append(path.name)
+    known = {
+        n: rows for n, rows in found.items() if rows and rows[0].get("data") in titles
+    }
+    now = [rows for rows in known.values() if tuple(rows[0]) == COLUMNS]
+    now.sort(key=lambda rows: titles.index(rows[0]["data"]))
+    others += [name for name, rows in known.items() if tuple(rows[0]) != COLUMNS]
+    return [row for rows in now for row in rows], others
+
+
+def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
+    """Trains what is not trained yet, and writes its table and that of all data."""
+    rows = [row_of(bench, m, compare(runner, bench, m)) for m in bench.methods]
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write_rows(folder / f"{bench.name}.csv", rows)
+    results.write_rows(folder / f"{bench.name}_runs.csv", runner.made_with())
+    text = page(rows)
+    (folder / f"{bench.name}.md").write_text(text, encoding="utf-8")
+    every, others = all_rows(folder)
+    results.write_rows(folder / f"{TABLE}.csv", every)
+    results.write_by_name(folder / f"{TABLE}.json", every)
+    (folder / f"{TABLE}.md").write_text(table(every), encoding="utf-8")
+    screen.say(runner.console, text)
+    for name in others:
+        screen.say(
+            runner.console,
+            f"{screen.printable(folder / name)} was written by another version, or "
+            "is damaged: not in the table of all data sets",
+        )
+    pictures.show(runner.console, TABLE, folder)
+
+
+parse, main = bench_lib.program(__name__, "configs/real/digits_rows.toml", load, _work)

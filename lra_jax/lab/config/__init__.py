@@ -1,0 +1,1 @@
+"""What is asked for: a TOML file to a checked `Config`."""

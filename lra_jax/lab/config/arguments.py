@@ -1,0 +1,104 @@
+"""What a config may say of a rule or an optimizer, read off its signature."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from jax.typing import ArrayLike
+
+from lra_jax import RULES, settings
+from lra_jax.lab.config.optimizers import OPTIMIZERS
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """A keyword of a rule's or an optimizer's factory, as a config sees it.
+
+    Attributes:
+      kind: a number may have a narrower one of `lra_jax.rules.arguments`.
+      required: whether it has no default.
+      choices: of a choice.
+      narrower: "count", ...; "" is any number of at least 0.
+      default: None where it is required.
+    """
+
+    kind: Literal["number", "choice", "flag"]
+    required: bool
+    choices: tuple[str, ...] = ()
+    narrower: str = ""
+    default: Any = None
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it is a number, and no integer."""
+        return self.kind == "number" and self.narrower != "count"
+
+
+@functools.cache
+def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
+    """The keywords that a config may give, read off the factory's signature.
+
+    Numbers are annotated `ArrayLike` or a narrower kind of `lra_jax.rules.arguments`,
+    choices `Literal`, switches `bool`. A trailing underscore (`lambda_`) is dropped.
+    """
+    hints = typing.get_type_hints(factory, include_extras=True)
+    found = {}
+    for name, parameter in inspect.signature(factory).parameters.items():
+        hint, required = hints.get(name), parameter.default is inspect.Parameter.empty
+        default = None if required else parameter.default
+        narrower = ""
+        if typing.get_origin(hint) is typing.Annotated:
+            hint, narrower = typing.get_args(hint)
+        if hint == ArrayLike:
+            argument = Argument("number", required, (), narrower, default)
+        elif typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            argument = Argument("choice", required, choices, default=default)
+        elif hint is bool:
+            argument = Argument("flag", required, default=default)
+        else:
+            continue  # the output loss comes with the task
+        found[name.rstrip("_")] = argument
+    return found
+
+
+def all_arguments() -> set[str]:
+    """The keywords of all rules and optimizers."""
+    factories = [*RULES.values(), *OPTIMIZERS.values()]
+    return {key for factory in factories for key in arguments_of(factory)}
+
+
+def check_argument(value: Any, argument: Argument, dtype: str) -> str | None:
+    """What is wrong with one value of a rule's or optimizer's argument, or None."""
+    if argument.kind == "choice":
+        return check_choice(value, argument.choices)
+    if argument.kind == "flag":
+        return None if isinstance(value, bool) else "expected true or false"
+    if not argument.is_real:
+        return check_integer(value, 1)
+    if type(value) not in (int, float):
+        return "expected a number"
+    return settings.wrong_number(value, argument.narrower, dtype=dtype)
+
+
+def check_integer(value: Any, least: int) -> str | None:
+    """What is wrong with an integer setting, or None."""
+    if type(value) is not int:
+        return f"expected an integer of at least {least}"
+    return settings.wrong_integer(value, least)
+
+
+def check_choice(value: Any, allowed: Sequence[str]) -> str | None:
+    """What is wrong with a word that has to be one of some, or None."""
+    if isinstance(value, str) and value in allowed:
+        return None
+    word = value[:60] if isinstance(value, str) else ""
+    near = difflib.get_close_matches(word, allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"expected one of {', '.join(allowed)}{hint}"

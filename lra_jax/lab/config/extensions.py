@@ -1,0 +1,204 @@
+"""Modules of a user's own, which put rules, tasks and optimizers where configs look.
+
+A module adds rows to `lra_jax.RULES`, `lra_jax.TASKS` or `experiments.optimizers.
+OPTIMIZERS` when it is imported. A config names it with `import = ["my_rules"]`, a
+command with `--import my_rules`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from lra_jax import RULES, TASKS, Task
+from lra_jax.lab.config.arguments import arguments_of
+from lra_jax.lab.config.optimizers import OPTIMIZERS
+from lra_jax.lab.data import datasets
+from lra_jax.lab.terminal import machine
+
+# What a config may name, by the key that names it.
+TABLES: dict[str, Mapping[str, Any]] = {
+    "rule": RULES,
+    "task": TASKS,
+    "optimizer": OPTIMIZERS,
+}
+
+_files: dict[str, tuple[pathlib.Path, ...]] = {}
+_rows: dict[tuple[str, str], tuple[str, Any]] = {}  # to the module, and what it added
+
+
+class ExtensionError(Exception):
+    """A module that cannot be used, and why, as a line."""
+
+
+def load(names: Sequence[str]) -> None:
+    """Imports modules, each once.
+
+    Args:
+      names: of modules, as in an `import` statement. The current directory is searched
+        as well.
+
+    Raises:
+      ExtensionError: one cannot be imported, or what it adds is not what its table has.
+    """
+    for name in names:
+        if name not in _files:
+            _load(name)
+
+
+def _load(name: str) -> None:
+    if problem := problem_of(name):
+        raise ExtensionError(f"{name!r}: {problem}")
+    here = os.getcwd()
+    if not {"", here} & {*sys.path}:
+        sys.path.insert(0, here)
+        importlib.invalidate_caches()
+    before = {key: dict(table) for key, table in TABLES.items()}
+    known = {*sys.modules}
+    with contextlib.suppress(RuntimeError):  # JAX is at work already
+        machine.prepare()  # before the module computes something
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise ExtensionError(
+            f"module {name!r} cannot be imported: {_text(error)}"
+        ) from None
+    datasets.find.cache_clear()
+    for key, row, value in _added(before):
+        if row in before[key] or (key == "task" and row in datasets.DATASETS):
+            for table, rows in before.items():  # as if it had not been imported
+                _restore(table, rows)
+            raise ExtensionError(
+                f"module {name!r}: {key} {row!r} is there already; choose another name"
+            )
+        if problem := _CHECKS[key](value):
+            raise ExtensionError(f"module {name!r}: {key} {row!r}: {problem}")
+        _rows[key, row] = name, value
+    _files[name] = tuple(_sources(module, {*sys.modules} - known))
+
+
+def _restore(key: str, rows: Mapping[str, Any]) -> None:
+    table: dict[str, Any] = TABLES[key]  # type: ignore[assignment]
+    table.clear()
+    table.update(rows)
+
+
+def problem_of(name: str) -> str | None:
+    """What is wrong with the name of a module, or None."""
+    is_file = name.endswith(".py")
+    if not is_file and all(part.isidentifier() for part in name.split(".")):
+        return None
+    stem = name.removesuffix(".py").strip("./").replace("/", ".")
+    good = stem != name and all(part.isidentifier() for part in stem.split("."))
+    hint = f"; write {stem}" if good else ""
+    return f"expected the name of a module{hint}"
+
+
+def imported_files() -> list[pathlib.Path]:
+    """The source files of the modules, and of what they import from beside them."""
+    return sorted({path for paths in _files.values() for path in paths})
+
+
+def modules_of(rows: Sequence[tuple[str, Any]]) -> list[str]:
+    """The modules that have added what a config names.
+
+    Args:
+      rows: keys of `TABLES`, each with a name.
+    """
+    found = (
+        _rows[key, name][0]
+        for key, name in rows
+        if (key, name) in _rows and TABLES[key].get(name) is _rows[key, name][1]
+    )
+    return list(dict.fromkeys(found))
+
+
+def _added(
+    before: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[str, str, Any]]:
+    """Rows of the tables that are new or another than before."""
+    for key, table in TABLES.items():
+        for name, value in table.items():
+            if before[key].get(name) is not value:
+                yield key, name, value
+
+
+def _sources(module: ModuleType, loaded: set[str]) -> Iterator[pathlib.Path]:
+    """The module's file, and those of what it imported from its own folder."""
+    own = {module.__name__, module.__name__.partition(".")[0]}
+    folder: pathlib.Path | None = None
+    for name in (*own, *loaded):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if not isinstance(file, str):
+            continue
+        path = pathlib.Path(file).resolve()
+        if name in own:
+            is_package = path.name == "__init__.py"
+            folder = path.parent.parent if is_package else path.parent
+            yield path
+        elif folder is not None and path.is_relative_to(folder):
+            installed = {*path.parts} & {"site-packages", "dist-packages"}
+            if not installed:
+                yield path
+
+
+def _text(error: BaseException) -> str:
+    """An error as a line, with the place that raised it."""
+    said = " ".join(str(error).split()) or "no reason given"
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [frame for frame in frames if "importlib" not in frame.filename]
+    where = ""
+    if len(mine) > 1:  # the first is ours
+        last = mine[-1]
+        where = f" ({pathlib.Path(last.filename).name}, line {last.lineno})"
+    return f"{type(error).__name__}: {said}{where}"
+
+
+def _check_factory(value: Any) -> str | None:
+    if not callable(value):
+        return f"expected a factory, got {type(value).__name__}"
+    try:
+        known = arguments_of(value)
+        parameters = inspect.signature(value).parameters
+    except Exception as error:  # whatever a signature may be made of
+        return f"its signature cannot be read: {_text(error)}"
+    for name, parameter in parameters.items():
+        is_one = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        required = is_one and parameter.default is parameter.empty
+        if required and name.rstrip("_") not in known and name != "output_loss":
+            return (
+                f"argument {name} has no default, and no annotation that a config can "
+                "read: ArrayLike, a Literal or bool"
+            )
+    return None
+
+
+def _check_rule(value: Any) -> str | None:
+    if (problem := _check_factory(value)) is not None:
+        return problem
+    parameters = inspect.signature(value).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if "output_loss" in parameters or inspect.Parameter.VAR_KEYWORD in kinds:
+        return None
+    return "expected a factory with an argument output_loss"
+
+
+def _check_task(value: Any) -> str | None:
+    if isinstance(value, Task):
+        return None
+    return f"expected a lra_jax.Task, got {type(value).__name__}"
+
+
+_CHECKS: dict[str, Callable[[Any], str | None]] = {
+    "rule": _check_rule,
+    "task": _check_task,
+    "optimizer": _check_factory,
+}

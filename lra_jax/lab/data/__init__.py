@@ -1,0 +1,1 @@
+"""Recorded data: files to tasks."""

@@ -1,0 +1,1 @@
+"""What is observed of rules: errors, gradients and their angles, update by update."""

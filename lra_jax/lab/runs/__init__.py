@@ -1,0 +1,1 @@
+"""Training a config into a folder, which survives what ends it."""

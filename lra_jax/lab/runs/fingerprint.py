@@ -1,0 +1,164 @@
+"""By which code a result was made: a fingerprint of all that can change its numbers.
+
+A fingerprint has a hash for each source file. Only what a file does counts: comments,
+docstrings and layout do not. What is in it, and why:
+
+- all of `lra_jax` but the lab: rules, tasks, network, training, the grid;
+- of the lab, `optimizers.py`, and `datasets.py` with `draws.py`, from which the data
+  and the drawn settings come;
+- `groups.py`, and of `config.py` what makes members of a grid: they decide which number
+  reaches which member;
+- the files of rules, optimizers and tasks that are somebody else's.
+
+The versions of JAX and its kin are no part of it: a run folder's manifest has them, and
+a finished result of another version remains a result.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import pathlib
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import lra_jax
+from lra_jax import RULES
+from lra_jax.lab.config.config import Config
+from lra_jax.lab.config.optimizers import OPTIMIZERS
+from lra_jax.lab.data import datasets
+
+Fingerprint = Mapping[str, str]  # names of files to hashes
+
+_LIBRARY = pathlib.Path(lra_jax.__file__).parent
+_LAB = _LIBRARY / "lab"
+
+# Of the lab; of a file that does more, the definitions that count.
+_FILES: dict[str, tuple[str, ...]] = {
+    "config/config.py": ("AXES", "Config", "_product"),
+    "config/draws.py": (),
+    "config/optimizers.py": (),
+    "data/datasets.py": (),
+    "runs/groups.py": (),
+}
+
+
+def of(config: Config, files: Iterable[pathlib.Path] = ()) -> dict[str, str]:
+    """The fingerprint of the code that trains a config.
+
+    Args:
+      config: whose rules, optimizers and tasks may be somebody else's.
+      files: more that counts.
+    """
+    return ours() | of_files([*_foreign_files(config), *files])
+
+
+@functools.cache
+def ours() -> dict[str, str]:
+    """The fingerprint of this project's code."""
+    paths = [path for path in _LIBRARY.rglob("*.py") if _LAB not in path.parents]
+    found = {_name_of(path): _hash(path) for path in sorted(paths)}
+    for name, definitions in _FILES.items():
+        found[_name_of(_LAB / name)] = _hash(_LAB / name, definitions)
+    return found
+
+
+def _name_of(path: pathlib.Path) -> str:
+    return path.relative_to(_LIBRARY.parent).as_posix()
+
+
+def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str]:
+    """The fingerprint of other files."""
+    return {f"{path.parent.name}/{path.name}": _hash(path) for path in paths}
+
+
+def changes(found: object, now: Fingerprint) -> list[str]:
+    """What differs between a fingerprint that was kept and today's, in words."""
+    if not isinstance(found, Mapping) or not found:
+        return ["it does not say by which code it was made"]
+    names = {
+        "changed": [name for name in now if found.get(name, now[name]) != now[name]],
+        "new": [name for name in now if name not in found],
+        "gone": [name for name in found if name not in now],
+    }
+    return [f"{word}: {', '.join(files)}" for word, files in names.items() if files]
+
+
+def _hash(path: pathlib.Path, definitions: Collection[str] = ()) -> str:
+    tree = ast.parse(path.read_bytes())
+    if definitions:
+        tree.body = [node for node in tree.body if _name(node) in definitions]
+    return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()[:16]
+
+
+def _name(node: ast.stmt) -> str | None:
+    """What a statement of a module defines."""
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        return node.targets[0].id
+    return getattr(node, "name", None)
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as tuples, the same in all versions of Python."""
+    if isinstance(node, list):
+        return tuple(map(_plain, node))
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    body = fields.get("body")
+    if isinstance(body, list) and body and _is_text(body[0]):
+        fields["body"] = body[1:]
+    left_out = ("kind", "type_comment", "type_ignores")
+    return type(node).__name__, *(
+        (name, _plain(value))
+        for name, value in fields.items()
+        if name not in left_out and value is not None and value != []
+    )
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether a statement is a text alone, such as a docstring."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _foreign_files(config: Config) -> list[pathlib.Path]:
+    """The files of the rules, optimizers and tasks of a config that are not ours."""
+    found: set[pathlib.Path] = set()
+    for factory in _factories(config):
+        while hasattr(factory, "func"):  # `functools.partial`
+            factory = factory.func
+        module = sys.modules.get(getattr(factory, "__module__", ""))
+        try:
+            path = pathlib.Path(inspect.getsourcefile(module or factory) or "")
+        except TypeError:  # defined in a terminal
+            continue
+        if not path.is_file() or _LIBRARY in path.parents:
+            continue
+        package = getattr(module, "__name__", "").partition(".")
+        root = (
+            getattr(sys.modules.get(package[0]), "__path__", None) if package[2] else ()
+        )
+        found |= {path, *(file for top in root or () for file in _sources(top))}
+    return sorted(found)
+
+
+def _sources(folder: str) -> Iterator[pathlib.Path]:
+    return pathlib.Path(folder).rglob("*.py")
+
+
+def _factories(config: Config) -> Iterator[Any]:
+    """What makes the rules, the optimizers and the batches of a config."""
+    for table in config.grid or ({},):
+        for key, known in (("rule", RULES), ("optimizer", OPTIMIZERS)):
+            names = table.get(key, (getattr(config, key),))
+            yield from (known[name] for name in names if name in known)
+        for name in table.get("task", (config.task,)):
+            if name in datasets.KNOWN:
+                yield datasets.find(name, config.split).draw

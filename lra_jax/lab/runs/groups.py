@@ -1,0 +1,152 @@
+"""From a config to compiled programs: members that share all statics form a group."""
+
+from __future__ import annotations
+
+import dataclasses
+from keyword import iskeyword
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from lra_jax import RULES, rnn, train, types
+from lra_jax.lab.config.arguments import arguments_of
+from lra_jax.lab.config.config import AXES, Config, ConfigError
+from lra_jax.lab.config.optimizers import OPTIMIZERS
+from lra_jax.lab.data import datasets
+from lra_jax.member import Experiment, Hyperparameters
+from lra_jax.rules.lra_released import evaluate_released
+from lra_jax.sweep import Grid, make_grid
+
+_EVALUATIONS = {"standard": train.evaluate, "released": evaluate_released}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Members that run in one compiled program.
+
+    Attributes:
+      statics: what they have in common and the program is compiled for.
+      members: their indices in `config.members()`.
+      experiment: the program.
+      grid: their hyper-parameters and seeds, as arrays.
+    """
+
+    statics: dict[str, Any]
+    members: np.ndarray
+    experiment: Experiment
+    grid: Grid
+
+
+def make_groups(config: Config) -> list[Group]:
+    """Splits the members of a config by everything that changes the program.
+
+    Raises:
+      ConfigError: a rule refuses its sizes, which no argument alone shows.
+    """
+    by_statics: dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]] = {}
+    for index, member in enumerate(config.members()):
+        numbers = _numbers(member)
+        statics = {k: v for k, v in member.items() if k not in (*numbers, "seed")}
+        key = (*sorted(statics.items()), *numbers)
+        by_statics.setdefault(key, []).append((index, member))
+    groups = [_make_group(config, found) for found in by_statics.values()]
+    problems = [text for group in groups if (text := _refusal(group))]
+    if problems:
+        raise ConfigError(config.name, list(dict.fromkeys(problems)))
+    return groups
+
+
+def _refusal(group: Group) -> str | None:
+    """What the group's rule says against its sizes, or None. Nothing is computed."""
+    experiment = group.experiment
+    task = experiment.task
+
+    def update(hyperparameters: Hyperparameters) -> Any:
+        key = jax.random.key(0)
+        rule, _ = experiment.build(hyperparameters)
+        params = rnn.init_params(
+            key, task.input_size, experiment.hidden_size, task.output_size
+        )
+        batch = task.sample(key, experiment.batch_size, experiment.seq_len)
+        experiment.evaluate(params, batch, output_loss=task.output_loss)
+        return rule.grads(key, params, rule.init(key, params), batch)
+
+    numbers = {**group.grid.mapped, **group.grid.shared}
+    try:
+        jax.eval_shape(update, {name: x[0] for name, x in numbers.items()})
+    except ValueError as error:
+        return f"rule {group.statics['rule']!r}: {error}"
+    return None
+
+
+def _numbers(member: dict[str, Any]) -> dict[str, bool]:
+    """The member's hyper-parameters that are data, not part of the program.
+
+    Returns:
+      Whether each is a real number, not an integer.
+    """
+    arguments = {
+        **arguments_of(RULES[member["rule"]]),
+        **arguments_of(OPTIMIZERS[member["optimizer"]]),
+    }
+    return {
+        key: arguments[key].is_real
+        for key in member
+        if key in arguments and arguments[key].kind == "number"
+    }
+
+
+def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Group:
+    first = found[0][1]
+    numbers = _numbers(first)
+    statics = {k: v for k, v in first.items() if k not in (*numbers, "seed")}
+    task = datasets.find(statics["task"], config.split)
+    options = {k: v for k, v in statics.items() if k not in AXES}
+
+    def build(
+        hyperparameters: Hyperparameters,
+    ) -> tuple[types.LearningRule, optax.GradientTransformation]:
+        given = {**options, **hyperparameters}
+
+        def make(factory: Any, **more: Any) -> Any:
+            known = {key: key + "_" * iskeyword(key) for key in arguments_of(factory)}
+            mine = {known[key]: x for key, x in given.items() if key in known}
+            return factory(**mine, **more)
+
+        rule = make(RULES[statics["rule"]], output_loss=task.output_loss)
+        return rule, make(OPTIMIZERS[statics["optimizer"]])
+
+    experiment = Experiment(
+        task=task,
+        build=build,
+        seq_len=statics["seq_len"],
+        hidden_size=statics["hidden_size"],
+        input_gain=config.input_gain,
+        batch_size=statics["batch_size"],
+        eval_every=config.eval_every,
+        num_validation=config.num_validation,
+        evaluate=_EVALUATIONS[config.validation],
+    )
+    arrays = {
+        name: np.array(
+            [member[name] for _, member in found],
+            config.dtype if is_real else np.int32,
+        )
+        for name, is_real in numbers.items()
+    }
+    seeds = np.array([member["seed"] for _, member in found])
+    grid = make_grid(experiment, arrays, seeds)
+    return Group(
+        statics=statics,
+        members=np.array([index for index, _ in found]),
+        experiment=experiment,
+        grid=grid._replace(race=_races(grid)) if config.race else grid,
+    )
+
+
+def _races(grid: Grid) -> np.ndarray:
+    """A number for each seed with each kind: K is no setting that may win a race."""
+    pairs = np.stack([grid.seeds.astype(np.int64), grid.kind], axis=1)
+    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)

@@ -1,0 +1,159 @@
+"""The runs of a bench or a reproduction, each in a folder, and what came of them."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import rich.console
+
+from lra_jax.lab.config.config import Config
+from lra_jax.lab.reports.results import Row
+from lra_jax.lab.runs import run, store
+from lra_jax.lab.terminal import command_line
+
+
+class StoppedError(Exception):
+    """A signal stopped a run; what was finished is saved.
+
+    Args:
+      number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+class Evaluations(NamedTuple):
+    """What the evaluations of a member found, in the order they were made.
+
+    Attributes:
+      status: of the member at its end.
+      step: `[R]` updates done, the first 0.
+      loss: `[R]`.
+      num_errors: `[R]`.
+    """
+
+    status: str
+    step: np.ndarray
+    loss: np.ndarray
+    num_errors: np.ndarray
+
+
+class Runner:
+    """Trains configs, each in a run folder of its own, and knows what came of them.
+
+    Args:
+      console: where to say what happens.
+      folder: where the run folders are.
+      interruption: stops a run after a chunk.
+      accept_old_code: whether runs count that were made by other code than today's.
+
+    Attributes:
+      used: run folders by name of the run, in the order they were asked for.
+    """
+
+    def __init__(
+        self,
+        console: rich.console.Console,
+        folder: pathlib.Path,
+        interruption: run.Interruption,
+        *,
+        accept_old_code: bool = False,
+    ):
+        self.used: dict[str, pathlib.Path] = {}
+        self.console = console
+        self.folder = folder
+        self.accept_old_code = accept_old_code
+        self._interruption = interruption
+
+    def rows(self, config: Config) -> list[Row]:
+        """The rows of a run's results, trained now where they are not there yet.
+
+        Raises:
+          StoppedError: a signal came first.
+          store.RunFolderError: the run folder cannot be used or written.
+        """
+        path = self.folder / config.name
+        accept = self.accept_old_code
+        kept = store.RunFolder(path, config, accept_old_code=accept)
+        if not kept.is_finished():
+            toml = path / "config.resolved.toml"
+            try:
+                number = run.train(
+                    self.console,
+                    config,
+                    path,
+                    resume=True,
+                    command=[*command_line.started_as("grid"), "--config", str(toml)],
+                    interruption=self._interruption,
+                    with_report=False,
+                    accept_old_code=accept,
+                )
+            except store.OtherRunError as error:
+                text = f"{error}\nTo train it anew, move {path} away"
+                raise store.OtherRunError(text) from None
+            if number:
+                raise StoppedError(number)
+        self.used[config.name] = path
+        return store.read_rows(path / "results.csv")
+
+    def curves(self, config: Config) -> dict[int, list[tuple[int, float]]]:
+        """For each seed of a run of one setting: updates and validation accuracy."""
+        return {
+            seed: [
+                (int(step), 1 - int(errors) / config.num_validation)
+                for step, errors in zip(found.step, found.num_errors, strict=True)
+            ]
+            for seed, found in zip(config.seeds, self.evaluations(config), strict=True)
+        }
+
+    def evaluations(self, config: Config) -> list[Evaluations]:
+        """The evaluations of each member of a run, in the order of its results."""
+        rows = self.rows(config)
+        with np.load(self.used[config.name] / "curves.npz") as columns:
+            member, *found = (
+                columns[key] for key in ("member", "step", "loss", "num_errors")
+            )
+        return [
+            Evaluations(row["status"], *(x[member == row["member"]] for x in found))
+            for row in rows
+        ]
+
+    def made_with(self) -> list[Row]:
+        """What each run was made with: code, machine, and how long it took."""
+        lines = []
+        for name, path in self.used.items():
+            manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+            lines.append(
+                {
+                    "run": name,
+                    "code": _codes(manifest),
+                    "jax": manifest["versions"]["jax"],
+                    "device": manifest["device"]["kind"],
+                    "cores": manifest["device"]["cores"],
+                    "dtype": manifest["dtype"],
+                    "members": manifest["num_members"],
+                    "updates": manifest["member_steps"],
+                    "seconds": manifest["seconds"],
+                }
+            )
+        return lines
+
+    def stop_if_asked(self) -> None:
+        """Raises StoppedError if a signal came."""
+        if self._interruption.signal:
+            raise StoppedError(self._interruption.signal)
+
+
+def _codes(manifest: Mapping[str, Any]) -> str | None:
+    """The commits that made a run: several, where it was gone on with by other code."""
+    makers = [manifest, *manifest.get("later", [])]
+    codes = dict.fromkeys(maker["code"] for maker in makers)
+    return (
+        ", ".join(str(code) for code in codes) if len(codes) > 1 else manifest["code"]
+    )

@@ -1,0 +1,482 @@
+"""The run folder: what a run leaves on disk, at every chunk and at the end.
+
+    config.resolved.toml   the config as it was run, as `--config` reads it
+    manifest.json          versions, device, precision, seeds, config digest, the
+                           fingerprint of the code, progress
+    results.csv            a row per member
+    curves.npz             a row per evaluation: member, step, train_loss, loss,
+                           num_errors
+    report.md, report.html, figures/
+                           see `lra_jax.lab.reports`
+    params/NNNNNN.safetensors
+                           the last weights of a member, with `save_params`
+    checkpoint/NNN.even.msgpack, NNN.odd.msgpack
+                           the state of each group of members after its last two
+                           chunks, to go on from
+    .lock                  held by the process that uses the folder
+
+`docs/run_folder.md` describes each field, `docs/reliability.md` what was tried against
+it. Files are written aside and then renamed: none is ever half written.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+import flax.serialization
+import jax
+import numpy as np
+
+from lra_jax import Params, sweep
+from lra_jax.lab.config import extensions
+from lra_jax.lab.config.config import Config
+from lra_jax.lab.reports import member_table, results
+from lra_jax.lab.runs import checkpoint, comparison, fingerprint, provenance, tables
+from lra_jax.lab.runs.groups import Group
+from lra_jax.lab.terminal import files
+from lra_jax.sweep import SweepState
+
+TABLES_INTERVAL = 5.0  # seconds at least between two writings of the tables
+TABLES_SHARE = 0.05  # of the time at most goes into them
+
+
+class RunFolderError(Exception):
+    """A run folder that cannot be used as asked, and why."""
+
+
+class OtherRunError(RunFolderError):
+    """The folder holds something else than the run that was asked for."""
+
+
+class OldCodeError(OtherRunError):
+    """What was asked for is there, and was made by other code than today's."""
+
+
+class RunFolder:
+    """A folder that belongs to one config.
+
+    Args:
+      path: of the folder.
+      config: what it belongs to.
+      live_page: `report.html` of the results and the manifest, to be written with the
+        tables; None is not to write it.
+      accept_old_code: whether a run is taken for this one's that was made by other
+        code than today's, or with other defaults.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        config: Config,
+        live_page: Callable[[list[dict[str, Any]], dict[str, Any]], str] | None = None,
+        *,
+        accept_old_code: bool = False,
+    ):
+        self.path = path
+        self.config = config
+        self._live_page = live_page
+        self._accept_old_code = accept_old_code
+        self._digest = config.digest()
+        self._lock: IO[str] | None = None
+        self._chunks: dict[int, int] = {}  # finished ones, by the index of their group
+        self._tables_due = 0.0
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks that the saved states are made of."""
+        return sum(self._chunks.values())
+
+    def open(self, *, resume: bool) -> dict[str, Any]:
+        """Creates the folder, or accepts one that holds this config's run.
+
+        It then belongs to this process, until `close` or the process's end.
+
+        Returns:
+          The manifest of the run so far; empty if it is new.
+
+        Raises:
+          RunFolderError: the folder is in use, holds something else, or a run that was
+            not asked to be resumed. Nothing in it has been touched.
+        """
+        try:
+            if not self._is_new() and not self._is_run():
+                raise OtherRunError(
+                    f"{self.path} exists and is not a run folder; choose another folder"
+                )
+            (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            # Asked again, because only now can nobody else begin a run here.
+            if not self._is_new():
+                return self._accept(resume=resume)
+            self._write("config.resolved.toml", self.config.to_toml().encode())
+        except OSError as error:
+            self.close()
+            raise RunFolderError(f"{self.path}: {error.strerror}") from None
+        except RunFolderError:
+            self.close()
+            raise
+        return {}
+
+    def is_finished(self) -> bool:
+        """Whether this config's run has ended here, by the code of today."""
+        manifest = self._manifest() or {}
+        if manifest.get("schema_version") != provenance.SCHEMA_VERSION:
+            return False
+        if manifest.get("finished") is not True:
+            return False
+        other, changed = self._differences(manifest)
+        return not other and (self._accept_old_code or not changed)
+
+    def close(self) -> None:
+        """Lets other processes use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _accept(self, *, resume: bool) -> dict[str, Any]:
+        """The manifest of a run that may go on."""
+        manifest = self._manifest()
+        if manifest is not None:
+            version = manifest.get("schema_version")
+            if version != provenance.SCHEMA_VERSION:
+                raise OtherRunError(
+                    f"{self.path} has schema version {version}, this is version "
+                    f"{provenance.SCHEMA_VERSION}; choose another folder"
+                )
+            other, changed = self._differences(manifest)
+            if other:
+                lines = "\n  ".join(other)
+                raise OtherRunError(
+                    f"{self.path} holds the run of another config; choose another "
+                    f"folder. Differences:\n  {lines}"
+                )
+        if not resume:
+            raise RunFolderError(
+                f"{self.path} holds this run already; add --resume to go on with it, "
+                "or choose another --out"
+            )
+        if manifest is None:
+            _warn(
+                f"{self.path / 'manifest.json'} cannot be read; its times and counts "
+                "begin anew, the states are in the checkpoints"
+            )
+            return {}
+        if changed:
+            refuse_old_code(
+                str(self.path),
+                changed,
+                accept=self._accept_old_code,
+                otherwise="choose another folder",
+            )
+        self._compare_versions(manifest)
+        return manifest
+
+    def _compare_versions(self, manifest: Mapping[str, Any]) -> None:
+        """Says where JAX and its kin are of other versions than before."""
+        before, now = manifest.get("versions", {}), provenance.versions()
+        changed = [
+            f"{name} {before[name]}, now {now[name]}"
+            for name in ("jax", "jaxlib", "numpy", "optax")
+            if before.get(name) not in (None, now[name])
+        ]
+        if changed:
+            _warn(
+                f"{self.path} was begun with {'; '.join(changed)}: the last digits of "
+                "results may be others"
+            )
+
+    def _is_new(self) -> bool:
+        """Whether nothing is there but what a run leaves that was killed at once."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        before_manifest = {
+            "checkpoint",
+            "config.resolved.toml",
+            ".config.resolved.toml.part",
+            ".manifest.json.part",
+            ".lock",
+        }
+        names = {path.name for path in self.path.iterdir()}
+        started = any((self.path / "checkpoint").glob("*"))
+        return names <= before_manifest and not started
+
+    def _is_run(self) -> bool:
+        """Whether a run began here, even if its manifest was damaged since."""
+        return self._manifest() is not None or any(
+            any((self.path / "checkpoint").glob(f"*.{turn}.msgpack"))
+            for turn in checkpoint.TURNS
+        )
+
+    def _manifest(self) -> dict[str, Any] | None:
+        """The manifest; None if it is not there or cannot be read."""
+        try:
+            manifest = json.loads((self.path / "manifest.json").read_text())
+        except (OSError, ValueError):
+            return None
+        is_ours = isinstance(manifest, dict) and "config_digest" in manifest
+        return manifest if is_ours else None
+
+    def _take_lock(self) -> None:
+        """Makes the folder this process's.
+
+        The kernel lets go of the lock when the process ends, however it ends: what the
+        file says may be stale, the lock never is.
+        """
+        self._lock = (self.path / ".lock").open("a+")
+        self._lock.seek(0)
+        try:
+            files.lock(self._lock)
+        except BlockingIOError:
+            raise RunFolderError(
+                f"{self.path} is in use by {self._lock.read() or 'another process'}; "
+                "wait for it to end, or choose another folder"
+            ) from None
+        except OSError as error:
+            _warn(
+                f"{self.path} is on a filesystem without locks ({error.strerror}): see "
+                "to it yourself that no other process uses it"
+            )
+        now = datetime.datetime.now().isoformat(" ", "seconds")
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {platform.node()} since {now}")
+        self._lock.flush()
+
+    def _differences(self, manifest: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """How the folder's run is not the one that was asked for.
+
+        Returns:
+          Where its config asks for something else; and where it was left to other
+          defaults, or made by other code.
+        """
+        digest = manifest.get("config_digest")
+        now = fingerprint.of(self.config, extensions.imported_files())
+        code = fingerprint.changes(manifest.get("fingerprint"), now)
+        for later in manifest.get("later", []):
+            code += (
+                f"gone on with: {line}"
+                for line in fingerprint.changes(later["fingerprint"], now)
+            )
+        if digest in (self._digest, self.config.request_digest()):
+            return [], code
+        try:
+            text = (self.path / "config.resolved.toml").read_text("utf-8")
+            other, defaults = comparison.differences(text, self.config)
+        except (OSError, ValueError):
+            return ["config.resolved.toml cannot be read"], code
+        return other, defaults + code
+
+    def load_states(self, groups: Sequence[Group]) -> list[SweepState | None]:
+        """The saved state of each group; None where it has not begun.
+
+        A group has two checkpoints, written in turn. One that is damaged is set aside,
+        with a warning, and the other one is gone on from; the results are the same.
+
+        Raises:
+          RunFolderError: all checkpoints of a group are damaged. They are as they were.
+        """
+        return [self._load_state(i, group) for i, group in enumerate(groups)]
+
+    def _load_state(self, index: int, group: Group) -> SweepState | None:
+        states: dict[int, SweepState] = {}
+        problems: dict[pathlib.Path, str] = {}
+        for path in (self.path / checkpoint.name(index, turn) for turn in (0, 1)):
+            if not path.exists():
+                continue
+            try:
+                chunks, state = self._read_checkpoint(path, index, group)
+                states[chunks] = state
+            except RunFolderError as error:
+                problems[path] = str(error)
+            except Exception as error:  # Flax and msgpack have no common one
+                problems[path] = (
+                    f"is of another program ({type(error).__name__}: {error})"
+                )
+        reasons = "\n".join(f"{path} {problem}" for path, problem in problems.items())
+        if problems and not states:
+            raise RunFolderError(
+                f"{reasons}\nNothing was changed. Put back copies, or remove these "
+                f"files: then this group's {len(group.members)} members train anew"
+            )
+        if not states:
+            return None
+        newest = max(states)
+        self._chunks[index] = newest
+        # Of several processes in one run, the one that holds the folder does this.
+        for path in problems if self._lock is not None else ():
+            aside = path.with_suffix(".damaged")
+            os.replace(path, aside)
+            _warn(
+                f"{reasons}\nIt is now {aside.name}. Going on from "
+                f"{checkpoint.name(index, newest)}, the group's state after {newest} "
+                "chunks: at most one chunk is computed again"
+            )
+        return states[newest]
+
+    def _read_checkpoint(
+        self, path: pathlib.Path, index: int, group: Group
+    ) -> tuple[int, SweepState]:
+        """The number of chunks a state is made of, and the state."""
+        try:
+            title, _, data = path.read_bytes().partition(b"\n")
+        except OSError as error:
+            raise RunFolderError(f"cannot be read: {error.strerror}") from None
+        if not title.startswith(checkpoint.TITLE):
+            raise RunFolderError(
+                f"is no checkpoint of version {provenance.SCHEMA_VERSION}, or damaged"
+            )
+        if title != checkpoint.title(data):
+            raise RunFolderError("is damaged: its checksum is not that of its content")
+        raw = flax.serialization.msgpack_restore(data)
+        if raw["config_digest"] not in self._digests() or raw["group"] != index:
+            raise RunFolderError("is of another config or group")
+        found = raw["state"]
+        shapes = None
+        if found["runs"] is not None:
+            slots = found["slots"]
+            shapes = sweep.run_shapes(group.experiment, group.grid, slots)
+        template = sweep.init_sweep(group.grid)._replace(runs=shapes)
+        state = flax.serialization.from_state_dict(template, found)
+        state = state._replace(runs=jax.tree.map(checkpoint.thaw, shapes, state.runs))
+        return raw["chunks"], state
+
+    def _digests(self) -> set[str]:
+        """Of the config, as this folder's checkpoints may have it."""
+        manifest = self._manifest() or {}
+        makers = [manifest, *manifest.get("later", [])]
+        found = {maker.get("config_digest", "") for maker in makers}
+        return {self._digest, self.config.request_digest(), *found}
+
+    def save(
+        self,
+        groups: Sequence[Group],
+        states: Sequence[SweepState | None],
+        manifest: dict[str, Any],
+        changed: int | None = None,
+    ) -> None:
+        """Writes what a chunk changed.
+
+        The tables are derived from the states. After a chunk they are written only
+        every few seconds; what they lack of a killed run is written when it goes on.
+
+        Args:
+          groups: all groups of the run.
+          states: of each group, None where it has not begun.
+          manifest: to be written.
+          changed: index of the group that a chunk advanced; None at the start and end.
+        """
+        if changed is not None:
+            self._write_checkpoint(changed, states[changed])
+        # The manifest makes the folder a run's: what is left without it is no result.
+        self._write("manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
+        began = time.monotonic()
+        if changed is None or began >= self._tables_due:
+            rows = tables.result_rows(self.config, groups, states)
+            text = results.csv_text(rows, member_table.columns(rows))
+            self._write("results.csv", text.encode())
+            curves = io.BytesIO()
+            arrays: dict[str, Any] = dict(tables.curve_columns(groups, states))
+            np.savez_compressed(curves, **arrays)
+            self._write("curves.npz", curves.getvalue())
+            if self._live_page is not None:
+                self.write_text("report.html", self._live_page(rows, manifest))
+            ended = time.monotonic()
+            pause = max(TABLES_INTERVAL, (ended - began) / TABLES_SHARE)
+            self._tables_due = ended + pause
+
+    def _write_checkpoint(self, index: int, state: SweepState | None) -> None:
+        """Replaces the older one of the group's two checkpoints."""
+        chunks = self._chunks.get(index, 0) + 1
+        frozen = jax.tree.map(checkpoint.freeze, state)
+        content = {
+            "config_digest": self._digest,
+            "group": index,
+            "chunks": chunks,
+            "state": flax.serialization.to_state_dict(frozen),
+        }
+        data = flax.serialization.msgpack_serialize(content)
+        self._write(checkpoint.name(index, chunks), checkpoint.title(data), b"\n", data)
+        self._chunks[index] = chunks
+
+    def save_params(
+        self, member: int, params: Params, settings: Mapping[str, Any]
+    ) -> None:
+        """Writes the weights of a member, with its settings as metadata.
+
+        Args:
+          member: its number in the results.
+          params: NumPy arrays.
+          settings: as in `config.members()`.
+        """
+        import safetensors.numpy
+
+        metadata = {key: str(value) for key, value in settings.items()}
+        # The format has no strides: its arrays are whole.
+        tensors = {k: np.ascontiguousarray(x) for k, x in params._asdict().items()}
+        data = safetensors.numpy.save(tensors, metadata | {"member": str(member)})
+        (self.path / "params").mkdir(exist_ok=True)
+        self._write(f"params/{member:06d}.safetensors", data)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a text file of the folder."""
+        self._write(name, text.encode())
+
+    def _write(self, name: str, *data: bytes) -> None:
+        """Writes a file aside and renames it: whoever opens it finds it whole."""
+        target = self.path / name
+        try:
+            files.write(target, *data)
+        except OSError as error:
+            raise RunFolderError(
+                f"{target} cannot be written: {error.strerror}. All that was written "
+                "before is whole"
+            ) from None
+
+
+def refuse_old_code(
+    what: str, changed: Sequence[str], *, accept: bool, otherwise: str
+) -> None:
+    """Says that something was made by other code than today's.
+
+    Args:
+      what: was made.
+      changed: how the code differs, as `fingerprint.changes` says it.
+      accept: whether it is to be used all the same; then it is only said.
+      otherwise: what else can be done.
+
+    Raises:
+      OldCodeError: it is not to be used.
+    """
+    lines = "\n  ".join(changed)
+    if accept:
+        _warn(f"{what} is used, made by other code than today's:\n  {lines}")
+        return
+    raise OldCodeError(
+        f"{what} was made by other code than today's:\n  {lines}\nTo use it all the "
+        f"same, add --accept-old-code; or {otherwise}"
+    )
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def read_rows(path: pathlib.Path) -> list[results.Row]:
+    """The rows of a table.
+
+    Raises:
+      RunFolderError: it cannot be read, or is damaged.
+    """
+    try:
+        return results.read_rows(path)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # also of what is no text
+        raise RunFolderError(f"{path} is damaged: {error}") from None

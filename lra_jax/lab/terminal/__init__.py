@@ -1,0 +1,1 @@
+"""What every command does with a terminal, a machine and its folders."""
