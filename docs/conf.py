@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
+exclude_patterns = ["notes"]  # the lab book's history, for readers of the repository
 html_theme = "furo"
 html_math_renderer = "mathml"  # browsers show it themselves, without a network
 html_title = "lra_jax"

@@ -20,6 +20,7 @@ import pytest
 
 import lra_jax
 from lra_jax import RULES
+from lra_jax.lab.__main__ import COMMANDS
 from lra_jax.lab.config import arguments as arguments_lib
 from lra_jax.lab.config import config as config_lib
 from lra_jax.lab.config.optimizers import OPTIMIZERS
@@ -140,6 +141,11 @@ def problems_of(command):
         extras = extras["project"]["optional-dependencies"]
         for found in re.findall(r"(?:lra_jax|\.)\[([\w,]+)\]", command):
             yield from (f"no extra {x!r}" for x in found.split(",") if x not in extras)
+    elif words[0] == "lra-jax":
+        if words[1:2] and words[1] not in COMMANDS:
+            yield f"lra-jax has no command {words[1]!r}"
+        elif words[1:2]:
+            yield from problems_of_module("experiments", words[1], " ".join(words[2:]))
     elif words[0] == "python" and words[1] != "-m":
         if not (ROOT / words[1]).is_file():
             yield f"no file {words[1]!r}"
@@ -194,7 +200,7 @@ def test_the_commands_of_a_page_exist(path):
         for command in commands(block.text)
     ]
     page = path.read_text("utf8")
-    for match in re.finditer(r"(?<!`)`((?:make|python -m) [^`]+)`(?!`)", page):
+    for match in re.finditer(r"(?<!`)`((?:make|lra-jax|python -m) [^`]+)`(?!`)", page):
         line = page.count("\n", 0, match.start()) + 1
         found.append((line, " ".join(match[1].split())))
     problems = [
@@ -215,6 +221,9 @@ def test_the_commands_of_a_page_exist(path):
         ("python -m experiments.grid --confg x", "no flag --confg"),
         ("srun python -m experiments.grid --config configs/no.toml", "no file"),
         ("x 'cd a && python -m experiments.grid --no-such'", "no flag --no-such"),
+        ("lra-jax gird", "no command 'gird'"),
+        ("lra-jax reproduce all", "no command 'reproduce'"),
+        ("lra-jax grid --confg x", "no flag --confg"),
         ("conda install lra_jax", "unknown command 'conda'"),
     ],
 )

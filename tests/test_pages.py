@@ -12,13 +12,14 @@ import pytest
 from command_line import call
 
 import lra_jax
-from experiments.site import pages
+from experiments.site import pages, pictures
 from experiments.speed import wall_time
 from lra_jax.lab.config import config
+from lra_jax.lab.reports import results as results_lib
 
 ROOT = Path(lra_jax.__file__).parent.parent
 RESULTS = ROOT / "results"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 all_pages = pytest.mark.parametrize(
     "path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix()
@@ -34,7 +35,35 @@ def test_a_page_agrees_with_the_results(path):
     assert pages.fill(text, RESULTS) == text
 
 
-@all_pages
+def test_readme_is_what_its_template_makes():
+    template = (ROOT / pages.TEMPLATE).read_text("utf8")
+    readme = (ROOT / "README.md").read_text("utf8")
+    assert readme == pages.render(template, RESULTS), f"to mend it: {pages.COMMAND}"
+
+
+def test_the_table_of_readme_is_of_the_bench():
+    rows = results_lib.read_rows(RESULTS / "reach/one_setting/reach.csv")
+    text = (RESULTS / "reach/headline.md").read_text("utf8")
+    assert pictures.table(rows) == text, f"to mend it: {pages.COMMAND} --draw"
+    with pytest.raises(ValueError, match="no method 'lra_norm' with temporal_order"):
+        pictures.table([row for row in rows if row["method"] != "lra_norm"])
+
+
+def test_the_picture_of_readme(tmp_path):
+    rows = results_lib.read_rows(RESULTS / "reach/rules/reach.csv")
+    pictures.draw_reach(rows, tmp_path / "reach.png")
+    assert (tmp_path / "reach.png").read_bytes().startswith(b"\x89PNG")
+    last = [row for row in rows if row["method"] == "TPTT"][-1]
+    other = [row | {"solved": 4} if row is last else row for row in rows]
+    with pytest.raises(ValueError, match="LRA-diff, lra_norm, TPTT"):
+        pictures.draw_reach(other, tmp_path / "reach.png")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *PAGES],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
 def test_results_that_a_page_mentions_are_there(path):
     pattern = r"(?<![\w/.-])results/(?:[a-z0-9_-]+/)*[\w-]+\.\w+"
     for name in re.findall(pattern, path.read_text("utf8")):
@@ -177,43 +206,56 @@ def command(folder, *arguments):
         return call(pages, *arguments)
 
 
+def test_a_template_loses_its_markers(results):
+    template = f"x\n{BLOCK}<!-- end -->\ny " + number("numbers:rate:,.0f")
+    expected = f"{pages.NOTE}x\n{TABLE}y a 1,330\n"
+    assert pages.render(template, results) == expected
+
+
 def test_the_command(results):
     root = results.parent
-    readme, page = root / "README.md", root / "docs" / "a.md"
+    readme, template, page = (
+        root / "README.md",
+        root / pages.TEMPLATE,
+        root / "docs/a.md",
+    )
     page.parent.mkdir()
-    readme.write_text("α\n" + number("numbers:rate:,.0f"), "utf8")
-    page.write_text(BLOCK + "<!-- end -->\n")
+    template.parent.mkdir(parents=True)
+    template.write_text("α\n" + number("numbers:rate:,.0f"), "utf8")
+    page.write_text(BLOCK + "<!-- end -->\n" + number("numbers:count"))
 
     stale = command(root, "--check")
     assert (stale.returncode, stale.stderr) == (1, "")
     assert stale.stdout.splitlines() == [
-        "README.md:2: numbers:rate:,.0f: 1 is 1,330",
+        f"README.md: is not what {pages.TEMPLATE} makes",
         "docs/a.md:1: standard/table.md: is another text",
+        "docs/a.md:3: numbers:count: 1 is 135",
         "Not what results/ says. To write them anew:",
         f"  {pages.COMMAND}",
     ]
-    assert page.read_text() == BLOCK + "<!-- end -->\n"
+    assert not readme.exists()
+    assert page.read_text().startswith(BLOCK + "<!-- end -->\n")
 
     assert command(root).returncode == 0
-    assert "α\na <!-- = numbers:rate:,.0f -->1,330<!-- / -->" in readme.read_text(
-        "utf8"
-    )
-    assert page.read_text() == BLOCK + TABLE + "<!-- end -->\n"
+    assert readme.read_text("utf8") == f"{pages.NOTE}α\na 1,330\n"
+    assert page.read_text().startswith(BLOCK + TABLE + "<!-- end -->\na <!-- = n")
+    assert "1,330" not in template.read_text("utf8")
 
     agrees = command(root, "--check")
     assert agrees.returncode == 0
     assert agrees.stdout == "The pages agree with results/.\n"
 
-    readme.write_text(number("numbers:rate"))
+    template.write_text(number("numbers:rate"))
     page.write_text(number("numbers:no") + "\n<!-- end -->\n")
     wrong = command(root)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("experiments.pages: docs/a.md:1: numbers:no: ")
     assert "\n  docs/a.md:3: <!-- end: expected" in wrong.stderr
-    assert readme.read_text() == number("numbers:rate")
+    assert readme.read_text("utf8") == f"{pages.NOTE}α\na 1,330\n"
 
-    readme.unlink()
-    assert "README.md: No such file" in command(root).stderr
+    template.unlink()
+    assert "readme_template.md: No such file" in command(root, "--draw").stderr
+    assert "--draw: " in command(root, "--draw").stderr
     done = subprocess.run(
         [sys.executable, "-m", "experiments.pages", "--chekc"],
         cwd=root, env={**os.environ, "PYTHONPATH": str(ROOT)},

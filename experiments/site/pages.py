@@ -1,6 +1,8 @@
 """Fills the numbers of README.md and docs/ from results: `python -m experiments.pages`.
 
-Marked places are between HTML comments, which no reader sees. Two kinds:
+The pages of docs/ are filled where they stand. README.md is made from
+`experiments/site/readme_template.md` and has no markers; edit the template. Marked
+places are between HTML comments, which no reader sees. Two kinds:
 
 A file of results, whole, between two lines:
 
@@ -18,7 +20,8 @@ brackets also the position of an item in a list, or the "name" of the one that h
 The number is divided by UNIT, and FORMAT is Python's: `...rate/1e3:.2f` is 1.33. `.0%`
 gives `47 %`, with a space. A key has no `|`, which would end a table's cell.
 
-With --check nothing is written. Exit codes: 0 the pages agree with results/, 1 they did
+With --draw, README's picture and its table of T = 300 are made anew first. With --check
+no page is written. Exit codes: 0 the pages agree with results/, 1 they did
 not (--check), 2 something in a page or in results/ is wrong, and no page was written.
 """
 
@@ -35,11 +38,15 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from experiments.site import pictures
 from lra_jax.lab.terminal import command_line, screen
 
+_DRAW = flags.DEFINE_boolean("draw", False, "Make README's picture and table anew.")
 _CHECK = flags.DEFINE_boolean("check", False, "Say what is stale, and write nothing.")
 
 COMMAND = "python -m experiments.pages"
+TEMPLATE = "experiments/site/readme_template.md"
+NOTE = f"<!-- Made from {TEMPLATE} by {COMMAND}: edit that file. -->\n"
 
 _PLACE = re.compile(
     r"""
@@ -121,6 +128,18 @@ def fill(page: str, results: pathlib.Path) -> str:
     return _put(page, places(page, results))
 
 
+def render(template: str, results: pathlib.Path) -> str:
+    """README.md: a template, filled from the folder `results` and without its markers.
+
+    Raises:
+      PageError: something in the template or in the results is wrong.
+    """
+    return NOTE + _PLACE.sub(
+        lambda match: match["text"] if match["key"] else match["block"].rstrip("\n"),
+        fill(template, results),
+    )
+
+
 def _put(page: str, found: Sequence[Place]) -> str:
     for place in reversed(found):
         end = place.start + len(place.old)
@@ -189,35 +208,52 @@ def main(argv: Sequence[str]) -> int:
     """Fills the pages below the working directory."""
     del argv
     root = pathlib.Path()
-    paths = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
-    texts, problems, stale = {}, [], []
-    for path in paths:
+    texts: dict[pathlib.Path, str] = {}
+    problems: list[str] = []
+    stale: list[str] = []
+    try:
+        if _DRAW.value:
+            pictures.draw(root)
+    except (OSError, ValueError) as error:
+        problems.append(f"--draw: {error}")
+    template, readme = root / TEMPLATE, root / "README.md"
+    for path in [template, *sorted((root / "docs").rglob("*.md"))]:
         try:
             text = path.read_text("utf8")
+            if path == template:
+                texts[readme] = render(text, root / "results")
+                if not readme.is_file() or readme.read_text("utf8") != texts[readme]:
+                    stale.append(f"{readme}: is not what {TEMPLATE} makes")
+                continue
             found = places(text, root / "results")
-            texts[path] = _put(text, found)
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
         except PageError as error:
             problems += [f"{path}:{line}" for line in str(error).splitlines()]
         else:
-            stale += [(path, place) for place in found if place.old != place.new]
+            changed = [place for place in found if place.old != place.new]
+            if changed:
+                texts[path] = _put(text, found)
+            stale += [f"{path}:{_change(place)}" for place in changed]
     if problems:
         print("experiments.pages: " + "\n  ".join(problems), file=sys.stderr)
         return 2
-    for path, place in stale:
-        change = "is another text"
-        if "\n" not in place.old + place.new:
-            change = f"{place.old} is {place.new}"
-        print(f"{path}:{place.line}: {place.name}: {change}")
-    if not stale:
-        print("The pages agree with results/.")
-    elif _CHECK.value:
+    print("\n".join(stale) or "The pages agree with results/.")
+    if stale and _CHECK.value:
         print(f"Not what results/ says. To write them anew:\n  {COMMAND}")
         return 1
-    for path in {path for path, _ in stale}:
-        path.write_text(texts[path], "utf8")
+    if stale:
+        for path, text in texts.items():
+            path.write_text(text, "utf8")
     return screen.finish(0, "experiments.pages")
+
+
+def _change(place: Place) -> str:
+    """A line that says what is stale."""
+    change = "is another text"
+    if "\n" not in place.old + place.new:
+        change = f"{place.old} is {place.new}"
+    return f"{place.line}: {place.name}: {change}"
 
 
 parse = command_line.parser(__name__)
