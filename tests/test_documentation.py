@@ -327,6 +327,12 @@ def test_configs_of_the_page_have_every_argument_and_its_default(name):
     assert f"| `{name}` | {needed} | {others} |\n" in page
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_the_page_of_rules_has_every_rule(name):
+    page = (ROOT / "docs/choose_a_rule.md").read_text("utf8")
+    assert re.search(rf"^(\| )?`{name}\(", page, re.MULTILINE)
+
+
 def test_configs_of_the_page_have_every_setting_and_its_default():
     page = (ROOT / "docs/configs.md").read_text("utf8")
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| .+ \|$", page, re.MULTILINE)
