@@ -12,8 +12,9 @@ import pytest
 from jax.typing import ArrayLike
 
 from lra_jax import RULES, TASKS, train
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.config import arguments as arguments_lib
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.config import checks
 from lra_jax.lab.config.draws import Draws
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.runs import groups
@@ -523,7 +524,7 @@ KEYS = st.sampled_from(
 def test_junk_is_problems_and_never_an_exception(top, table):
     raw = {"task": "adding", "seq_len": 10, "grid": dict(table), "name": "x", **top}
     problems = []
-    config = config_lib._resolve(raw, problems)
+    config = checks._resolve(raw, problems)
     assert (config is None) == bool(problems)
     assert all(problem.isprintable() for problem in problems)
 
