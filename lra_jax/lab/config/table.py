@@ -98,6 +98,10 @@ class _Table:
         value = show(self._raw[key])
         self.problems.append(f"{self.where}.{show_key(key)} = {value}: {text}")
 
+    def _which(self, key: str, value: Any) -> str:
+        """Which value of a list is wrong; nothing where there is but one."""
+        return f", got {show(value)}" if isinstance(self._raw[key], list) else ""
+
     def settings(
         self, defaults: Mapping[str, Any], invalid: Mapping[str, str | None]
     ) -> dict[str, tuple[Any, ...]]:
@@ -123,7 +127,7 @@ class _Table:
                     if (text := check_setting(key, value)) is not None:
                         check = functools.partial(check_setting, key)
                         hint = meant(value, check, several=True)
-                        self.problem(key, f"{text}, got {show(value)}{hint}")
+                        self.problem(key, f"{text}{self._which(key, value)}{hint}")
                         value = near(key, value)
                     if value not in taken:
                         taken.append(value)
@@ -186,7 +190,7 @@ class _Table:
                     check_argument, argument=argument, dtype=dtype
                 )
                 hint = meant(value, check, several=True)
-                self.problem(key, f"{text}, got {show(value)}{hint}")
+                self.problem(key, f"{text}{self._which(key, value)}{hint}")
 
 
 def _has_repeats(values: Sequence[Any]) -> bool:
