@@ -14,7 +14,7 @@ from command_line import call
 import lra_jax
 from experiments.site import pages, pictures
 from experiments.speed import wall_time
-from lra_jax.lab.config import config
+from lra_jax.lab import config
 from lra_jax.lab.reports import results as results_lib
 
 ROOT = Path(lra_jax.__file__).parent.parent

@@ -109,7 +109,7 @@ _NESTEROV: dict[str, Any] = {
 }
 
 # By the way that errors take. One setting of each rule: from results/standard where T =
-# 60 has one, else the best of a few on two other seeds (docs/notes/rules.md has them).
+# 60 has one, else the best of a few on two other seeds (BUILD_NOTES.md has them).
 FAMILIES: dict[str, tuple[Setting, ...]] = {
     "through W_hhᵀ": (
         Setting("bptt", "bptt", _NORM, 0.1),

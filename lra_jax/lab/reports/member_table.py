@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lra_jax.lab.config.config import AXES
+from lra_jax.lab.config import AXES
 
 
 def columns(rows: Sequence[dict[str, Any]]) -> list[str]:

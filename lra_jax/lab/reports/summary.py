@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lra_jax import RULES
+from lra_jax.lab.config import AXES
 from lra_jax.lab.config.arguments import arguments_of
-from lra_jax.lab.config.config import AXES
 from lra_jax.lab.data import datasets
 from lra_jax.lab.reports import markdown as markdown_lib
 
