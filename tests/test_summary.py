@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lra_jax.lab.reports import figures, summary
+from lra_jax.lab.reports import figures, statistics, summary
 
 
 def row(member, seed, gamma, status, step, best, rule="lra_diff"):
@@ -32,11 +32,31 @@ ROWS = [
 def test_intervals_are_students_t_over_seeds():
     first, second = summary.settings(ROWS)
     assert first.mean("best_accuracy") == pytest.approx(0.95)
-    half_width = 4.303 * 0.05 / math.sqrt(3)
+    half_width = 4.302653 * 0.05 / math.sqrt(3)
     assert first.interval("best_accuracy") == pytest.approx(half_width)
     assert (first.num_solved, second.num_solved) == (1, 2)
-    for count, quantile in enumerate(summary.T_95, 1):
-        assert quantile == pytest.approx(scipy.stats.t.ppf(0.975, count), abs=6e-4)
+    assert first.interval("best_accuracy") > 2 * 1.96 * 0.05 / math.sqrt(3)  # normal
+
+
+@pytest.mark.parametrize("count", [2, 3, 31, 32, 1000])
+def test_intervals_are_those_of_scipy(count):
+    values = np.random.default_rng(count).normal(5, 2, count)
+    mean, half_width = statistics.mean_interval(list(values))
+    low, high = scipy.stats.t.interval(
+        0.95, count - 1, values.mean(), scipy.stats.sem(values)
+    )
+    assert (mean - half_width, mean + half_width) == pytest.approx((low, high))
+
+
+def test_one_value_and_values_that_are_not_finite_have_no_interval():
+    assert statistics.mean_interval([0.5]) == (0.5, None)
+    mean, half_width = statistics.mean_interval([0.5, math.nan])
+    assert (math.isnan(mean), half_width) == (True, None)
+    finite = statistics.finite_mean_interval
+    assert finite([math.inf, math.nan]) == (None, None)
+    assert finite([0.5, math.nan]) == (0.5, None)
+    # Student's t with one degree of freedom, in any table: 12.706.
+    assert finite([0.4, math.nan, 0.6]) == (0.5, pytest.approx(1.2706, abs=5e-5))
 
 
 def test_the_best_setting_has_most_seeds_solved():

@@ -22,14 +22,7 @@ from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.lab.config.config import AXES
 from lra_jax.lab.data import datasets
 from lra_jax.lab.reports import markdown as markdown_lib
-
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond
-# the table, that of 30 (which is a little too wide).
-T_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+from lra_jax.lab.reports.statistics import mean_interval
 
 # What splits the table into lines; everything else is searched over. Rows have a "run"
 # where several are compared.
@@ -92,18 +85,6 @@ class Setting:
             self.mean("best_accuracy"),
             -self.mean("step"),
         )
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half-width of its 95 % interval (Student's t).
-
-    The interval is None for one value, and where a value is not finite.
-    """
-    mean = statistics.fmean(values)
-    if len(values) < 2 or not math.isfinite(mean):
-        return mean, None
-    quantile = T_95[min(len(values) - 1, len(T_95)) - 1]
-    return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _values(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
