@@ -17,7 +17,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import csv
-import difflib
 import json
 import pathlib
 import sys
@@ -42,6 +41,7 @@ from lra_jax.lab.runs import provenance
 from lra_jax.lab.runs.store import RunFolderError
 from lra_jax.lab.terminal import command_line
 from lra_jax.member import Status
+from lra_jax.settings import nearest
 
 _FORMAT = flags.DEFINE_enum(
     "format", "md", ["md", "csv", "latex", "html"], "What to make of the runs."
@@ -120,8 +120,8 @@ def _near(folder: pathlib.Path) -> str:
     with contextlib.suppress(OSError):
         found = [path.parent for path in folder.parent.glob(f"*/{FILES[-1]}")]
         names = [path.name for path in found if path.resolve() != folder.resolve()]
-    near = difflib.get_close_matches(folder.name, names, n=1, cutoff=0)
-    return f"; did you mean {folder.parent / near[0]}?" if near else ""
+    near = nearest(folder.name, names, least=0)
+    return f"; did you mean {folder.parent / near}?" if near else ""
 
 
 def _draw(folder: pathlib.Path, view: RunView) -> RunView:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import hashlib
 import itertools
@@ -49,6 +48,7 @@ from lra_jax.lab.config.arguments import (
 from lra_jax.lab.config.draws import Draws
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.data import datasets
+from lra_jax.settings import did_you_mean, nearest
 
 MAX_MEMBERS = 1_000_000
 MAX_MEMORY = 2**40  # bytes that one member may need at the very least
@@ -791,8 +791,8 @@ def _near(key: str, value: Any) -> str | None:
     known = extensions.TABLES.get(key, {})  # recorded data may not be there
     if not isinstance(value, str):
         return None
-    near = difflib.get_close_matches(value[:60], _TABLES.get(key, {}), n=1)
-    return near[0] if near and near[0] in known else None
+    near = nearest(value, _TABLES.get(key, {}))
+    return near if near in known else None
 
 
 def _meant(
@@ -907,13 +907,11 @@ _NOT_DRAWN = "only real numbers can be drawn; expected a list of values"
 
 
 def _is_like(key: str, known: Iterable[str]) -> bool:
-    return bool(difflib.get_close_matches(key[:60], known, n=1))
+    return nearest(key, known) is not None
 
 
 def _unknown(where: str, key: str, value: Any, known: Any, hint: str = "") -> str:
-    near = difflib.get_close_matches(key[:60], known, n=1)
-    if near and not hint:
-        hint = f", did you mean {near[0]!r}?"
+    hint = hint or did_you_mean(key, known)
     hint = hint or f" (known here: {', '.join(sorted(set(known) - {'grid'}))})"
     return f"{where}{_show_key(key)} = {_show(value)}: unknown key{hint}"
 
