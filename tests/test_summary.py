@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lra_jax.lab.reports import figures, statistics, summary
+from lra_jax.lab.reports import figures, run_view, statistics, summary, texts
 
 
 def row(member, seed, gamma, status, step, best, rule="lra_diff"):
@@ -27,6 +27,14 @@ ROWS = [
     row(4, 1, 10, "solved", 40, 1.0),
     row(5, 2, 10, "diverged", 0, 0.25),
 ]
+
+
+def cells(rows):
+    return texts.cells(summary.summarize(rows))
+
+
+def report(rows):
+    return texts.report(run_view.RunView("name", "command", rows, [], True))
 
 
 def test_intervals_are_students_t_over_seeds():
@@ -63,7 +71,7 @@ def test_the_best_setting_has_most_seeds_solved():
     ((best, count),) = summary.best_settings(ROWS)
     assert best.values["gamma"] == 10
     assert count == 2
-    header, ((*_, solved, accuracy, _, updates),) = summary.table(ROWS)
+    header, ((*_, solved, accuracy, _, updates),) = cells(ROWS)
     assert header[-4:] == ["solved", "accuracy %", "final %", "updates"]
     assert (solved, updates) == ("2/3", "20")
     assert accuracy.startswith("75.00 ± ")
@@ -101,7 +109,7 @@ def test_in_a_race_the_best_setting_wins_most_and_outrun_members_have_no_accurac
     assert (first.num_outrun, second.num_outrun) == (1, 1)
     assert first.mean("best_accuracy") == 1
     assert second.mean("best_accuracy") == pytest.approx(0.95)
-    _, ((*_, count, solved, accuracy, final, updates),) = summary.table(RACE)
+    _, ((*_, count, solved, accuracy, final, updates),) = cells(RACE)
     assert count == "3"  # γ = 50 was in the race
     assert (solved, accuracy, final) == ("2/3 (1 outrun)", "100 ± 0.00", "100")
     assert updates == "70"
@@ -115,11 +123,11 @@ def test_in_a_race_the_best_setting_wins_most_and_outrun_members_have_no_accurac
 
 
 def test_the_report_says_what_a_race_hides():
-    page = summary.markdown("name", "command", RACE, [])
+    page = report(RACE)
     assert "9 members: 1 exhausted, 5 outrun, 3 solved." in page
     (line,) = [line for line in page.splitlines() if "**A race**" in line]
     assert "`solved` counts races won" in line
-    assert "race" not in summary.markdown("name", "command", ROWS, [])
+    assert "race" not in report(ROWS)
 
 
 DRAWN = [
@@ -215,7 +223,7 @@ SMALL = [
 
 
 def test_a_table_as_csv():
-    assert summary.csv_text(*summary.records(SMALL)) == (
+    assert texts.csv_table(summary.summarize(SMALL)) == (
         "rule,num_refinements,lambda,gamma,note_a,settings,solved,seeds,outrun,"
         "accuracy,accuracy_interval_95,final_accuracy,updates\n"
         "lra_diff,1,0,10,,2,2,2,0,1,0,1,1250\n"
@@ -225,7 +233,7 @@ def test_a_table_as_csv():
 
 def test_a_table_as_latex():
     rows = [{**r, "run": r["rule"]} for r in SMALL[:5]]
-    assert summary.latex(*summary.table(rows)) == (
+    assert texts.latex_table(*cells(rows)) == (
         r"""\begin{tabular}{llrrlrrrrr}
 \toprule
 run & rule & K & $\lambda$ & best setting & of & solved & accuracy \% & final \% & updates \\
@@ -236,19 +244,19 @@ readout\_only & readout\_only & -- & -- &  & 1 & 0/1 & 25.00 & 25.00 & 2,000 \\
 \end{tabular}
 """
     )
-    text = summary.latex(["a", "b"], [["&%$#_{}\\~^", "1e-05"], ["5 %_", "–"]])
+    text = texts.latex_table(["a", "b"], [["&%$#_{}\\~^", "1e-05"], ["5 %_", "–"]])
     assert r"\&\%\$\#\_\{\}\textbackslash{}\textasciitilde{}\textasciicircum{}" in text
     assert r"\begin{tabular}{lr}" in text
-    assert r"\begin{tabular}{ll}" in summary.latex(["a", "b"], [])
+    assert r"\begin{tabular}{ll}" in texts.latex_table(["a", "b"], [])
 
 
 def test_a_table_is_the_same_of_rows_that_were_read_from_a_file():
     keys = dict.fromkeys(key for r in SMALL for key in r)
     read = [{key: r.get(key) for key in keys} for r in SMALL]
-    assert summary.table(read) == summary.table(SMALL)
+    assert cells(read) == cells(SMALL)
 
 
 def test_cells_of_a_markdown_table_cannot_end_it():
     rows = [{**row(0, 0, 1, "solved", 9, 1.0), "run": name} for name in ("a|b", "c")]
-    page = summary.markdown("name", "command", rows, [])
+    page = report(rows)
     assert r"| a\|b | lra_diff |" in page

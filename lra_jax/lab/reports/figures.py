@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lra_jax.lab.reports import canvas, summary, web_page
+from lra_jax.lab.reports import canvas, run_view, summary
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -37,7 +37,7 @@ def draw(
       rows: of the results.
       curves: as `tables.curve_columns` gives.
       num_validation: samples of the validation set.
-      chances: of the tasks, as far as they are known; see `summary.chance`.
+      chances: of the tasks, as far as they are known; see `run_view.chance`.
 
     Returns:
       What each shows, by the file name of its PNG, relative to `folder`.
@@ -60,7 +60,7 @@ def draw(
                         curves,
                         num_validation,
                         title,
-                        summary.chance(task, chances),
+                        run_view.chance(task, chances),
                     ),
                 )
             ]
@@ -91,10 +91,10 @@ def draw(
 
 def drawings(
     folder: pathlib.Path, captions: Mapping[str, str]
-) -> list[web_page.Drawing]:
+) -> list[run_view.Drawing]:
     """The figures that `draw` wrote into a folder, for a web page."""
     return [
-        web_page.Drawing(
+        run_view.Drawing(
             caption, (folder / name).with_suffix(".svg").read_text("utf-8")
         )
         for name, caption in captions.items()
