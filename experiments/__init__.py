@@ -1,11 +1,12 @@
-"""This repository's experiments: doors to the commands, and three rooms.
+"""This repository's experiments: doors to the commands, and four rooms.
 
     grid, report, reach, stability, refinements, alignment, real
                 doors to `lra_jax.lab`, as are the commands of the installed wheel
     reproduce, benchmark, device, wall_time, pages
                 doors to the rooms
     paper       the paper's protocol, tables and figures
-    speed       how fast it is
+    speed       how fast an update is, in all the ways to do it
+    accelerator what a GPU or TPU gives
     site        the numbers in README and docs/
 
 `python -m experiments` lists the commands.

@@ -1,11 +1,11 @@
 """Measures an accelerator: `python -m experiments.device --out DIR`.
 
-See `experiments.speed.device`.
+See `experiments.accelerator.device`.
 """
 
 from absl import app
 
-from experiments.speed.device import main, parse
+from experiments.accelerator.device import main, parse
 
 if __name__ == "__main__":
     app.run(main, flags_parser=parse)

@@ -183,7 +183,7 @@ def test_every_public_function_and_class_of_a_module_has_a_docstring(name):
 
 # The rooms of the lab, and of the experiments; each imports those before it.
 ROOMS = ["terminal", "data", "config", "reports", "runs", "flow", "benches"]
-EXPERIMENTS = ["paper", "speed", "site"]
+EXPERIMENTS = ["paper", "speed", "accelerator", "site"]
 
 
 def room_of(full):

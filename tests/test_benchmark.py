@@ -25,7 +25,7 @@ from experiments.speed import (
     workload,
 )
 from lra_jax import TASKS, lra_diff, rnn
-from lra_jax.lab.config.config import load
+from lra_jax.lab.config import load
 
 
 @pytest.mark.parametrize(

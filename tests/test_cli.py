@@ -26,7 +26,7 @@ from command_line import (
 
 import lra_jax
 from lra_jax import member
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.runs import groups
 
 # For what any rule shows: two rules that are compiled in no time.

@@ -12,8 +12,9 @@ import pytest
 from jax.typing import ArrayLike
 
 from lra_jax import RULES, TASKS, train
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.config import arguments as arguments_lib
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.config import checks
 from lra_jax.lab.config.draws import Draws
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.runs import groups
@@ -523,7 +524,7 @@ KEYS = st.sampled_from(
 def test_junk_is_problems_and_never_an_exception(top, table):
     raw = {"task": "adding", "seq_len": 10, "grid": dict(table), "name": "x", **top}
     problems = []
-    config = config_lib._resolve(raw, problems)
+    config = checks._resolve(raw, problems)
     assert (config is None) == bool(problems)
     assert all(problem.isprintable() for problem in problems)
 
@@ -584,22 +585,22 @@ def test_a_byte_order_mark_is_no_part_of_a_config(tmp_path):
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("grid.lr=.5", "grid.lr = .5: expected a number, got .5; write 0.5"),
-        ("grid.lr=5.", "grid.lr = 5.: expected a number, got 5.; write 5.0"),
+        ("grid.lr=.5", "grid.lr = .5: expected a number; write 0.5"),
+        ("grid.lr=5.", "grid.lr = 5.: expected a number; write 5.0"),
         ("grid.lr=0.1,0.3",
-         "grid.lr = 0.1,0.3: expected a number, got 0.1,0.3; write [0.1,0.3]"),
-        ("grid.lr=0,1", "grid.lr = 0,1: expected a number, got 0,1; write [0,1]"),
+         "grid.lr = 0.1,0.3: expected a number; write [0.1,0.3]"),
+        ("grid.lr=0,1", "grid.lr = 0,1: expected a number; write [0,1]"),
         ("grid.lr=0.1 .3",
-         "grid.lr = 0.1 .3: expected a number, got 0.1 .3; write [0.1,0.3]"),
+         "grid.lr = 0.1 .3: expected a number; write [0.1,0.3]"),
         ("grid.lr=(0.1, 0.3)",
-         "grid.lr = (0.1, 0.3): expected a number, got (0.1, 0.3); write [0.1,0.3]"),
-        ("grid.lr=True", "grid.lr = True: expected a number, got True"),
-        ("grid.lr=fast", "grid.lr = fast: expected a number, got fast"),
+         "grid.lr = (0.1, 0.3): expected a number; write [0.1,0.3]"),
+        ("grid.lr=True", "grid.lr = True: expected a number"),
+        ("grid.lr=fast", "grid.lr = fast: expected a number"),
         ('grid.lr="0.5"',
-         'grid.lr = "0.5": expected a number, got "0.5"; write numbers without quotes: '
+         'grid.lr = "0.5": expected a number; write numbers without quotes: '
          "0.5"),
         ("grid.num_refinements=01",
-         "grid.num_refinements = 01: expected an integer of at least 1, got 01; write 1"),
+         "grid.num_refinements = 01: expected an integer of at least 1; write 1"),
         ("race=True", "race = True: expected true or false; write true"),
         ("race=1", "race = 1: expected true or false"),
         ("seeds=0,1",

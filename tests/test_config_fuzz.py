@@ -14,9 +14,9 @@ from absl import flags
 from test_config import GOOD
 
 from lra_jax import RULES, TASKS
+from lra_jax.lab import config as config_lib
 from lra_jax.lab import grid
 from lra_jax.lab.config import arguments as arguments_lib
-from lra_jax.lab.config import config as config_lib
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 
 # Functions that a command may call before it answers, those in C included. Most cases take

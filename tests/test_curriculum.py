@@ -6,7 +6,7 @@ import pytest
 
 from experiments.paper import curriculum
 from lra_jax import member, sweep, tiles, types
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.runs import groups
 from lra_jax.member import Limits, Status
 

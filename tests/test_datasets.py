@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lra_jax import losses, member
-from lra_jax.lab.config.config import ConfigError, load, resolve
+from lra_jax.lab.config import ConfigError, load, resolve
 from lra_jax.lab.data import datasets
 from lra_jax.lab.data.datasets import DatasetError, MissingDatasetError
 from lra_jax.lab.runs.groups import make_groups

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments.speed import (
+from experiments.accelerator import (
     agreement,
     device,
     device_cells,
@@ -19,7 +19,7 @@ from experiments.speed import (
     roofline,
     schedule,
 )
-from experiments.speed.device_cells import ENGINE, LOOPED, MAPPED, METHODS, Cell
+from experiments.accelerator.device_cells import ENGINE, LOOPED, MAPPED, METHODS, Cell
 from lra_jax import RULES
 
 # What fits into a time.

@@ -20,8 +20,8 @@ import pytest
 
 import lra_jax
 from lra_jax import RULES
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.config import arguments as arguments_lib
-from lra_jax.lab.config import config as config_lib
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.data import datasets
 

@@ -6,11 +6,10 @@ import pytest
 from absl import flags
 
 import lra_jax
+from lra_jax.lab import config as config_lib
 from lra_jax.lab import grid
 from lra_jax.lab.benches import bench, reach
-from lra_jax.lab.config import config as config_lib
-from lra_jax.lab.config import extensions
-from lra_jax.lab.config.config import ConfigError
+from lra_jax.lab.config import ConfigError, extensions
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.data import datasets
 from lra_jax.lab.runs import groups

@@ -11,7 +11,8 @@ from command_line import CONFIG
 from rich.console import Console
 
 from lra_jax import RULES
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab import config as config_lib
+from lra_jax.lab.config.config import ADDED
 from lra_jax.lab.runs import fingerprint, provenance, run, store
 from lra_jax.lab.runs import groups as groups_lib
 from lra_jax.lab.runs.runner import Runner
@@ -266,7 +267,7 @@ def test_a_folder_of_the_version_before_is_the_same_run_of_unknown_code(finished
     """It has no fingerprint, another digest, and no defaults."""
     config = finished.config
     path = finished.path / "config.resolved.toml"
-    old = config._request(config_lib.ADDED)
+    old = config._request(ADDED)
     path.write_text(old)
     change(finished, config_digest=config.request_digest(), fingerprint=None)
     with pytest.raises(store.OldCodeError, match="it does not say by which code"):

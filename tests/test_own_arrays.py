@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lra_jax
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.data import datasets
 from lra_jax.tasks import arrays
 

@@ -14,7 +14,7 @@ from command_line import call
 import lra_jax
 from experiments.site import pages
 from experiments.speed import wall_time
-from lra_jax.lab.config import config
+from lra_jax.lab import config
 
 ROOT = Path(lra_jax.__file__).parent.parent
 RESULTS = ROOT / "results"

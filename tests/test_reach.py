@@ -9,7 +9,7 @@ from command_line import call
 
 from lra_jax import RULES
 from lra_jax.lab.benches import bench_figures, costs, reach
-from lra_jax.lab.config.config import ConfigError
+from lra_jax.lab.config import ConfigError
 from lra_jax.lab.reports import results
 
 BENCH = reach.Bench(

@@ -13,7 +13,7 @@ from command_line import ENVIRONMENT, call
 
 from lra_jax import losses
 from lra_jax.lab.benches import real
-from lra_jax.lab.config.config import ConfigError
+from lra_jax.lab.config import ConfigError
 from lra_jax.lab.data import datasets
 from lra_jax.lab.reports import results
 from lra_jax.lab.runs.runner import Evaluations

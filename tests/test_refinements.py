@@ -3,7 +3,7 @@
 import pytest
 
 from lra_jax.lab.benches import refinements
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 
 BUDGET = refinements.BUDGETS["standard"]
 

@@ -7,7 +7,7 @@ import pytest
 from test_reach import BENCH
 
 from lra_jax.lab.benches import stability
-from lra_jax.lab.config.config import ConfigError
+from lra_jax.lab.config import ConfigError
 from lra_jax.lab.runs.runner import Evaluations
 
 ONE_SETTING = dataclasses.replace(

@@ -17,7 +17,7 @@ import pytest
 from command_line import CONFIG, read_file
 
 from lra_jax import sweep
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.runs import checkpoint, provenance, store
 from lra_jax.lab.runs import groups as groups_lib
 from lra_jax.lab.terminal import files

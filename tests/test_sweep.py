@@ -430,6 +430,15 @@ def test_the_first_solved_member_of_a_race_ends_the_others(max_parallel):
     assert last.runs is None
 
 
+def test_a_member_that_waits_when_its_race_is_won_never_starts():
+    *_, last = end_of_race(np.zeros(4, int), max_parallel=1, tile_width=1)
+    winner = np.flatnonzero(last.members.status == Status.SOLVED)
+    assert winner.tolist() == [0]
+    assert last.members.status[1:].tolist() == [Status.OUTRUN] * 3
+    assert last.members.step[1:].tolist() == [0] * 3
+    assert set(last.curves.member.tolist()) == {0}
+
+
 def test_a_race_does_not_change_what_its_winner_computes():
     race = np.array([0, 1, 0, 1])
     *_, alone = end_of_race(None, tile_width=4)

@@ -65,6 +65,13 @@ def test_a_half_empty_tile_becomes_narrower_when_no_member_waits():
     assert smallest.shape == (1, 3)
 
 
+def test_halved_tiles_have_the_same_members_and_room_for_an_odd_one():
+    even = tiles.halve(of([0, EMPTY, 2, 3]))
+    np.testing.assert_array_equal(even, of([0, EMPTY], [2, 3]))
+    odd = tiles.halve(of([0, 1, 2], [3, EMPTY, 4]))
+    np.testing.assert_array_equal(odd, of([0, 1], [2, EMPTY], [3, EMPTY], [4, EMPTY]))
+
+
 @given(st.data())
 def test_nobody_is_lost_or_doubled_and_kinds_stay_apart(data):
     size = data.draw(st.integers(1, 40))

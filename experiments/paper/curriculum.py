@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lra_jax import member, sweep, tiles, types
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.runs import groups
 from lra_jax.member import Initial, Limits, Status
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from keyword import iskeyword
 from typing import Any
 
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches.published import ORDER, ORDER_3BIT, PERMUTATION, TASKS
-from lra_jax.lab.config import config as config_lib
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.flow.gradient_flow import Setting
 
 Axes = dict[str, list[Any]]

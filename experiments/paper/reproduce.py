@@ -26,8 +26,7 @@ from experiments.paper import curriculum, protocol, tables
 from experiments.paper.pictures import draw
 from experiments.paper.protocol import Budget
 from lra_jax.lab.benches import pictures, published
-from lra_jax.lab.config import arguments
-from lra_jax.lab.config.config import ConfigError
+from lra_jax.lab.config import ConfigError, arguments
 from lra_jax.lab.flow import gradient_flow
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row

@@ -14,7 +14,7 @@ from experiments.paper.protocol import ROWS, Budget
 from lra_jax.lab.benches import published
 from lra_jax.lab.benches.cells import Cell, cell_of, verdict
 from lra_jax.lab.benches.published import TITLES
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.reports import markdown
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.reports.summary import percent

@@ -1,1 +1,1 @@
-"""How fast it is: this machine, other ways to do it, an accelerator."""
+"""How fast an update is, in all the ways to do it, and what bounds it."""

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from experiments.speed import workload
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.reports import canvas, markdown
 from lra_jax.lab.terminal import command_line, screen
 

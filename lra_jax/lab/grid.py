@@ -18,7 +18,7 @@ import rich.console
 from absl import flags
 
 from lra_jax import sweep
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.runs import groups as groups_lib
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.terminal import command_line, machine, screen

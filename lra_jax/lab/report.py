@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.reports import (
     canvas,
     results,

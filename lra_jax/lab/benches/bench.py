@@ -16,8 +16,8 @@ import jax
 import rich.console
 from absl import flags
 
-from lra_jax.lab.config import config as config_lib
-from lra_jax.lab.config.config import AXES, Config, ConfigError
+from lra_jax.lab import config as config_lib
+from lra_jax.lab.config import AXES, Config, ConfigError
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.runs.runner import Runner, StoppedError
 from lra_jax.lab.terminal import command_line, machine, screen

@@ -10,7 +10,7 @@ import jax
 from jax import lax
 
 from lra_jax import rnn, train, types
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.runs import groups
 
 SEQ_LEN = (100, 1000)  # time is taken at the first, memory between the two

@@ -21,12 +21,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from lra_jax import TASKS
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import costs, pictures
 from lra_jax.lab.benches.published import TABLE5, TITLES
-from lra_jax.lab.config import arguments
-from lra_jax.lab.config import config as config_lib
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config, arguments
 from lra_jax.lab.reports import markdown, results, summary
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs.runner import Runner

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import pictures
-from lra_jax.lab.config import config as config_lib
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.data import datasets
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row

@@ -24,10 +24,10 @@ import jax
 import rich.console
 from absl import flags
 
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches import pictures
 from lra_jax.lab.benches.cells import cell_of
-from lra_jax.lab.config import config as config_lib
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.reports.summary import percent

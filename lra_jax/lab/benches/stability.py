@@ -22,7 +22,7 @@ from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import reach
 from lra_jax.lab.benches.published import TITLES
 from lra_jax.lab.benches.reach import Bench
-from lra_jax.lab.config.config import Config, ConfigError
+from lra_jax.lab.config import Config, ConfigError
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs.runner import Evaluations, Runner

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lra_jax import RULES
+from lra_jax.lab.config import AXES
 from lra_jax.lab.config.arguments import arguments_of
-from lra_jax.lab.config.config import AXES
 from lra_jax.lab.reports.statistics import mean_interval
 
 # What splits the table into lines; everything else is searched over. Rows have a "run"

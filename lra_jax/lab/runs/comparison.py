@@ -7,7 +7,7 @@ import json
 import tomllib
 from typing import Any
 
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.config.draws import SCALES
 
 

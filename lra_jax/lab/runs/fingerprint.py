@@ -27,7 +27,7 @@ from typing import Any
 
 import lra_jax
 from lra_jax import RULES
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.data import datasets
 

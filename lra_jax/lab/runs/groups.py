@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from lra_jax import RULES, rnn, train, types
+from lra_jax.lab.config import AXES, Config, ConfigError
 from lra_jax.lab.config.arguments import arguments_of
-from lra_jax.lab.config.config import AXES, Config, ConfigError
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.data import datasets
 from lra_jax.member import Experiment, Hyperparameters

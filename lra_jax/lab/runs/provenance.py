@@ -7,8 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lra_jax.lab.config import extensions
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config, extensions
 from lra_jax.lab.runs import fingerprint
 from lra_jax.lab.terminal import machine
 

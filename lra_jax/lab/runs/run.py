@@ -17,7 +17,7 @@ import numpy as np
 import rich.console
 
 from lra_jax import sweep
-from lra_jax.lab.config import config as config_lib
+from lra_jax.lab import config as config_lib
 from lra_jax.lab.reports import canvas, markdown, run_view, summary, texts, web_page
 from lra_jax.lab.runs import groups as groups_lib
 from lra_jax.lab.runs import provenance, store, tables

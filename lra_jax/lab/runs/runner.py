@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import rich.console
 
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.terminal import command_line

@@ -37,8 +37,7 @@ import jax
 import numpy as np
 
 from lra_jax import Params, sweep
-from lra_jax.lab.config import extensions
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config, extensions
 from lra_jax.lab.reports import results, summary
 from lra_jax.lab.runs import checkpoint, comparison, fingerprint, provenance, tables
 from lra_jax.lab.runs.groups import Group

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lra_jax import sweep
-from lra_jax.lab.config.config import Config
+from lra_jax.lab.config import Config
 from lra_jax.lab.runs.groups import Group
 from lra_jax.member import Status
 from lra_jax.sweep import SweepState

@@ -27,16 +27,16 @@ import jax
 import rich.console
 from absl import flags
 
-from experiments.speed import (
+from experiments.accelerator import (
     agreement,
     device_cells,
     device_report,
     kernels,
     roofline,
     schedule,
-    timings,
 )
-from experiments.speed.device_cells import ENGINE, Cell, Prepared
+from experiments.accelerator.device_cells import ENGINE, Cell, Prepared
+from experiments.speed import timings
 from experiments.speed.timings import Timing
 from lra_jax import RULES
 from lra_jax.lab.reports import canvas

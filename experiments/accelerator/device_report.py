@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from experiments.speed.device_cells import ENGINE, LOOPED, MAPPED, WAYS, Method
+from experiments.accelerator.device_cells import ENGINE, LOOPED, MAPPED, WAYS, Method
 from lra_jax.lab.reports import markdown
 
 if TYPE_CHECKING:  # the extra `plot`

@@ -18,8 +18,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.speed import kernels, timings, variants, workload
-from experiments.speed.schedule import Load
+from experiments.accelerator import kernels
+from experiments.accelerator.schedule import Load
+from experiments.speed import timings, variants, workload
 from experiments.speed.timings import Timing
 from lra_jax import RULES, Params, member, sweep, tiles, train, types
 from lra_jax.member import Experiment, Status
