@@ -260,3 +260,51 @@ def test_cells_of_a_markdown_table_cannot_end_it():
     rows = [{**row(0, 0, 1, "solved", 9, 1.0), "run": name} for name in ("a|b", "c")]
     page = report(rows)
     assert r"| a\|b | lra_diff |" in page
+
+
+class Counted(dict):
+    """A row that counts how often it is read."""
+
+    count = 0
+
+    def __iter__(self):
+        Counted.count += 1
+        return super().__iter__()
+
+    def __getitem__(self, key):
+        Counted.count += 1
+        return super().__getitem__(key)
+
+    def items(self):
+        Counted.count += 1
+        return super().items()
+
+
+def test_the_work_of_a_summary_grows_with_the_members_alone():
+    counts = []
+    for num_settings in (100, 200):
+        rows = [
+            Counted(row(2 * i + seed, seed, i, "solved", 9, 1.0) | {"hidden_size": i})
+            for i in range(num_settings)  # each is a line
+            for seed in range(2)
+        ]
+        Counted.count = 0
+        found = summary.summarize(rows)
+        assert len(found.lines) == num_settings
+        counts.append(Counted.count)
+    assert 400 < counts[1] <= 2 * counts[0]
+
+
+def test_each_member_has_its_own_curve_in_whatever_order_they_were_written():
+    rows = [row(0, 0, 1, "exhausted", 20, 0.5), row(1, 1, 1, "exhausted", 20, 0.9)]
+    curves = {
+        "member": np.array([1, 0, 1, 0, 1]),
+        "step": np.array([0, 0, 10, 10, 20]),
+        "num_errors": np.array([75, 80, 50, 70, 10]),
+    }
+    axes = figures._accuracy(rows, curves, 100, "x", None).axes[0]
+    first, second = axes.lines[:2]
+    assert first.get_xdata().tolist() == [0, 10]
+    assert second.get_xdata().tolist() == [0, 10, 20]
+    np.testing.assert_allclose(first.get_ydata(), -np.log10([0.8, 0.7]))
+    np.testing.assert_allclose(second.get_ydata(), -np.log10([0.75, 0.5, 0.1]))

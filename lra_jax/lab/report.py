@@ -119,8 +119,8 @@ def _near(folder: pathlib.Path) -> str:
     """A hint at the run folder beside it that is named most like it."""
     names: list[str] = []
     with contextlib.suppress(OSError):
-        found = [path.parent for path in folder.parent.glob(f"*/{FILES[-1]}")]
-        names = [path.name for path in found if path.resolve() != folder.resolve()]
+        runs = [path.parent for path in folder.parent.glob(f"*/{FILES[-1]}")]
+        names = [path.name for path in runs if path.resolve() != folder.resolve()]
     near = nearest(folder.name, names, least=0)
     return f"; did you mean {folder.parent / near}?" if near else ""
 
