@@ -6,8 +6,9 @@ is traced is data, and counts by its shape and type alone.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import jax
@@ -23,6 +24,26 @@ BelowOne = Annotated[ArrayLike, "below one"]  # from 0, 1 is not one
 Positive = Annotated[ArrayLike, "positive"]
 
 MAX_INT = 2**31 - 1
+
+
+def nearest(word: Any, known: Iterable[str], least: float = 0.6) -> str | None:
+    """The name that is most like a wrong one, or None.
+
+    Args:
+      word: the wrong name; what is no text is compared as `str` writes it.
+      known: the names that are right.
+      least: how like it must be, from 0 (not at all) to 1 (equal).
+    """
+    # The comparison takes time that grows with the square of the length.
+    near = difflib.get_close_matches(str(word)[:60], known, n=1, cutoff=least)
+    return near[0] if near else None
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """The end of a message about a wrong name: the nearest one, or nothing."""
+    near = nearest(word, known)
+    return "" if near is None else f"; did you mean {near!r}?"
+
 
 # Of narrower real numbers: what else has to be, and how that is said.
 _NARROWER: dict[str, tuple[Callable[[float], bool], str]] = {

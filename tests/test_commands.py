@@ -66,7 +66,7 @@ def test_a_wrong_word_is_one_message_with_the_nearest_command(program, capsys):
     assert said.out == ""
     first, _, rest = said.err.partition("\n")
     short = program.removeprefix("python -m ")
-    assert first == f"{short}: no command 'gird'; did you mean grid?"
+    assert first == f"{short}: no command 'gird'; did you mean 'grid'?"
     assert f"{program} COMMAND" in rest
 
 

@@ -347,7 +347,7 @@ BAD = {
     "seq_len = 10": [
         "^task: missing", "grid.gamma: missing; rule 'lra_diff'", "grid.lr: missing",
     ],
-    GOOD + "gama = 1": [r"grid.gama = 1: unknown key, did you mean 'gamma'\?"],
+    GOOD + "gama = 1": [r"grid.gama = 1: unknown key; did you mean 'gamma'\?"],
     "gamma = 3\n" + GOOD: ["gamma = 3: unknown key.*it belongs under .grid.: grid.gamma"],
     "epochs = 3\n" + GOOD: ["epochs = 3: unknown key .known here: .*max_steps"],
     GOOD.replace('"temporal_order"', '"temporal_ordre"'): [

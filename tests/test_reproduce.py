@@ -132,7 +132,7 @@ def test_a_cell_is_the_best_of_the_grid_for_each_seed():
     cell = cells.cell_of(rows)
     assert cell.accuracy == pytest.approx((0.9 + 1 + 1) / 3)
     spread = np.std([0.9, 1, 1], ddof=1) / math.sqrt(3)
-    assert cell.interval == pytest.approx(4.303 * spread)
+    assert cell.interval == pytest.approx(4.302653 * spread)
     assert (cell.solved, cell.num_seeds, cell.updates) == (2, 3, 150)
 
 

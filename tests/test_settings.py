@@ -390,3 +390,23 @@ def test_values_that_are_not_finite_are_data():
         found = np.array([1, 2, 3]).astype(dtype)
         grid = sweep.make_grid(EXPERIMENT, {"lr": found}, [0, 0, 0])
         assert grid.mapped["lr"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("lra_dif", "; did you mean 'lra_diff'?"),
+        ("bptt", "; did you mean 'bptt'?"),
+        (7, ""),
+        ("", ""),
+        ("zzz", ""),
+        ("lra_diff" + "x" * 10**6, ""),
+    ],
+)
+def test_a_wrong_name_is_told_the_nearest(word, hint):
+    assert settings.did_you_mean(word, RULES) == hint
+
+
+def test_the_nearest_name_may_be_like_it_in_nothing():
+    assert settings.nearest("zzz", ["abc"]) is None
+    assert settings.nearest("zzz", ["abc"], least=0) == "abc"

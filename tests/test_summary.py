@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lra_jax.lab.reports import figures, summary
+from lra_jax.lab.reports import figures, run_view, statistics, summary, texts
 
 
 def row(member, seed, gamma, status, step, best, rule="lra_diff"):
@@ -29,21 +29,49 @@ ROWS = [
 ]
 
 
+def cells(rows):
+    return texts.cells(summary.summarize(rows))
+
+
+def report(rows):
+    return texts.report(run_view.RunView("name", "command", rows, [], True))
+
+
 def test_intervals_are_students_t_over_seeds():
     first, second = summary.settings(ROWS)
     assert first.mean("best_accuracy") == pytest.approx(0.95)
-    half_width = 4.303 * 0.05 / math.sqrt(3)
+    half_width = 4.302653 * 0.05 / math.sqrt(3)
     assert first.interval("best_accuracy") == pytest.approx(half_width)
     assert (first.num_solved, second.num_solved) == (1, 2)
-    for count, quantile in enumerate(summary.T_95, 1):
-        assert quantile == pytest.approx(scipy.stats.t.ppf(0.975, count), abs=6e-4)
+    assert first.interval("best_accuracy") > 2 * 1.96 * 0.05 / math.sqrt(3)  # normal
+
+
+@pytest.mark.parametrize("count", [2, 3, 31, 32, 1000])
+def test_intervals_are_those_of_scipy(count):
+    values = np.random.default_rng(count).normal(5, 2, count)
+    mean, half_width = statistics.mean_interval(list(values))
+    low, high = scipy.stats.t.interval(
+        0.95, count - 1, values.mean(), scipy.stats.sem(values)
+    )
+    assert (mean - half_width, mean + half_width) == pytest.approx((low, high))
+
+
+def test_one_value_and_values_that_are_not_finite_have_no_interval():
+    assert statistics.mean_interval([0.5]) == (0.5, None)
+    mean, half_width = statistics.mean_interval([0.5, math.nan])
+    assert (math.isnan(mean), half_width) == (True, None)
+    finite = statistics.finite_mean_interval
+    assert finite([math.inf, math.nan]) == (None, None)
+    assert finite([0.5, math.nan]) == (0.5, None)
+    # Student's t with one degree of freedom, in any table: 12.706.
+    assert finite([0.4, math.nan, 0.6]) == (0.5, pytest.approx(1.2706, abs=5e-5))
 
 
 def test_the_best_setting_has_most_seeds_solved():
     ((best, count),) = summary.best_settings(ROWS)
     assert best.values["gamma"] == 10
     assert count == 2
-    header, ((*_, solved, accuracy, _, updates),) = summary.table(ROWS)
+    header, ((*_, solved, accuracy, _, updates),) = cells(ROWS)
     assert header[-4:] == ["solved", "accuracy %", "final %", "updates"]
     assert (solved, updates) == ("2/3", "20")
     assert accuracy.startswith("75.00 ± ")
@@ -81,7 +109,7 @@ def test_in_a_race_the_best_setting_wins_most_and_outrun_members_have_no_accurac
     assert (first.num_outrun, second.num_outrun) == (1, 1)
     assert first.mean("best_accuracy") == 1
     assert second.mean("best_accuracy") == pytest.approx(0.95)
-    _, ((*_, count, solved, accuracy, final, updates),) = summary.table(RACE)
+    _, ((*_, count, solved, accuracy, final, updates),) = cells(RACE)
     assert count == "3"  # γ = 50 was in the race
     assert (solved, accuracy, final) == ("2/3 (1 outrun)", "100 ± 0.00", "100")
     assert updates == "70"
@@ -95,11 +123,11 @@ def test_in_a_race_the_best_setting_wins_most_and_outrun_members_have_no_accurac
 
 
 def test_the_report_says_what_a_race_hides():
-    page = summary.markdown("name", "command", RACE, [])
+    page = report(RACE)
     assert "9 members: 1 exhausted, 5 outrun, 3 solved." in page
     (line,) = [line for line in page.splitlines() if "**A race**" in line]
     assert "`solved` counts races won" in line
-    assert "race" not in summary.markdown("name", "command", ROWS, [])
+    assert "race" not in report(ROWS)
 
 
 DRAWN = [
@@ -195,7 +223,7 @@ SMALL = [
 
 
 def test_a_table_as_csv():
-    assert summary.csv_text(*summary.records(SMALL)) == (
+    assert texts.csv_table(summary.summarize(SMALL)) == (
         "rule,num_refinements,lambda,gamma,note_a,settings,solved,seeds,outrun,"
         "accuracy,accuracy_interval_95,final_accuracy,updates\n"
         "lra_diff,1,0,10,,2,2,2,0,1,0,1,1250\n"
@@ -205,7 +233,7 @@ def test_a_table_as_csv():
 
 def test_a_table_as_latex():
     rows = [{**r, "run": r["rule"]} for r in SMALL[:5]]
-    assert summary.latex(*summary.table(rows)) == (
+    assert texts.latex_table(*cells(rows)) == (
         r"""\begin{tabular}{llrrlrrrrr}
 \toprule
 run & rule & K & $\lambda$ & best setting & of & solved & accuracy \% & final \% & updates \\
@@ -216,19 +244,67 @@ readout\_only & readout\_only & -- & -- &  & 1 & 0/1 & 25.00 & 25.00 & 2,000 \\
 \end{tabular}
 """
     )
-    text = summary.latex(["a", "b"], [["&%$#_{}\\~^", "1e-05"], ["5 %_", "–"]])
+    text = texts.latex_table(["a", "b"], [["&%$#_{}\\~^", "1e-05"], ["5 %_", "–"]])
     assert r"\&\%\$\#\_\{\}\textbackslash{}\textasciitilde{}\textasciicircum{}" in text
     assert r"\begin{tabular}{lr}" in text
-    assert r"\begin{tabular}{ll}" in summary.latex(["a", "b"], [])
+    assert r"\begin{tabular}{ll}" in texts.latex_table(["a", "b"], [])
 
 
 def test_a_table_is_the_same_of_rows_that_were_read_from_a_file():
     keys = dict.fromkeys(key for r in SMALL for key in r)
     read = [{key: r.get(key) for key in keys} for r in SMALL]
-    assert summary.table(read) == summary.table(SMALL)
+    assert cells(read) == cells(SMALL)
 
 
 def test_cells_of_a_markdown_table_cannot_end_it():
     rows = [{**row(0, 0, 1, "solved", 9, 1.0), "run": name} for name in ("a|b", "c")]
-    page = summary.markdown("name", "command", rows, [])
+    page = report(rows)
     assert r"| a\|b | lra_diff |" in page
+
+
+class Counted(dict):
+    """A row that counts how often it is read."""
+
+    count = 0
+
+    def __iter__(self):
+        Counted.count += 1
+        return super().__iter__()
+
+    def __getitem__(self, key):
+        Counted.count += 1
+        return super().__getitem__(key)
+
+    def items(self):
+        Counted.count += 1
+        return super().items()
+
+
+def test_the_work_of_a_summary_grows_with_the_members_alone():
+    counts = []
+    for num_settings in (100, 200):
+        rows = [
+            Counted(row(2 * i + seed, seed, i, "solved", 9, 1.0) | {"hidden_size": i})
+            for i in range(num_settings)  # each is a line
+            for seed in range(2)
+        ]
+        Counted.count = 0
+        found = summary.summarize(rows)
+        assert len(found.lines) == num_settings
+        counts.append(Counted.count)
+    assert 400 < counts[1] <= 2 * counts[0]
+
+
+def test_each_member_has_its_own_curve_in_whatever_order_they_were_written():
+    rows = [row(0, 0, 1, "exhausted", 20, 0.5), row(1, 1, 1, "exhausted", 20, 0.9)]
+    curves = {
+        "member": np.array([1, 0, 1, 0, 1]),
+        "step": np.array([0, 0, 10, 10, 20]),
+        "num_errors": np.array([75, 80, 50, 70, 10]),
+    }
+    axes = figures._accuracy(rows, curves, 100, "x", None).axes[0]
+    first, second = axes.lines[:2]
+    assert first.get_xdata().tolist() == [0, 10]
+    assert second.get_xdata().tolist() == [0, 10, 20]
+    np.testing.assert_allclose(first.get_ydata(), -np.log10([0.8, 0.7]))
+    np.testing.assert_allclose(second.get_ydata(), -np.log10([0.75, 0.5, 0.1]))

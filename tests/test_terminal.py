@@ -15,7 +15,7 @@ from absl import flags
 
 import lra_jax
 from lra_jax.lab import grid
-from lra_jax.lab.terminal import command_line, screen
+from lra_jax.lab.terminal import command_line, files, screen
 
 ROOT = pathlib.Path(lra_jax.__file__).parent.parent
 SOURCES = [*(ROOT / "lra_jax/lab").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]
@@ -258,3 +258,15 @@ def test_only_the_names_of_flags_have_underscores():
     ]  # fmt: skip
     words = ["grid", "--dry-run", "a-b", "--", "--max-parallel"]
     assert command_line.underscored(words) == ["grid", "--dry_run", *words[2:]]
+
+
+def test_a_file_that_several_processes_write_has_an_aside_for_each(tmp_path):
+    """Else one would rename what another has half written."""
+    path = tmp_path / "kept.npz"
+    others = tmp_path / ".kept.npz.part"
+    others.write_bytes(b"half")
+    files.write(path, b"a", b"b", shared=True)
+    assert (path.read_bytes(), others.read_bytes()) == (b"ab", b"half")
+    files.write(path, b"c")
+    assert path.read_bytes() == b"c"
+    assert [*tmp_path.iterdir()] == [path]  # the name that is not shared was taken

@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from lra_jax.lab.reports import figures, web_page
+from lra_jax.lab.reports import figures, run_view, web_page
 
 VOID = {"input", "link", "meta"}
 
@@ -81,7 +81,7 @@ ROWS = [
     row(4, 10, "pending", 0, None),
     row(5, 100),
 ]
-RUN = web_page.RunView(
+RUN = run_view.RunView(
     name="demo",
     command="python -m experiments.grid --config configs/demo.toml",
     rows=ROWS,
@@ -171,6 +171,16 @@ def test_a_page_is_accessible_and_needs_nothing_else(drawn):
         assert labels.count(caption) == 4  # the figure and what scrolls it, in two runs
 
 
+def test_figures_are_shown_before_the_long_table(drawn):
+    assert Page(web_page.page([drawn])).texts["h2"] == [
+        "Best settings", "Figures", "All members"
+    ]  # fmt: skip
+    text = web_page.page([drawn, drawn._replace(name="again")])
+    assert Page(text).texts["h3"] == ["Best settings", "Figures", "All members"] * 2
+    assert text.index("<svg") < text.index('class="members"') < text.rindex("<svg")
+    assert text.count("<svg") == 4
+
+
 def test_figures_keep_their_ids_apart(drawn):
     page = Page(web_page.page([drawn, drawn._replace(name="again")]))
     ids = page.values("id")
@@ -209,7 +219,7 @@ def test_all_text_is_escaped():
         command=bad,
         notes=[bad],
         rows=[row(0, 1, local_loss=bad), row(1, 1, local_loss="mse")],
-        drawings=[web_page.Drawing(bad, "<svg></svg>")],
+        drawings=[run_view.Drawing(bad, "<svg></svg>")],
     )
     for runs in ([run], [run, RUN]):
         page = Page(web_page.page(runs))
@@ -235,7 +245,7 @@ def test_several_runs_are_compared():
         ["second", "lra_diff"],
         ["second", "readout_only"],
     ]
-    joined = web_page.join([RUN, second])
+    joined = run_view.join([RUN, second])
     assert joined.notes[1] == (
         "second, 2 members: 2 solved. 1,900 updates in 3 s. "
         "**Not finished**: `some` run."

@@ -40,7 +40,7 @@ from experiments.speed import timings
 from experiments.speed.timings import Timing
 from lra_jax import RULES
 from lra_jax.lab.reports import canvas
-from lra_jax.lab.terminal import command_line, machine, screen
+from lra_jax.lab.terminal import command_line, files, machine, screen
 
 _OUT = flags.DEFINE_string(  # other commands have a flag of this name
     "out", None, "Folder for the results; it has to be given.", allow_override=True
@@ -413,9 +413,7 @@ def write(folder: pathlib.Path, document: dict[str, Any]) -> None:
         "device.md": device_report.page(document),
     }
     for name, text in texts.items():
-        aside = folder / f".{name}"
-        aside.write_text(text, "utf8")
-        aside.replace(folder / name)
+        files.write(folder / name, text.encode())
 
 
 def draw(folder: pathlib.Path, document: dict[str, Any]) -> str:

@@ -27,19 +27,19 @@ not (--check), 2 something in a page or in results/ is wrong, and no page was wr
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import pathlib
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
 
 from experiments.site import pictures
 from lra_jax.lab.terminal import command_line, screen
+from lra_jax.settings import did_you_mean
 
 _DRAW = flags.DEFINE_boolean("draw", False, "Make README's picture and table anew.")
 _CHECK = flags.DEFINE_boolean("check", False, "Say what is stale, and write nothing.")
@@ -153,7 +153,8 @@ def _read(results: pathlib.Path, name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         files = [path.relative_to(results).as_posix() for path in results.rglob("*.*")]
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ValueError(f"results/{name}: {reason}{_nearest(name, files)}") from None
+        hint = did_you_mean(name, files)
+        raise ValueError(f"results/{name}: {reason}{hint}") from None
 
 
 def _block(results: pathlib.Path, name: str) -> str:
@@ -195,13 +196,9 @@ def _get(value: Any, step: str, key: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{key}: nothing has a name where {step!r} is looked for")
     if step not in value:
-        raise ValueError(f"{key}: no {step!r} there{_nearest(step, value)}")
+        hint = did_you_mean(step, map(str, value))
+        raise ValueError(f"{key}: no {step!r} there{hint}")
     return value[step]
-
-
-def _nearest(word: str, known: Iterable[object]) -> str:
-    near = difflib.get_close_matches(word, map(str, known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import csv
-import difflib
 import json
 import pathlib
 import sys
@@ -32,16 +31,18 @@ from absl import flags
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.reports import (
     canvas,
-    member_table,
     results,
+    run_view,
     summary,
+    texts,
     web_page,
 )
-from lra_jax.lab.reports.web_page import RunView
+from lra_jax.lab.reports.run_view import RunView
 from lra_jax.lab.runs import provenance
 from lra_jax.lab.runs.store import RunFolderError
 from lra_jax.lab.terminal import command_line
 from lra_jax.member import Status
+from lra_jax.settings import nearest
 
 _FORMAT = flags.DEFINE_enum(
     "format", "md", ["md", "csv", "latex", "html"], "What to make of the runs."
@@ -85,7 +86,7 @@ def read(folder: pathlib.Path) -> RunView:
                 f"{folder} has schema version {version}, this is version "
                 f"{provenance.SCHEMA_VERSION}"
             )
-        view = web_page.view([], manifest)
+        view = run_view.view([], manifest)
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError):
@@ -105,7 +106,7 @@ def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
             kinds = {type(row[key]) for key in numbers if ended or row[key] is not None}
             if not (known and kinds <= {int, float}):
                 raise ValueError
-        if not rows or not {*member_table.columns(rows)} <= {*rows[0]}:
+        if not rows or not {*summary.member_columns(rows)} <= {*rows[0]}:
             raise ValueError
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
@@ -118,10 +119,10 @@ def _near(folder: pathlib.Path) -> str:
     """A hint at the run folder beside it that is named most like it."""
     names: list[str] = []
     with contextlib.suppress(OSError):
-        found = [path.parent for path in folder.parent.glob(f"*/{FILES[-1]}")]
-        names = [path.name for path in found if path.resolve() != folder.resolve()]
-    near = difflib.get_close_matches(folder.name, names, n=1, cutoff=0)
-    return f"; did you mean {folder.parent / near[0]}?" if near else ""
+        runs = [path.parent for path in folder.parent.glob(f"*/{FILES[-1]}")]
+        names = [path.name for path in runs if path.resolve() != folder.resolve()]
+    near = nearest(folder.name, names, least=0)
+    return f"; did you mean {folder.parent / near}?" if near else ""
 
 
 def _draw(folder: pathlib.Path, view: RunView) -> RunView:
@@ -187,14 +188,13 @@ def _text(folders: Sequence[pathlib.Path], views: Sequence[RunView]) -> str:
     """What the flags ask to be made of the runs."""
     if _FORMAT.value == "html":
         return web_page.page(list(map(_draw, folders, views)))
-    joined = web_page.join(views)
+    joined = run_view.join(views)
     if _FORMAT.value == "md":
-        return summary.markdown(
-            joined.name, joined.command, joined.rows, joined.notes, joined.chances
-        )
+        return texts.report(joined)
+    lines = summary.summarize(joined.rows)
     if _FORMAT.value == "csv":
-        return summary.csv_text(*summary.records(joined.rows))
-    return summary.latex(*summary.table(joined.rows))
+        return texts.csv_table(lines)
+    return texts.latex_table(*texts.cells(lines))
 
 
 parse = command_line.parser(__name__, takes_words=True, takes_imports=True)

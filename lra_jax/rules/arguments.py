@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import typing
 from collections.abc import Callable, Mapping
@@ -29,11 +28,9 @@ def check_choices(factory: Callable[..., Any], values: Mapping[str, Any]) -> Non
             continue
         allowed, value = typing.get_args(hint), values[name]
         if value not in allowed:
-            near = difflib.get_close_matches(str(value), allowed, n=1)
-            hint_text = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"{name}: expected one of {', '.join(map(repr, allowed))}, "
-                f"got {value!r}{hint_text}"
+                f"got {value!r}{settings.did_you_mean(value, allowed)}"
             )
 
 

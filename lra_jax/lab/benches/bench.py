@@ -7,7 +7,6 @@ reading the file of a bench, and all that can be wrong with it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import pathlib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -22,6 +21,7 @@ from lra_jax.lab.config import AXES, Config, ConfigError
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.runs.runner import Runner, StoppedError
 from lra_jax.lab.terminal import command_line, machine, screen
+from lra_jax.settings import did_you_mean
 
 _CONFIG = flags.DEFINE_string(  # other programs have flags of these names
     "config", None, "TOML file that describes the bench.", allow_override=True
@@ -166,8 +166,7 @@ def _misfits(raw: dict[str, Any], kind: Any) -> Iterator[str]:
     hints = typing.get_type_hints(kind)
     for key, value in raw.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(key, fields)
             yield f"{key}: unknown; expected one of {', '.join(fields)}{hint}"
             continue
         type_ = typing.get_origin(hints[key]) or hints[key]

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lra_jax.lab.reports import summary
 from lra_jax.lab.reports.results import Row
+from lra_jax.lab.reports.statistics import mean_interval
 
 
 class Cell(NamedTuple):
@@ -46,7 +46,7 @@ def cell_of(rows: Sequence[Row]) -> Cell:
         for found in by_seed.values()
         if any(row["status"] == "solved" for row in found)
     ]
-    mean, interval = summary.mean_interval(best)
+    mean, interval = mean_interval(best)
     return Cell(
         accuracy=mean,
         interval=interval,

@@ -16,7 +16,6 @@ Runs go into `runs/real/NAME/` and go on where they stand. Results go into
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -29,11 +28,13 @@ from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import pictures
 from lra_jax.lab.config import Config
 from lra_jax.lab.data import datasets
-from lra_jax.lab.reports import markdown, results, summary
+from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
+from lra_jax.lab.reports.statistics import mean_interval
 from lra_jax.lab.reports.summary import percent
 from lra_jax.lab.runs.runner import Evaluations, Runner
 from lra_jax.lab.terminal import screen
+from lra_jax.settings import did_you_mean
 
 TABLE = "table"  # of all data sets, beside the results of each
 COLUMNS = (
@@ -153,8 +154,7 @@ def _contradictions(bench: Bench) -> Iterator[str]:
     if bench.name == TABLE:
         yield f"name = {TABLE}: is that of the table of all data sets"
     if bench.task not in datasets.DATASETS:
-        near = difflib.get_close_matches(bench.task, datasets.DATASETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(bench.task, datasets.DATASETS)
         names = ", ".join(datasets.DATASETS)
         yield f"task = {bench.task}: expected one of {names}{hint}"
         return
@@ -234,7 +234,7 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
     """What came of a method."""
     mean, interval = None, None
     if outcome.test:
-        mean, interval = summary.mean_interval(outcome.test)
+        mean, interval = mean_interval(outcome.test)
     choice = outcome.choice
     return {
         "name": f"{method} {bench.name}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import typing
@@ -98,7 +97,5 @@ def check_choice(value: Any, allowed: Sequence[str]) -> str | None:
     """What is wrong with a word that has to be one of some, or None."""
     if isinstance(value, str) and value in allowed:
         return None
-    word = value[:60] if isinstance(value, str) else ""
-    near = difflib.get_close_matches(word, allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = settings.did_you_mean(value, allowed) if isinstance(value, str) else ""
     return f"expected one of {', '.join(allowed)}{hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import re
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lra_jax.lab.config import notation
+from lra_jax.settings import did_you_mean, nearest
 
 # What a message may hold: a screen.
 MAX_PROBLEMS = 30
@@ -42,16 +42,14 @@ class ConfigError(Exception):
 
 def unknown_key(where: str, key: str, value: Any, known: Any, hint: str = "") -> str:
     """The problem of a key that nothing knows, with the nearest one or all."""
-    near = difflib.get_close_matches(key[:60], known, n=1)
-    if near and not hint:
-        hint = f", did you mean {near[0]!r}?"
+    hint = hint or did_you_mean(key, known)
     hint = hint or f" (known here: {', '.join(sorted(set(known) - {'grid'}))})"
     return f"{where}{show_key(key)} = {show(value)}: unknown key{hint}"
 
 
 def is_like(key: str, known: Iterable[str]) -> bool:
     """Whether a key is nearly one that is known."""
-    return bool(difflib.get_close_matches(key[:60], known, n=1))
+    return nearest(key, known) is not None
 
 
 def show(value: Any) -> str:

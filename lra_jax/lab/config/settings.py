@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 import tomllib
@@ -14,6 +13,7 @@ from lra_jax.lab.config import extensions, notation
 from lra_jax.lab.config.arguments import arguments_of, check_choice, check_integer
 from lra_jax.lab.config.config import TABLES, Config, toml_of
 from lra_jax.lab.config.problems import show, show_key
+from lra_jax.settings import nearest
 
 _HINTS = typing.get_type_hints(Config)
 _LEAST = {
@@ -105,8 +105,8 @@ def near(key: str, value: Any) -> str | None:
     known = extensions.TABLES.get(key, {})  # recorded data may not be there
     if not isinstance(value, str):
         return None
-    near = difflib.get_close_matches(value[:60], TABLES.get(key, {}), n=1)
-    return near[0] if near and near[0] in known else None
+    name = nearest(value, TABLES.get(key, {}))
+    return name if name in known else None
 
 
 def meant(

@@ -18,6 +18,7 @@ import gzip
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import os
 import pathlib
 import sys
@@ -32,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lra_jax import TASKS, Task, losses, types
-from lra_jax.lab.terminal import cache
+from lra_jax.lab.terminal import cache, files
 from lra_jax.tasks import Samples
 
 Part = Literal["validation", "test"]
@@ -282,9 +283,9 @@ def read_chorales() -> list[np.ndarray]:
         rolls = _parse_chorales()
         frames, lengths = np.concatenate(rolls), np.array([len(x) for x in rolls])
         if path is not None and cache.writable(path.parent):
-            aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-            np.savez_compressed(aside, frames=frames, lengths=lengths)
-            aside.replace(path)
+            data = io.BytesIO()
+            np.savez_compressed(data, frames=frames, lengths=lengths)
+            files.write(path, data.getvalue(), shared=True)
     return np.split(frames, np.cumsum(lengths)[:-1])
 
 

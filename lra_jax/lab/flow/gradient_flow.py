@@ -20,7 +20,6 @@ is their norm in units of the last step's.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +32,7 @@ from jax.typing import ArrayLike
 
 from lra_jax import RULES, TASKS, Task, bptt, gradients, member, numerics, rnn, types
 from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.reports.summary import mean_interval
+from lra_jax.lab.reports.statistics import finite_mean_interval
 from lra_jax.train import train_step
 
 Row = dict[str, Any]
@@ -500,10 +499,7 @@ def mean_and_interval(values: np.ndarray) -> tuple[float | None, float | None]:
 
     None for a mean of none, and for an interval of fewer than two.
     """
-    found = [float(x) for x in values if math.isfinite(x)]
-    if not found:
-        return None, None
-    return mean_interval(found)
+    return finite_mean_interval(values)
 
 
 def _magnitude(values: np.ndarray) -> tuple[float | None, float | None]:

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lra_jax.lab.reports import canvas, summary, web_page
+from lra_jax.lab.reports import canvas, run_view, summary
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -37,7 +37,7 @@ def draw(
       rows: of the results.
       curves: as `tables.curve_columns` gives.
       num_validation: samples of the validation set.
-      chances: of the tasks, as far as they are known; see `summary.chance`.
+      chances: of the tasks, as far as they are known; see `run_view.chance`.
 
     Returns:
       What each shows, by the file name of its PNG, relative to `folder`.
@@ -45,8 +45,8 @@ def draw(
     (folder / "figures").mkdir(exist_ok=True)
     captions = {}
     with canvas.style():
-        for (task, seq_len), found in _by(rows, ("task", "seq_len")).items():
-            if not summary.settings(found):
+        for (task, seq_len), group in _by(rows, ("task", "seq_len")).items():
+            if not summary.settings(group):
                 continue
             suffix = f"{task}_T{seq_len}"
             title = f"{task.replace('_', ' ')}, T = {seq_len}"
@@ -56,32 +56,32 @@ def draw(
                     "validation accuracy over updates of each line's best setting: "
                     "its seeds (thin) and their mean",
                     _accuracy(
-                        found,
+                        group,
                         curves,
                         num_validation,
                         title,
-                        summary.chance(task, chances),
+                        run_view.chance(task, chances),
                     ),
                 )
             ]
-            has_gamma = any(row.get("gamma") is not None for row in found)
+            has_gamma = any(row.get("gamma") is not None for row in group)
             over = "lr and γ" if has_gamma else "lr"
-            if _is_lattice(found):
+            if _is_lattice(group):
                 what = (
                     f"every setting over {over}: updates until all seeds were solved "
                     "(✓), or the mean best accuracy"
                 )
-                figures.append(("heatmap", what, _heatmap(found, title)))
+                figures.append(("heatmap", what, _heatmap(group, title)))
             else:
                 where = "in lr and accuracy"
                 if has_gamma:
-                    bare = {row["rule"] for row in found if row.get("gamma") is None}
+                    bare = {row["rule"] for row in group if row.get("gamma") is None}
                     where = "in lr and γ" + " (or accuracy, without γ)" * bool(bare)
                 what = (
                     f"every setting, where it is {where}: ● all seeds were solved, "
                     "✕ they were not"
                 )
-                figures.append(("scatter", what, _scatter(found, title)))
+                figures.append(("scatter", what, _scatter(group, title)))
             for kind, what, figure in figures:
                 name = f"figures/{kind}_{suffix}.png"
                 save(figure, folder / name)
@@ -91,10 +91,10 @@ def draw(
 
 def drawings(
     folder: pathlib.Path, captions: Mapping[str, str]
-) -> list[web_page.Drawing]:
+) -> list[run_view.Drawing]:
     """The figures that `draw` wrote into a folder, for a web page."""
     return [
-        web_page.Drawing(
+        run_view.Drawing(
             caption, (folder / name).with_suffix(".svg").read_text("utf-8")
         )
         for name, caption in captions.items()
@@ -145,13 +145,16 @@ def _accuracy(
     def height(num_errors: Any) -> Any:
         return -np.log10(np.maximum(num_errors, 0.5) / num_validation)
 
+    order = np.argsort(curves["member"], kind="stable")
+    members = curves["member"][order]
     for index, (setting, _) in enumerate(summary.best_settings(rows)):
         color = COLORS[index % len(COLORS)]
         dash = DASHES[(index // len(COLORS)) % len(DASHES)]
         seeds = []
         for row in setting.rows:
-            mine = curves["member"] == row["member"]
-            seeds.append((curves["step"][mine], curves["num_errors"][mine]))
+            begin, end = np.searchsorted(members, [row["member"], row["member"] + 1])
+            at = order[begin:end]
+            seeds.append((curves["step"][at], curves["num_errors"][at]))
             axes.plot(seeds[-1][0], height(seeds[-1][1]), dash, color=color, lw=0.6)
         # A member keeps its last accuracy when it has ended.
         steps = np.unique(np.concatenate([step for step, _ in seeds]))
@@ -193,8 +196,8 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     those that are.
     """
     panels = _panels(rows)
-    cells = {name: _cells(found) for name, found in panels.items()}
-    scale = _scale([cell for *_, found in cells.values() for cell in found.values()])
+    cells = {name: _cells(settings) for name, settings in panels.items()}
+    scale = _scale([cell for *_, best in cells.values() for cell in best.values()])
     image = scale.image
     columns = min(5, len(panels))
     lines = -(-len(panels) // columns)
@@ -210,11 +213,11 @@ def _heatmap(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for axes, (name, (rates, gammas, found)) in zip(
+    for axes, (name, (rates, gammas, best)) in zip(
         grid.flat, cells.items(), strict=False
     ):
         values = np.full((len(gammas), len(rates)), np.nan)
-        for at, cell in found.items():
+        for at, cell in best.items():
             accuracy = 100 * cell.mean("best_accuracy")
             values[at] = scale.value(cell)
             text = f"{math.floor(10 * accuracy) / 10:.1f}"  # 99.99 is not 100.0
@@ -264,10 +267,10 @@ class _Scale(NamedTuple):
         return setting.mean("step") if setting.all_solved else math.nan
 
 
-def _scale(found: Sequence[summary.Setting]) -> _Scale:
+def _scale(settings: Sequence[summary.Setting]) -> _Scale:
     """By updates where most are solved; those that are not stay uncoloured then."""
-    steps = [setting.mean("step") for setting in found if setting.all_solved]
-    if 2 * len(steps) > len(found):
+    steps = [setting.mean("step") for setting in settings if setting.all_solved]
+    if 2 * len(steps) > len(settings):
         most = max(*steps, 1.1 * min(steps))
         by_updates = mpl.colors.LogNorm(min(steps), most)
         return _Scale(mpl.cm.ScalarMappable(by_updates, "cividis_r"), True)
@@ -293,14 +296,14 @@ def _panels(rows: Sequence[dict[str, Any]]) -> dict[str, list[summary.Setting]]:
     return panels
 
 
-def _hidden(found: Sequence[summary.Setting]) -> str:
+def _hidden(settings: Sequence[summary.Setting]) -> str:
     """A line that says what settings differ in besides lr and γ, if anything."""
-    keys = dict.fromkeys(key for setting in found for key in setting.values)
+    keys = dict.fromkeys(key for setting in settings for key in setting.values)
     lines = (*summary.LINE_KEYS, "lr", "gamma")
     varying = [
         key
         for key in keys
-        if key not in lines and len({s.values.get(key) for s in found}) > 1
+        if key not in lines and len({s.values.get(key) for s in settings}) > 1
     ]
     return f"\nbest of {', '.join(varying)}" if varying else ""
 
@@ -318,7 +321,7 @@ def _is_lattice(rows: Sequence[dict[str, Any]]) -> bool:
 def _scatter(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     """Settings that were drawn, over lr and γ; a panel per rule, K and λ."""
     panels = _panels(rows)
-    scale = _scale([setting for found in panels.values() for setting in found])
+    scale = _scale([setting for settings in panels.values() for setting in settings])
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(
@@ -327,17 +330,17 @@ def _scatter(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for axes, (name, found) in zip(grid.flat, panels.items(), strict=False):
-        has_gamma = found[0].values.get("gamma") is not None
+    for axes, (name, settings) in zip(grid.flat, panels.items(), strict=False):
+        has_gamma = settings[0].values.get("gamma") is not None
         for solved, marker in ((False, "x"), (True, "o")):
-            mine = [setting for setting in found if setting.all_solved == solved]
+            marked = [setting for setting in settings if setting.all_solved == solved]
             heights = [
                 s.values["gamma"] if has_gamma else 100 * s.mean("best_accuracy")
-                for s in mine
+                for s in marked
             ]
-            values = np.array([scale.value(s) for s in mine])
+            values = np.array([scale.value(s) for s in marked])
             axes.scatter(
-                [s.values["lr"] for s in mine],
+                [s.values["lr"] for s in marked],
                 heights,
                 c=np.where(np.isnan(values)[:, None], 0.6, scale.image.to_rgba(values)),
                 marker=marker,
@@ -358,17 +361,16 @@ def _scatter(rows: Sequence[dict[str, Any]], title: str) -> Figure:
 
 
 def _cells(
-    found: Sequence[summary.Setting],
+    settings: Sequence[summary.Setting],
 ) -> tuple[list[float], list[Any], dict[tuple[int, int], summary.Setting]]:
     """Values of lr and γ ([None] without one), and the best setting at each (γ, lr)."""
-    rates = sorted({s.values["lr"] for s in found})
-    gammas = sorted({s.values.get("gamma") for s in found}, key=lambda g: g or 0)
+    rates = sorted({s.values["lr"] for s in settings})
+    gammas = sorted({s.values.get("gamma") for s in settings}, key=lambda g: g or 0)
+    columns = {rate: index for index, rate in enumerate(rates)}
+    lines = {gamma: index for index, gamma in enumerate(gammas)}
     best: dict[tuple[int, int], summary.Setting] = {}
-    for setting in found:
-        at = (
-            gammas.index(setting.values.get("gamma")),
-            rates.index(setting.values["lr"]),
-        )
+    for setting in settings:
+        at = (lines[setting.values.get("gamma")], columns[setting.values["lr"]])
         if at not in best or setting.rank() > best[at].rank():
             best[at] = setting
     return rates, gammas, best

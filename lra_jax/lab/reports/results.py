@@ -102,7 +102,7 @@ def write_by_name(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None
         for row in rows
     }
     text = json.dumps(by_name, indent=0, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    files.write(path, text.encode(), b"\n")
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:

@@ -18,7 +18,7 @@ import rich.console
 
 from lra_jax import sweep
 from lra_jax.lab import config as config_lib
-from lra_jax.lab.reports import canvas, markdown, summary, web_page
+from lra_jax.lab.reports import canvas, markdown, run_view, summary, texts, web_page
 from lra_jax.lab.runs import groups as groups_lib
 from lra_jax.lab.runs import provenance, store, tables
 from lra_jax.lab.terminal import machine, screen
@@ -188,7 +188,7 @@ def _compiling(index: int, groups: Sequence[groups_lib.Group]) -> str:
 
 def _live_page(rows: Sequence[dict[str, Any]], manifest: dict[str, Any]) -> str:
     refresh = None if manifest["finished"] else int(store.TABLES_INTERVAL)
-    return web_page.page([web_page.view(rows, manifest)], refresh=refresh)
+    return web_page.page([run_view.view(rows, manifest)], refresh=refresh)
 
 
 def _finish(
@@ -201,15 +201,13 @@ def _finish(
 ) -> None:
     """Writes the report, its web page and the figures, and shows the table."""
     rows = tables.result_rows(config, groups, states)
-    view = web_page.view(rows, manifest)
+    view = run_view.view(rows, manifest)
     if (missing := canvas.missing()) is not None:
         view = view._replace(notes=[*view.notes, missing])
-    page = summary.markdown(
-        view.name, view.command, rows, view.notes, chances=view.chances
-    )
+    page = texts.report(view)
     folder.write_text("report.md", page)
     folder.write_text("report.html", web_page.page([view]))
-    header, lines = summary.table(rows)
+    header, lines = texts.cells(summary.summarize(rows))
     if lines:
         screen.show_table(console, header, lines, wrapped=("best setting",))
     for note in view.notes:

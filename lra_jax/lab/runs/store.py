@@ -38,7 +38,7 @@ import numpy as np
 
 from lra_jax import Params, sweep
 from lra_jax.lab.config import Config, extensions
-from lra_jax.lab.reports import member_table, results
+from lra_jax.lab.reports import results, summary
 from lra_jax.lab.runs import checkpoint, comparison, fingerprint, provenance, tables
 from lra_jax.lab.runs.groups import Group
 from lra_jax.lab.terminal import files
@@ -378,7 +378,7 @@ class RunFolder:
         began = time.monotonic()
         if changed is None or began >= self._tables_due:
             rows = tables.result_rows(self.config, groups, states)
-            text = results.csv_text(rows, member_table.columns(rows))
+            text = results.csv_text(rows, summary.member_columns(rows))
             self._write("results.csv", text.encode())
             curves = io.BytesIO()
             arrays: dict[str, Any] = dict(tables.curve_columns(groups, states))

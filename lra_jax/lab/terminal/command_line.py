@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 import textwrap
@@ -12,6 +11,7 @@ import rich.console
 from absl import flags, logging
 
 from lra_jax.lab.terminal import screen
+from lra_jax.settings import did_you_mean
 
 # Modules whose flags belong to all commands that import them.
 SHARED = ("lra_jax.lab.benches.bench", "lra_jax.lab.terminal.command_line")
@@ -60,8 +60,7 @@ def choose(
         sys.exit(screen.finish(0, short))
     name = words[0].replace("-", "_")
     if name not in commands:
-        near = difflib.get_close_matches(name, commands, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, commands)
         text = "".join(c if c.isprintable() else "?" for c in words[0])
         print(f"{short}: no command {text!r}{hint}\n\n{listed}", file=sys.stderr)
         sys.exit(2)

@@ -15,13 +15,20 @@ else:
     import fcntl
 
 
-def write(path: pathlib.Path, *data: bytes) -> None:
+def write(path: pathlib.Path, *data: bytes, shared: bool = False) -> None:
     """Writes a file aside and renames it: whoever opens it finds it whole.
+
+    Args:
+      path: of the file.
+      data: its content, in parts.
+      shared: whether several processes may write it at once. Each then writes aside
+        under a name of its own.
 
     Raises:
       OSError: it cannot be written; what was there before is whole.
     """
-    aside = path.with_name(f".{path.name}.part")
+    process = f".{os.getpid()}" if shared else ""
+    aside = path.with_name(f".{path.name}{process}.part")
     try:
         with aside.open("wb") as file:
             file.writelines(data)
