@@ -222,6 +222,28 @@ SMALL = [
 ]
 
 
+def test_a_finished_table_has_a_conclusion():
+    assert texts.conclusion(ROWS) == ""  # one line compares nothing
+    frozen = row(6, 0, None, "exhausted", 100, 0.5, rule="readout_only")
+    several = [{**r, "num_refinements": 1, "lambda": 0.0} for r in ROWS]
+    several += [{**r, "num_refinements": 2, "lambda": 0.1} for r in ROWS[3:5]]
+    assert texts.conclusion([*several, frozen]) == (
+        "Fewest updates until all seeds are solved: 30, by lra_diff K 2 λ 0.1 with "
+        "gamma 10. Not solved in all seeds by any setting: lra_diff K 1 λ 0 (75.00 %), "
+        "readout_only (50.00 %)."
+    )
+    best_of_gammas = [r for r in several if r["gamma"] == 1 or r["status"] == "solved"]
+    assert "by lra_diff K 1 λ 0 with gamma 10" in texts.conclusion(
+        [r for r in best_of_gammas if r["num_refinements"] == 1] + [frozen]
+    )
+    unsolved = [*several[:2], frozen]
+    assert texts.conclusion(unsolved) == (
+        "No setting solves all seeds; best is lra_diff K 1 λ 0 with 92.50 %."
+    )
+    for status in ("running", "pending", "outrun"):
+        assert texts.conclusion([*several, {**frozen, "status": status}]) == ""
+
+
 def test_a_table_as_csv():
     assert texts.csv_table(summary.summarize(SMALL)) == (
         "rule,num_refinements,lambda,gamma,note_a,settings,solved,seeds,outrun,"

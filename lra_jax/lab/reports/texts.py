@@ -8,7 +8,15 @@ from typing import Any
 
 from lra_jax.lab.reports import markdown, results, run_view
 from lra_jax.lab.reports.run_view import RunView
-from lra_jax.lab.reports.summary import NAMES, Line, Summary, percent, show, summarize
+from lra_jax.lab.reports.summary import (
+    NAMES,
+    UNKNOWN,
+    Line,
+    Summary,
+    percent,
+    show,
+    summarize,
+)
 
 
 def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
@@ -35,6 +43,53 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
+MAX_NAMES = 4  # in a conclusion
+
+
+def conclusion(rows: Sequence[dict[str, Any]]) -> str:
+    """What a finished table shows, in one or two sentences; "" where it is too early.
+
+    A table of one line compares nothing. In a race most settings have no outcome.
+    """
+    summary = summarize(rows)
+    lines = summary.lines
+    if len(lines) < 2 or any(row["status"] in UNKNOWN for row in rows):
+        return ""
+
+    def name(line: Line) -> str:
+        parts = []
+        for key in summary.keys:
+            if (value := line.values[key]) is not None:
+                is_name = key in ("run", "task", "rule", "optimizer")
+                parts.append(
+                    show(value) if is_name else f"{NAMES.get(key, key)} {show(value)}"
+                )
+        return " ".join(parts)
+
+    solved = [line for line in lines if line.setting.all_solved]
+    others = [line for line in lines if not line.setting.all_solved]
+    if not solved:
+        best = max(lines, key=lambda line: line.setting.rank())
+        accuracy = percent(best.setting.mean("best_accuracy"))
+        return f"No setting solves all seeds; best is {name(best)} with {accuracy} %."
+    first = min(solved, key=lambda line: line.setting.mean("step"))
+    chosen = ", ".join(f"{key} {show(value)}" for key, value in first.chosen.items())
+    updates = f"{first.setting.mean('step'):,.0f}"
+    text = (
+        f"Fewest updates until all seeds are solved: {updates}, by {name(first)}"
+        + f" with {chosen}" * bool(chosen)
+        + "."
+    )
+    if others:
+        shown = [
+            f"{name(line)} ({percent(line.setting.mean('best_accuracy'))} %)"
+            for line in others[:MAX_NAMES]
+        ]
+        shown += [f"{len(others) - MAX_NAMES} more"] * (len(others) > MAX_NAMES)
+        text += f" Not solved in all seeds by any setting: {', '.join(shown)}."
+    return text
+
+
 def report(run: RunView) -> str:
     """A run, or several that are joined, as a page of Markdown without figures."""
     header, lines = cells(summarize(run.rows))
@@ -42,6 +97,8 @@ def report(run: RunView) -> str:
     parts += [run_view.counted(run.rows, run.chances), ""]
     if lines:
         parts += [markdown.table(header, lines)]
+    if sentence := conclusion(run.rows):
+        parts += [sentence, ""]
     for paragraph in run_view.explanations(run.rows):
         parts += [paragraph, ""]
     parts += [markdown.notes(run.notes)]

@@ -210,6 +210,8 @@ def _finish(
     header, lines = texts.cells(summary.summarize(rows))
     if lines:
         screen.show_table(console, header, lines, wrapped=("best setting",))
+    if sentence := texts.conclusion(rows):
+        screen.say(console, screen.plain(sentence))
     for note in view.notes:
         screen.say(console, screen.plain(note))
     drawn: dict[str, str] = {}
