@@ -122,7 +122,7 @@ def test_only_solved_members_go_on_with_their_weights(monkeypatch):
         return status, np.full(n, 7), weights
 
     monkeypatch.setattr(curriculum, "train", train)
-    found = curriculum.reach(config, (10, 20, 30, 40))
+    found = curriculum.grow_lengths(config, (10, 20, 30, 40))
     assert [t for t, *_ in seen] == [10, 20, 30]
     assert [seeds for _, seeds, _ in seen] == [[0, 3, 0, 3], [0, 3], [0, 3]]
     assert seen[0][2] is None
