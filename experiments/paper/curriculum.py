@@ -18,7 +18,7 @@ from lra_jax.lab.runs import groups
 from lra_jax.member import Initial, Limits, Status
 
 
-def train(
+def train_from(
     experiment: member.Experiment,
     grid: sweep.Grid,
     limits: Limits,
@@ -117,7 +117,7 @@ def grow_lengths(
             whole.seeds[alive],
         )
         limits = Limits(config.max_steps, config.patience)
-        status, step, params = train(group.experiment, grid, limits, params)
+        status, step, params = train_from(group.experiment, grid, limits, params)
         solved = status == Status.SOLVED
         say(f"T = {seq_len}: {solved.sum()} of {solved.size} members solved")
         by_length[seq_len] = [

@@ -34,7 +34,7 @@ def draw_artefact(name: str, folder: pathlib.Path) -> list[str]:
             "figure5": figures.slopes,
             "figure5_accuracy": figures.strength,
         },
-        "released": {"released": figures.released},
+        "released": {"released": figures.released_curves},
     }
     own = figures_of_table.get(name)
     if own is None:

@@ -95,8 +95,8 @@ def _residual(
     if numbers.lambda_ is not None:
         # Skipped where Λₗ is exactly 0 (17): in float32, where it is small.
         skipped = numbers.loss.vanishes(e)
-        found = numbers.omega(a, a_back, level.h, skipped)
-        omega = jnp.where(skipped, 0, found.h)
+        own = numbers.omega(a, a_back, level.h, skipped)
+        omega = jnp.where(skipped, 0, own.h)
     return Residual(
         loss=jnp.mean(numbers.loss.value(e)),
         g=a_back * (1 - level.z**2) + b_back * (1 - z_hat**2),
@@ -153,7 +153,7 @@ def _target_below(
     return Target(h_prev - h_bar, delta)
 
 
-def propagate(
+def hidden_residuals(
     w_hh: jax.Array,
     trace: types.Trace,
     x_w: jax.Array,
@@ -191,9 +191,9 @@ def propagate(
         levels = _Level(h[:-2], h[1:-1], z[1:-1], x_w[1:-1], z[2:], x_w[2:])
         lowest = jax.tree.map(lambda x: x[0], levels)
         upper = jax.tree.map(lambda x: x[1:], levels)
-        d, (found, norms) = rnn.scan(below, target.d, upper, reverse=True)
+        d, (between, norms) = rnn.scan(below, target.d, upper, reverse=True)
         last = _residual(w_hh, d, lowest, numbers)
-        residuals = [jax.tree.map(lambda x: x[None], last), found, *residuals]
+        residuals = [jax.tree.map(lambda x: x[None], last), between, *residuals]
         step_norms = [norms, target.step_norm[None], *step_norms]
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *residuals)
     norms = jnp.concatenate(step_norms)

@@ -44,12 +44,12 @@ def softmax_then_log(output_loss: types.OutputLoss) -> types.OutputLoss:
         return jnp.any(jax.nn.log_softmax(logits) < float(least), axis=1)
 
     def value(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        found = output_loss.value(logits, labels)
-        return jnp.where(underflows(logits), jnp.nan, found)
+        losses_of_samples = output_loss.value(logits, labels)
+        return jnp.where(underflows(logits), jnp.nan, losses_of_samples)
 
     def grad(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        found = output_loss.grad(logits, labels)
-        return jnp.where(underflows(logits)[:, None], jnp.nan, found)
+        slopes = output_loss.grad(logits, labels)
+        return jnp.where(underflows(logits)[:, None], jnp.nan, slopes)
 
     return types.OutputLoss(value, grad, output_loss.is_error)
 
@@ -66,7 +66,7 @@ def bounded_readout_gradients(
     return numbers.bound(w_hy), b_y
 
 
-def top_target(
+def program_top_target(
     params: types.Params,
     trace: types.Trace,
     grad: Callable[[jax.Array], jax.Array],

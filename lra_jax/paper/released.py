@@ -30,11 +30,15 @@ from jax.typing import ArrayLike
 from lra_jax import devices, gradients, losses, numerics, refinements, rnn, types
 from lra_jax.numerics import matmul
 from lra_jax.paper.arithmetic import PROGRAM_LOSSES, Numbers
-from lra_jax.paper.hidden_layer import HiddenGradients, propagate, weight_gradients
+from lra_jax.paper.hidden_layer import (
+    HiddenGradients,
+    hidden_residuals,
+    weight_gradients,
+)
 from lra_jax.paper.output_layer import (
     bounded_readout_gradients,
+    program_top_target,
     softmax_then_log,
-    top_target,
 )
 from lra_jax.rules import arguments
 
@@ -132,7 +136,7 @@ def lra_released(
         batch: types.Batch,
     ) -> tuple[types.Params, types.EmptyState, types.RuleInfo]:
         del key
-        found = released_gradients(
+        computed = released_gradients(
             params,
             batch,
             gamma=gamma,
@@ -144,13 +148,13 @@ def lra_released(
             output_loss=output_loss,
         )
         info = types.RuleInfo(
-            loss=found.loss,
-            local_loss=found.local_loss,
-            target_step_norm=found.target_step_norm,
-            w_hh_grad_norm=found.w_hh_grad_norm,
-            w_xh_grad_norm=found.w_xh_grad_norm,
+            loss=computed.loss,
+            local_loss=computed.local_loss,
+            target_step_norm=computed.target_step_norm,
+            w_hh_grad_norm=computed.w_hh_grad_norm,
+            w_xh_grad_norm=computed.w_xh_grad_norm,
         )
-        return found.grads, rule_state, info
+        return computed.grads, rule_state, info
 
     return types.LearningRule(types.init_empty, grads)
 
@@ -243,7 +247,7 @@ def released_gradients(
 
     pi = output.grad(trace.logits, batch.labels)
     w_hy, b_y = bounded_readout_gradients(params, trace, pi, numbers)
-    top = top_target(params, trace, output_grad, numbers)
+    top = program_top_target(params, trace, output_grad, numbers)
     logits = rnn.readout(params, jnp.tanh(trace.h[-1] - top.d))
     target_loss = jnp.mean(output.value(logits, batch.labels))
 
@@ -256,7 +260,7 @@ def released_gradients(
     if seq_len > 1:
         x_w = rnn.project_inputs(params, batch.inputs)
         x = _vectors(params, batch.inputs)
-        residuals, step_norm = propagate(params.w_hh, trace, x_w, top, numbers)
+        residuals, step_norm = hidden_residuals(params.w_hh, trace, x_w, top, numbers)
         errors = residuals
         if not descend_local_loss:
             nothing = jnp.zeros_like(residuals.a)
