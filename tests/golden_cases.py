@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import lra_jax
-from lra_jax.rules.lra_released import released_gradients
+from lra_jax.paper.released import released_gradients
 
 FOLDER = pathlib.Path(__file__).parent / "golden" / "released"
 CASES = sorted(path.stem for path in FOLDER.glob("case_*.npz"))

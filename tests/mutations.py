@@ -191,7 +191,7 @@ MUTATIONS = [
         "[z_prev, gradients.previous(z_prev)]", "[z_prev, z_prev]", "test_lra_diff.py",
     ),
     Mutation(
-        "lra_released: the error below with the wrong sign", "rules/lra_released.py",
+        "lra_released: the error below with the wrong sign", "paper/hidden_layer.py",
         "b = -error * (1 - z_new**2)", "b = error * (1 - z_new**2)",
         "test_lra_released.py",
     ),

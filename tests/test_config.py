@@ -18,7 +18,7 @@ from lra_jax.lab.config import checks
 from lra_jax.lab.config.draws import Draws
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.runs import groups
-from lra_jax.rules.lra_released import evaluate_released
+from lra_jax.paper.released import evaluate_released
 
 GOOD = """
 task = "temporal_order"

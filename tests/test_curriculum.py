@@ -38,7 +38,9 @@ def group(seq_len, **settings):
 
 def test_from_fresh_weights_it_is_the_sweep():
     found = group(10)
-    status, step, params = curriculum.train(found.experiment, found.grid, LIMITS, None)
+    status, step, params = curriculum.train_from(
+        found.experiment, found.grid, LIMITS, None
+    )
     numbers = {**found.grid.mapped, **found.grid.shared}
     swept = sweep.run_sweep(
         found.experiment, numbers, found.grid.seeds, limits=LIMITS
@@ -87,7 +89,7 @@ def test_nobody_is_lost_where_kinds_do_not_fill_their_tiles(monkeypatch, rows):
     monkeypatch.setattr(sweep, "make_program", lambda *_: Program)
     monkeypatch.setattr(sweep, "init_sweep", lambda _: empty)
     monkeypatch.setattr(curriculum, "_initial", lambda e, seeds, p: 2 * seeds)
-    status, step, params = curriculum.train(None, grid, LIMITS, None)
+    status, step, params = curriculum.train_from(None, grid, LIMITS, None)
     np.testing.assert_array_equal(status, [Status.SOLVED] * 13)
     np.testing.assert_array_equal(step, seeds)
     np.testing.assert_array_equal(params, 2 * seeds)
@@ -97,9 +99,9 @@ def test_nobody_is_lost_where_kinds_do_not_fill_their_tiles(monkeypatch, rows):
 def test_going_on_is_training_longer():
     """10 updates and then 10 more from these weights; sgd has no state but data do."""
     found = group(10)
-    _, _, half = curriculum.train(found.experiment, found.grid, LIMITS, None)
-    again = curriculum.train(found.experiment, found.grid, LIMITS, half)
-    still = curriculum.train(
+    _, _, half = curriculum.train_from(found.experiment, found.grid, LIMITS, None)
+    again = curriculum.train_from(found.experiment, found.grid, LIMITS, half)
+    still = curriculum.train_from(
         found.experiment, found.grid, Limits(max_steps=5, patience=0), half
     )
     for before, after, less in zip(half, again[2], still[2], strict=True):
@@ -121,8 +123,8 @@ def test_only_solved_members_go_on_with_their_weights(monkeypatch):
         weights = np.arange(n) + 100.0 * experiment.seq_len
         return status, np.full(n, 7), weights
 
-    monkeypatch.setattr(curriculum, "train", train)
-    found = curriculum.reach(config, (10, 20, 30, 40))
+    monkeypatch.setattr(curriculum, "train_from", train)
+    found = curriculum.grow_lengths(config, (10, 20, 30, 40))
     assert [t for t, *_ in seen] == [10, 20, 30]
     assert [seeds for _, seeds, _ in seen] == [[0, 3, 0, 3], [0, 3], [0, 3]]
     assert seen[0][2] is None

@@ -11,7 +11,7 @@ from jax import lax
 
 import lra_jax
 from lra_jax import RULES, member, rnn, sweep
-from lra_jax.rules.lra_released import evaluate_released
+from lra_jax.paper.released import evaluate_released
 
 T, B, X, H, Y = 4, 2, 3, 4, 3
 REQUIRED = {"lra_diff": {"gamma": 2.0}, "lra_released": {"gamma": 2.0}}

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.paper import tables
+from experiments.paper.artefacts.figures_2_to_4 import flow_table
 from lra_jax import RULES, TASKS, bptt, forward, gradients, init_params, member
 from lra_jax.lab.flow import gradient_flow, gradient_flow_figures
 from lra_jax.lab.flow.gradient_flow import Setting
@@ -269,7 +269,7 @@ def test_a_table_says_how_many_seeds_diverged():
         assert summary[0][f"{name}_end"] == expected
         assert summary[0][f"{name}_end_interval"] is None
     assert summary[0]["accuracy_end"] == whole.seen.accuracy[1, -1] / 2
-    header, _, first, second = tables.flow_table(summary).splitlines()
+    header, _, first, second = flow_table(summary).splitlines()
     assert header.endswith("| accuracy % | diverged |")
     assert first.endswith("| 1/2 |")
     assert second.endswith("| 0/2 |")
@@ -277,11 +277,11 @@ def test_a_table_says_how_many_seeds_diverged():
 
 def test_a_table_without_diverged_seeds_has_no_column_for_them():
     summary = gradient_flow.summary([record("forced"), record("bptt")])
-    text = tables.flow_table(summary)
+    text = flow_table(summary)
     assert "diverged" not in text
     # Summaries that were recorded before there was such a column.
     old = [{k: v for k, v in row.items() if k != "diverged"} for row in summary]
-    assert tables.flow_table(old) == text
+    assert flow_table(old) == text
 
 
 def test_figures_are_drawn_of_rules_with_and_without_local_losses(

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import lra_jax
-from lra_jax.rules.lra_released import evaluate_released, released_gradients
+from lra_jax.paper.released import evaluate_released, released_gradients
 
 NUMBERS = {"gamma": 2.0, "num_refinements": 3, "lambda_": 0.1, "c": 0.05}
 

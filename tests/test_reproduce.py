@@ -14,13 +14,14 @@ import rich.console
 from absl import flags
 from command_line import call
 
-from experiments.paper import protocol, reproduce, tables
+from experiments.paper import budgets, configs, recordings, reproduce, rows
+from experiments.paper.artefacts import table5, tables_1_to_3
 from lra_jax.lab.benches import cells, published
 from lra_jax.lab.benches.cells import Cell
 from lra_jax.lab.reports import results
 from lra_jax.lab.runs import store
 
-BUDGETS = list(protocol.BUDGETS.values())
+BUDGETS = list(budgets.BUDGETS.values())
 
 
 def row(seed, accuracy, status="exhausted", step=100, **values):
@@ -55,39 +56,39 @@ def test_the_published_tables_are_whole_and_agree_where_the_paper_repeats_itself
     assert published.TABLE5[published.PERMUTATION]["lra_diff"] is None
 
 
-# The protocol.
+# The configs.
 
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=lambda b: b.name)
 def test_every_row_is_a_valid_config(budget):
     for task in budget.tasks:
-        for name in protocol.ROWS:
-            config = protocol.table_config(name, task, budget, [0, 1])
+        for name in rows.ROWS:
+            config = configs.table_config(name, task, budget, [0, 1])
             assert config.race
             assert {member["seq_len"] for member in config.members()} == set(
                 budget.tables.seq_len
             )
-        for name in protocol.REACH_ROWS:
-            config = protocol.reach_config(name, task, 20, budget, [3])
+        for name in rows.REACH_ROWS:
+            config = configs.reach_config(name, task, 20, budget, [3])
             assert {member["seed"] for member in config.members()} == {3}
         for rule in ("lra_diff", "lra_released"):
-            config = protocol.figure5_config(rule, task, budget, [0])
+            config = configs.figure5_config(rule, task, budget, [0])
             strengths = {member["lambda"] for member in config.members()}
             assert strengths == {0, *budget.figure5.lambda_}
-    assert not protocol.table4_config(budget, [0]).race
+    assert not configs.table4_config(budget, [0]).race
 
 
 def test_the_full_budget_is_the_papers_protocol():
     """Sizes of section V: 15 settings for each cell of Tables I to III, 720 of IV."""
-    full, seed = protocol.FULL, [0]
+    full, seed = budgets.FULL, [0]
     members = list(
-        protocol.table_config("lra_diff", published.ORDER, full, seed).members()
+        configs.table_config("lra_diff", published.ORDER, full, seed).members()
     )
     assert len(members) == 15 * 3 * 3
     assert {m["lr"] for m in members} == {0.1, 0.01, 0.001}
     assert {m["gamma"] for m in members} == {10, 1, 0.1, 0.01, 0.001}
-    assert len(list(protocol.table4_config(full, seed).members())) == 720
-    config = protocol.reach_config(
+    assert len(list(configs.table4_config(full, seed).members())) == 720
+    config = configs.reach_config(
         "lra_diff_regularised", published.ORDER, 10, full, seed
     )
     assert config.max_steps == 100_000
@@ -95,23 +96,23 @@ def test_the_full_budget_is_the_papers_protocol():
 
 
 def test_the_smoke_budget_is_small():
-    for name in protocol.ROWS:
-        config = protocol.table_config(name, published.ORDER, protocol.SMOKE, [0])
+    for name in rows.ROWS:
+        config = configs.table_config(name, published.ORDER, budgets.SMOKE, [0])
         assert config.max_steps <= 300
         assert len(list(config.members())) <= 2
-    assert protocol.table4_config(protocol.SMOKE, [0]).max_steps <= 300
+    assert configs.table4_config(budgets.SMOKE, [0]).max_steps <= 300
 
 
 def test_methods_of_table_5_have_equal_tuning_budgets_at_standard():
     counts = {
         name: len(
             list(
-                protocol.reach_config(
-                    name, published.ORDER, 10, protocol.STANDARD, [0]
+                configs.reach_config(
+                    name, published.ORDER, 10, budgets.STANDARD, [0]
                 ).members()
             )
         )
-        for name in protocol.REACH_ROWS
+        for name in rows.REACH_ROWS
     }
     assert set(counts.values()) == {4}
 
@@ -172,12 +173,14 @@ def test_a_line_is_compared_with_the_same_k_and_length():
         for t, accuracy in ((20, 0.99), (30, 0.7))
         for k in (1, 20)
     ]
-    one, twenty = tables.lines("r", "x", published.ORDER, rows, 50, published.TABLE1)
+    one, twenty = tables_1_to_3.lines_of(
+        "r", "x", published.ORDER, rows, 50, published.TABLE1
+    )
     assert (one.num_refinements, one.printed[30]) == (1, 0.8402)  # K = 10's
     assert (twenty.num_refinements, twenty.printed[30]) == (20, 0.8401)
-    text = tables.paper_table([one, twenty])
+    text = tables_1_to_3.paper_table([one, twenty])
     assert "| x | 20 | 50 | 99.81 | 99.00 ± 0.00 (0/2) | agrees |" in text
-    cells = tables.paper_rows([one, twenty])
+    cells = tables_1_to_3.paper_rows([one, twenty])
     assert cells[-1]["name"] == "r temporal_order K20 T30"
     assert [cell["verdict"] for cell in cells] == ["agrees", "lower"] * 2
 
@@ -202,15 +205,15 @@ class Scripted:
 
 def test_reach_goes_on_until_no_seed_solves():
     runner = Scripted([30, 10, 20])
-    budget = protocol.STANDARD
-    found = reproduce.reach(runner, "bptt", published.ORDER, budget, [0, 1, 2])
+    budget = budgets.STANDARD
+    found = table5.search_lengths(runner, "bptt", published.ORDER, budget, [0, 1, 2])
     assert runner.asked == [
         (10, (0, 1, 2)),
         (20, (0, 1, 2)),
         (30, (0, 2)),
         (40, (0,)),
     ]
-    reach = tables.make_reach("bptt", "BPTT", published.ORDER, found, 3, 100)
+    reach = table5.from_fresh_weights("bptt", "BPTT", published.ORDER, found, 3, 100)
     assert reach.longest == [10, 20, 30]
     assert (reach.printed, reach.verdict) == (120, "lower")
     gap = reach._replace(solved={10: (0,), 60: (0,), 80: ()}, num_seeds=1, printed=70)
@@ -220,23 +223,25 @@ def test_reach_goes_on_until_no_seed_solves():
     assert cut.verdict == "open"
     assert cut._replace(printed=20).verdict == "agrees"
     still = reach._replace(solved={10: (0, 1), 20: (1,)}, num_seeds=2)
-    assert "≥ 20" in tables.reach_table([still], budget)
-    assert "| 10 (10 to ≥ 20) |" in tables.reach_table([still], budget)
-    text = tables.reach_table([reach], budget)
+    assert "≥ 20" in table5.reach_table([still], budget)
+    assert "| 10 (10 to ≥ 20) |" in table5.reach_table([still], budget)
+    text = table5.reach_table([reach], budget)
     assert "| BPTT | 120 | 20 (10 to 30) | lower | 1 | 3/3 | 2/3 | 1/3 | 0/3 |" in text
 
 
 def test_a_reach_of_nothing_agrees_with_a_dash():
-    found = reproduce.reach(
-        Scripted([0, 0]), "lra_diff", published.PERMUTATION, protocol.STANDARD, [0, 1]
+    found = table5.search_lengths(
+        Scripted([0, 0]), "lra_diff", published.PERMUTATION, budgets.STANDARD, [0, 1]
     )
-    reach = tables.make_reach("lra_diff", "x", published.PERMUTATION, found, 2, 100)
+    reach = table5.from_fresh_weights(
+        "lra_diff", "x", published.PERMUTATION, found, 2, 100
+    )
     assert reach.longest == [0, 0]
     assert reach.verdict == "agrees"
     assert reach._replace(solved={10: (0,), 20: ()}).verdict == "partly"
     assert reach._replace(solved={10: (0, 1), 20: ()}).verdict == "higher"
-    assert "| x | – | – (– to –) | agrees |" in tables.reach_table(
-        [reach], protocol.STANDARD
+    assert "| x | – | – (– to –) | agrees |" in table5.reach_table(
+        [reach], budgets.STANDARD
     )
 
 
@@ -259,12 +264,14 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
         made.append(setting.name)
         return [np.array([0.5, 0.5]), np.array([0.25, 0.25])]
 
-    monkeypatch.setattr(reproduce.gradient_flow, "label_swap", label_swap)
-    monkeypatch.setattr(reproduce.jax, "enable_x64", lambda _: contextlib.nullcontext())
-    budget = protocol.BUDGETS["smoke"]
+    monkeypatch.setattr(recordings.gradient_flow, "label_swap", label_swap)
+    monkeypatch.setattr(
+        recordings.jax, "enable_x64", lambda _: contextlib.nullcontext()
+    )
+    budget = budgets.BUDGETS["smoke"]
 
     def ask(**options):
-        runner = reproduce.PaperRunner(
+        runner = recordings.PaperRunner(
             rich.console.Console(quiet=True),
             tmp_path,
             mock.Mock(signal=None),
@@ -327,16 +334,14 @@ def test_the_smoke_budget_of_everything_makes_sense(tmp_path):
             assert list(csv.DictReader(file))
     table1 = results.read_rows(folder / "table1.csv")
     of = {(r["row"], r["num_refinements"]): r for r in table1}
-    labels = {name: r.label for name, r in protocol.ROWS.items()}
+    labels = {name: r.label for name, r in rows.ROWS.items()}
     # T = 10 is so easy that the readout alone is near, and the exact gradient solves.
     assert of[labels["bptt"], None]["accuracy"] > 0.95
     assert of[labels["readout_only"], None]["accuracy"] > 0.8
     assert of[labels["lra_diff_wide"], 1]["accuracy"] > 0.95
     assert all(0.25 <= r["accuracy"] <= 1 for r in table1)
     reached = results.read_rows(folder / "table5.csv")
-    assert {r["method"] for r in reached} == {
-        r.label for r in protocol.REACH_ROWS.values()
-    }
+    assert {r["method"] for r in reached} == {r.label for r in rows.REACH_ROWS.values()}
     solved = {r["method"]: r["solved"] for r in reached if r["seq_len"] == 10}
     assert solved["BPTT"] == 2
     flow = {r["setting"]: r for r in results.read_rows(folder / "figure2_summary.csv")}

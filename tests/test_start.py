@@ -12,7 +12,7 @@ import pytest
 
 import lra_jax
 from lra_jax import RULES, rnn
-from lra_jax.rules.lra_released import evaluate_released
+from lra_jax.paper.released import evaluate_released
 
 T, X, H, Y = 5, 3, 5, 3
 STARTS = np.array([2, 0], np.int32)

@@ -13,7 +13,7 @@ from jaxpr import equations
 import lra_jax
 from lra_jax import losses, member, sweep, tiles
 from lra_jax.member import Limits, Status
-from lra_jax.rules.lra_released import evaluate_released
+from lra_jax.paper.released import evaluate_released
 
 
 def build(hyperparameters):

@@ -18,7 +18,7 @@ from lra_jax.lab.runs import groups
 from lra_jax.member import Initial, Limits, Status
 
 
-def train(
+def train_from(
     experiment: member.Experiment,
     grid: sweep.Grid,
     limits: Limits,
@@ -86,7 +86,7 @@ def _initial(
     return every(jnp.asarray(seeds), params)
 
 
-def reach(
+def grow_lengths(
     config_of: Callable[[int], Config],
     lengths: Sequence[int],
     say: Callable[[str], None] = lambda text: None,
@@ -102,7 +102,7 @@ def reach(
       By T, for each member that tried it: `seed`, `setting` (its position among the
       members of that seed), `updates`, and `solved`, 0 or 1.
     """
-    found: dict[int, list[dict[str, int]]] = {}
+    by_length: dict[int, list[dict[str, int]]] = {}
     alive, params = None, None
     for seq_len in lengths:
         config = config_of(seq_len)
@@ -117,10 +117,10 @@ def reach(
             whole.seeds[alive],
         )
         limits = Limits(config.max_steps, config.patience)
-        status, step, params = train(group.experiment, grid, limits, params)
+        status, step, params = train_from(group.experiment, grid, limits, params)
         solved = status == Status.SOLVED
         say(f"T = {seq_len}: {solved.sum()} of {solved.size} members solved")
-        found[seq_len] = [
+        by_length[seq_len] = [
             {
                 "seed": int(whole.seeds[i]),
                 "setting": int(np.sum(whole.seeds[:i] == whole.seeds[i])),
@@ -133,4 +133,4 @@ def reach(
         params = jax.tree.map(lambda x, solved=solved: x[solved], params)
         if not alive.size:
             break
-    return found
+    return by_length

@@ -8,7 +8,7 @@ from lra_jax.lab.benches import pictures
 from lra_jax.lab.reports import results
 
 
-def draw(name: str, folder: pathlib.Path) -> list[str]:
+def draw_artefact(name: str, folder: pathlib.Path) -> list[str]:
     """Draws what there is for a table of `results/`, each figure as PNG and SVG.
 
     Args:
@@ -18,7 +18,7 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
     Returns:
       File names of the PNGs.
     """
-    from experiments.paper import paper_figures
+    from experiments.paper import figures
     from lra_jax.lab.benches import bench_figures
     from lra_jax.lab.flow import gradient_flow_figures
 
@@ -27,16 +27,16 @@ def draw(name: str, folder: pathlib.Path) -> list[str]:
         return gradient_flow_figures.draw(
             folder, rows, prefix=name, title="random permutation, T = 10"
         )
-    figures: dict[str, pictures.Figures] = {
+    figures_of_table: dict[str, pictures.Figures] = {
         "table5": {"table5": bench_figures.reach},
         "warm": {"warm": bench_figures.reach},
         "figure5": {
-            "figure5": paper_figures.slopes,
-            "figure5_accuracy": paper_figures.strength,
+            "figure5": figures.slopes,
+            "figure5_accuracy": figures.strength,
         },
-        "released": {"released": paper_figures.released},
+        "released": {"released": figures.released_curves},
     }
-    own = figures.get(name)
+    own = figures_of_table.get(name)
     if own is None:
         return pictures.draw(name, folder)
     return pictures.draw_figures(own, name, folder)

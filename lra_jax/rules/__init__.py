@@ -1,11 +1,13 @@
 """The learning rules: one factory per file, and the one table of them.
 
-`lra_released` is no rule to train with: it is what the paper's published program does.
+`lra_released`, of `lra_jax.paper`, is no rule to train with: it is evidence, what the
+paper's published program computes.
 """
 
 from collections.abc import Callable
 
 from lra_jax import types
+from lra_jax.paper.released import lra_released
 from lra_jax.rules.bptt import bptt
 from lra_jax.rules.dfa import dfa
 from lra_jax.rules.fa import fa
@@ -13,7 +15,6 @@ from lra_jax.rules.lra_diff import lra_diff
 from lra_jax.rules.lra_e import lra_e
 from lra_jax.rules.lra_fdbk import lra_fdbk
 from lra_jax.rules.lra_norm import lra_norm
-from lra_jax.rules.lra_released import lra_released
 from lra_jax.rules.lra_reversible import lra_reversible
 from lra_jax.rules.readout_only import readout_only
 from lra_jax.rules.rec_lra import rec_lra
@@ -28,7 +29,7 @@ RULES: dict[str, Callable[..., types.LearningRule]] = {
     "lra_e": lra_e,
     "lra_fdbk": lra_fdbk,
     "lra_norm": lra_norm,
-    "lra_released": lra_released,  # for the audit only
+    "lra_released": lra_released,  # evidence, see `lra_jax.paper`
     "lra_reversible": lra_reversible,
     "readout_only": readout_only,
     "rec_lra": rec_lra,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lra_jax.rules.lra_released import released_gradients
+from lra_jax.paper.released import released_gradients
 from x64.problems import Sizes, distance, random_problem
 
 FINITE = [name for name in golden.CASES if "nan" not in name]

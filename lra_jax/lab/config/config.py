@@ -57,7 +57,7 @@ class Config:
       split: part of recorded data that is evaluated on: for "validation" the training
         part is trained on, for "test" training and validation together.
       validation: "released" evaluates from the released code's initial state, see
-        `lra_jax.rules.lra_released`.
+        `lra_jax.paper.released`.
       steps_after_solved: updates for which a member goes on after its first evaluation
         without an error.
       race: whether the first of a group's members with one seed and one K that is

@@ -16,7 +16,7 @@ from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.data import datasets
 from lra_jax.member import Experiment, Hyperparameters
-from lra_jax.rules.lra_released import evaluate_released
+from lra_jax.paper.released import evaluate_released
 from lra_jax.sweep import Grid, make_grid
 
 _EVALUATIONS = {"standard": train.evaluate, "released": evaluate_released}

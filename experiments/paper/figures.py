@@ -19,9 +19,9 @@ def strength(rows: Sequence[Row]) -> Figure:
     best = [row for row in rows if row["gamma"] is None]
     panels = panels_of(best, 3.2)
     rules = list(dict.fromkeys(row["rule"] for row in best))
-    for task, ax, mine in panels:
+    for task, ax, of_task in panels:
         for index, rule in enumerate(rules):
-            points = [row for row in mine if row["rule"] == rule]
+            points = [row for row in of_task if row["rule"] == rule]
             places = range(len(points))
             ax.errorbar(
                 places,
@@ -37,7 +37,7 @@ def strength(rows: Sequence[Row]) -> Figure:
             ax.set_xticks(places, [f"{row['lambda']:g}" for row in points])
         low, high = ax.get_ylim()
         ax.set_ylim(low, min(high, 100 + 0.05 * (100 - low)))
-        ax.set_title(f"{TITLES[task]}, T = {mine[0]['seq_len']}")
+        ax.set_title(f"{TITLES[task]}, T = {of_task[0]['seq_len']}")
         ax.set_xlabel("λ")
     panels[0][1].set_ylabel("best accuracy, %")
     panels[0][1].legend(frameon=False)
@@ -51,9 +51,9 @@ def slopes(rows: Sequence[Row]) -> Figure:
     best = [row for row in rows if row["gamma"] is None]
     panels = panels_of(best, 3.2)
     rules = list(dict.fromkeys(row["rule"] for row in best))
-    for task, ax, mine in panels:
+    for task, ax, of_task in panels:
         for index, rule in enumerate(rules):
-            points = [row for row in mine if row["rule"] == rule]
+            points = [row for row in of_task if row["rule"] == rule]
             pairs = list(itertools.pairwise(points))
             heights = [
                 100
@@ -73,7 +73,7 @@ def slopes(rows: Sequence[Row]) -> Figure:
             names = [f"{a['lambda']:g} → {b['lambda']:g}" for a, b in pairs]
             ax.set_xticks([place + 0.4 for place in range(len(pairs))], names)
         ax.axhline(0, color="0.5", linewidth=0.8)
-        ax.set_title(f"{TITLES[task]}, T = {mine[0]['seq_len']}")
+        ax.set_title(f"{TITLES[task]}, T = {of_task[0]['seq_len']}")
         ax.set_xlabel("λ")
     panels[0][1].set_ylabel("ΔAccuracy / Δλ, points")
     panels[0][1].legend(frameon=False)
@@ -82,16 +82,16 @@ def slopes(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def released(rows: Sequence[Row]) -> Figure:
+def released_curves(rows: Sequence[Row]) -> Figure:
     """Training curves of `lra_released`, and peak and end of the authors' own run."""
     panels = list(dict.fromkeys((row["task"], row["seq_len"]) for row in rows))
     figure = Figure(figsize=(3.4 * len(panels), 3.2), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for (task, seq_len), ax in zip(panels, axes, strict=True):
-        mine = [r for r in rows if (r["task"], r["seq_len"]) == (task, seq_len)]
-        for index, seed in enumerate(dict.fromkeys(row["seed"] for row in mine)):
+        of_panel = [r for r in rows if (r["task"], r["seq_len"]) == (task, seq_len)]
+        for index, seed in enumerate(dict.fromkeys(row["seed"] for row in of_panel)):
             points = [
-                (r["step"], 100 * r["accuracy"]) for r in mine if r["seed"] == seed
+                (r["step"], 100 * r["accuracy"]) for r in of_panel if r["seed"] == seed
             ]
             ax.plot(
                 *zip(*points, strict=True),
@@ -101,7 +101,7 @@ def released(rows: Sequence[Row]) -> Figure:
                 label="lra_released, a line per seed" if index == 0 else None,
             )
         printed = published.RELEASED_CURVES[task, seq_len]
-        last = max(row["step"] for row in mine)
+        last = max(row["step"] for row in of_panel)
         marks = [(printed.peak_step, printed.peak), (printed.last_step, printed.last)]
         marks = [mark for mark in marks if mark[0] <= last]
         ax.plot(
