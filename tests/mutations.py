@@ -265,16 +265,19 @@ MUTATIONS = [
     ),
     # The grid.
     Mutation(
-        "the last of equally good evaluations is the best one", "sweep.py",
+        "the last of equally good evaluations is the best one",
+        "sweep/bookkeeping.py",
         "best[full] < state.members.best_num_errors[ran]",
         "best[full] <= state.members.best_num_errors[ran]", "test_sweep.py",
     ),
     Mutation(
-        "a race leaves the members that wait", "sweep.py",
+        "a race leaves the members that wait",
+        "sweep/bookkeeping.py",
         "(status <= Status.RUNNING)", "(status == Status.RUNNING)", "test_sweep.py -k race",
     ),
     Mutation(
-        "members move to the slots of others", "sweep.py",
+        "members move to the slots of others",
+        "sweep/bookkeeping.py",
         "np.where(slots == EMPTY, 0, place[slots])",
         "np.where(slots == EMPTY, 0, place[slots[::-1]])", "test_sweep.py",
     ),

@@ -14,6 +14,7 @@ import lra_jax
 from lra_jax import losses, member, sweep, tiles
 from lra_jax.member import Limits, Status
 from lra_jax.rules.lra_released import evaluate_released
+from lra_jax.sweep import bookkeeping, program
 
 
 def build(hyperparameters):
@@ -198,11 +199,11 @@ def test_members_of_different_k_have_tiles_of_their_own():
     np.testing.assert_array_equal(shared["num_refinements"], [1, 3])
     # K reaches the loop as one scalar: the condition of a batched bound would be a
     # `reduce_or`, and would run every member to the largest K.
-    program = sweep.make_program(EXPERIMENT, tuple(ONE))
+    compiled = sweep.make_program(EXPERIMENT, tuple(ONE))
     conditions = [
         str(equation.params["cond_jaxpr"])
         for equation in equations(
-            program.chunk,
+            compiled.chunk,
             LIMITS,
             np.ones(2, bool),
             grid.arguments(first.slots),
@@ -365,8 +366,8 @@ def test_an_empty_tile_is_not_computed():
     grid = sweep.make_grid(EXPERIMENT, hp, [0, 1])
     start = sweep.init_sweep(grid, tile_width=1, devices=ONE)
     state = next(iter(states_of(grid, start)))
-    program = sweep.make_program(EXPERIMENT, tuple(ONE))
-    runs, check = program.chunk(
+    compiled = sweep.make_program(EXPERIMENT, tuple(ONE))
+    runs, check = compiled.chunk(
         LIMITS, np.array([True, False]), grid.arguments(state.slots), state.runs
     )
     np.testing.assert_array_equal(runs.train.step[:, 0], [10, 5])
@@ -381,16 +382,18 @@ def test_an_empty_tile_is_not_computed():
 
 def test_out_of_memory_halves_the_tiles_and_loses_nothing(many, monkeypatch):
     hp, seeds, expected = many
-    program = sweep.make_program(EXPERIMENT, tuple(ONE))
+    compiled = sweep.make_program(EXPERIMENT, tuple(ONE))
     widths = []
 
     def small(limits, used, arguments, runs):
         widths.append(arguments.seeds.shape[1])
         if arguments.seeds.shape[1] > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return program.chunk(limits, used, arguments, runs)
+        return compiled.chunk(limits, used, arguments, runs)
 
-    monkeypatch.setattr(sweep, "make_program", lambda *_: program._replace(chunk=small))
+    monkeypatch.setattr(
+        program, "make_program", lambda *_: compiled._replace(chunk=small)
+    )
     found = run(hp, seeds, max_parallel=7, tile_width=5)
     assert widths[:3] == [5, 3, 2]
     assert set(widths[3:]) == {2}
@@ -400,7 +403,9 @@ def test_out_of_memory_halves_the_tiles_and_loses_nothing(many, monkeypatch):
     def never(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(sweep, "make_program", lambda *_: program._replace(chunk=never))
+    monkeypatch.setattr(
+        program, "make_program", lambda *_: compiled._replace(chunk=never)
+    )
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         run(hp, seeds, tile_width=5)
 
@@ -470,7 +475,7 @@ def test_curves_grow_without_being_copied_and_stay_as_they_were():
             np.array(members, np.int32), *(np.zeros(n, t) for t in (*"iffi",))
         )
 
-    history = sweep._History(rows(7))
+    history = bookkeeping.History(rows(7))
     states, moves = [history.extend(rows())], 0
     for index in range(1000):
         before = history._columns.member
@@ -484,6 +489,6 @@ def test_curves_grow_without_being_copied_and_stay_as_they_were():
     with pytest.raises(ValueError, match="read-only"):
         states[3].member[0] = 1
     # Who goes on from an earlier state disturbs nobody.
-    again = sweep._History(states[3])
+    again = bookkeeping.History(states[3])
     np.testing.assert_array_equal(again.extend(rows(9)).member[-3:], [2, 2, 9])
     np.testing.assert_array_equal(states[-1].member, expected)
