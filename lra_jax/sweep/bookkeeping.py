@@ -14,7 +14,6 @@ from lra_jax.sweep.grid import Grid
 from lra_jax.sweep.program import Program
 from lra_jax.sweep.state import Curves, Members, SweepState
 from lra_jax.tiles import EMPTY
-from lra_jax.types import Metrics
 
 
 def move_members(compiled: Program, state: SweepState, slots: np.ndarray) -> SweepState:
@@ -39,7 +38,7 @@ class Seeds(NamedTuple):
 
     row: np.ndarray
     initial: Initial
-    metrics: Metrics
+    metrics: Any  # `Metrics` of NumPy arrays
 
 
 def evaluate_seeds(compiled: Program, grid: Grid) -> Seeds:
