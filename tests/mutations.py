@@ -282,6 +282,15 @@ MUTATIONS = [
         "np.where(slots == EMPTY, 0, place[slots[::-1]])", "test_sweep.py",
     ),
     Mutation(
+        "the best weights are the last ones", "sweep/weights.py",
+        "mask &= members.best_step[before] == members.step[before]",
+        "mask &= members.best_step[before] <= members.step[before]", "test_sweep.py -k kept",
+    ),
+    Mutation(
+        "a tile takes members of the next kind", "tiles.py",
+        "fits = source < ", "fits = source <= ", "test_tiles.py",
+    ),
+    Mutation(
         "halved tiles lose a slot of odd ones", "tiles.py",
         "slots.shape[1] % 2), EMPTY", "-slots.shape[1] % 1), EMPTY", "test_tiles.py",
     ),

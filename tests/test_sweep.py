@@ -14,7 +14,7 @@ import lra_jax
 from lra_jax import losses, member, sweep, tiles
 from lra_jax.member import Limits, Status
 from lra_jax.rules.lra_released import evaluate_released
-from lra_jax.sweep import bookkeeping, program
+from lra_jax.sweep import bookkeeping, loop, program
 
 
 def build(hyperparameters):
@@ -466,6 +466,102 @@ def test_a_callback_sees_every_chunk_and_the_last_weights():
         found = check(lra_jax.Params(*params), jnp.uint32(SEEDS[index]))
         assert found.num_errors == last.members.num_errors[index]
         np.testing.assert_allclose(found.loss, rows_of(last, index)[2][-1], rtol=1e-5)
+
+
+def num_errors_of(params, experiment=EXPERIMENT, seeds=SEEDS):
+    """Of each member's weights, on its seed's validation set."""
+    check = jax.jit(functools.partial(member.validate, experiment))
+    return [
+        int(
+            check(
+                jax.tree.map(lambda x, i=i: x[i], params), jnp.uint32(seed)
+            ).num_errors
+        )
+        for i, seed in enumerate(seeds)
+    ]
+
+
+# Members that get better, and worse again; the last one diverges at once.
+ROUGH = {**HP, "lr": np.array([0.5, 0.5, 1.5, np.nan], np.float32)}
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return {
+        which: run(ROUGH, SEEDS, keep_params=which) for which in (None, "last", "best")
+    }
+
+
+def test_kept_weights_have_the_errors_that_were_recorded(kept):
+    members = kept["best"].members
+    best, last = kept["best"].params, kept["last"].params
+    assert isinstance(best, lra_jax.Params)
+    for values in (*best, *last):
+        assert isinstance(values, np.ndarray)
+        assert len(values) == 4
+    assert num_errors_of(best) == members.best_num_errors.tolist()
+    assert num_errors_of(last) == members.num_errors.tolist()
+    # The two are not the same: some were better before, at an evaluation of their own.
+    np.testing.assert_array_equal(members.best_step, [20, 15, 5, 0])
+    np.testing.assert_array_equal(members.step, [20, 20, 20, 0])
+    assert (members.num_errors > members.best_num_errors).tolist() == [0, 1, 1, 0]
+    for index in range(4):
+        same = np.array_equal(best.w_hh[index], last.w_hh[index])
+        assert same == (members.best_step[index] == members.step[index])
+
+
+def test_keeping_weights_changes_nothing_else(kept):
+    assert kept[None].params is None
+    for which in ("last", "best"):
+        for index in range(4):
+            assert_same_member(kept[which], index, kept[None], index)
+
+
+def test_the_best_weights_may_be_the_initial_ones(kept):
+    # It diverges at its first update, and stays where it was.
+    assert kept["best"].members.status[3] == Status.DIVERGED
+    initial = member.initial(EXPERIMENT, jnp.uint32(SEEDS[3])).params
+    for which in ("last", "best"):
+        np.testing.assert_allclose(kept[which].params.w_xh[3], initial.w_xh, rtol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_weights_are_kept_of_members_that_wait_and_move(which):
+    """Three slots on three devices for four members, of which one ends at once."""
+    options = {"max_parallel": 2, "tile_width": 1, "devices": jax.devices()[:3]}
+    order = [3, 0, 1, 2]
+    hp, seeds = {k: v[order] for k, v in ROUGH.items()}, np.array(SEEDS)[order]
+    moved = run(hp, seeds, keep_params=which, **options)
+    name = "num_errors" if which == "last" else "best_num_errors"
+    errors = getattr(moved.members, name)
+    assert num_errors_of(moved.params, seeds=seeds) == errors.tolist()
+    assert len(set(errors.tolist())) == 4  # no weights are those of another member
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_weights_of_a_race_are_kept_and_nan_where_none_began(which, monkeypatch):
+    easy = dataclasses.replace(EXPERIMENT, num_validation=1, eval_every=1)
+    hp = hyperparameters([0.5, 0.5, 0.0], [10.0] * 3, [1] * 3)
+    race, made = np.array([0, 1, 0]), loop.make_grid
+    monkeypatch.setattr(loop, "make_grid", lambda *a: made(*a)._replace(race=race))
+    options = {"limits": Limits(40, 0), "max_parallel": 1, "tile_width": 1}
+    raced = run(hp, [0, 1, 0], easy, keep_params=which, **options)
+    # One slot: the third one's race was won before its turn came.
+    solved, outrun = Status.SOLVED, Status.OUTRUN
+    np.testing.assert_array_equal(raced.members.status, [solved, solved, outrun])
+    assert raced.members.num_errors[2] == -1
+    for values in raced.params:
+        assert np.isfinite(values[:2]).all()
+        assert np.isnan(values[2]).all()
+    began = jax.tree.map(lambda x: x[:2], raced.params)
+    assert num_errors_of(began, easy, [0, 1]) == [0, 0]
+
+
+@pytest.mark.parametrize("which", [True, "", "first", 0])
+def test_what_cannot_be_kept_is_named(which):
+    text = f"keep_params: expected None, 'last' or 'best', got {which!r}"
+    with pytest.raises(ValueError, match=text):
+        run(HP, SEEDS, keep_params=which)
 
 
 def test_curves_grow_without_being_copied_and_stay_as_they_were():

@@ -65,6 +65,18 @@ def test_a_half_empty_tile_becomes_narrower_when_no_member_waits():
     assert smallest.shape == (1, 3)
 
 
+@pytest.mark.parametrize(
+    ("slots", "halves"),
+    [
+        (of([0, 1, 2, 3]), of([0, 1], [2, 3])),
+        (of([0, 1, 2]), of([0, 1], [2, EMPTY])),
+        (of([0, 1, EMPTY], [3, 4, 5]), of([0, 1], [EMPTY] * 2, [3, 4], [5, EMPTY])),
+    ],
+)
+def test_a_tile_is_halved_with_an_empty_slot_where_it_is_odd(slots, halves):
+    np.testing.assert_array_equal(tiles.halve(slots), halves)
+
+
 @given(st.data())
 def test_nobody_is_lost_or_doubled_and_kinds_stay_apart(data):
     size = data.draw(st.integers(1, 40))

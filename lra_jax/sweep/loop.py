@@ -113,6 +113,19 @@ def iterate_sweep(
       [5 5]
       [10 10]
     """
+    yield from _advance(experiment, grid, state, limits, devices, on_chunk, None)
+
+
+def _advance(
+    experiment: Experiment,
+    grid: Grid,
+    state: SweepState,
+    limits: Limits,
+    devices: Sequence[jax.Device] | None,
+    on_chunk: OnChunk | None,
+    kept: weights.KeptWeights | None,
+) -> Iterator[SweepState]:
+    """`iterate_sweep`, which keeps weights as well."""
     devices = processes.all_devices(devices)
     limits = member.check_limits(limits)
     mesh = processes.make_mesh(devices)
@@ -130,12 +143,16 @@ def iterate_sweep(
     while queue.size or (state.slots != EMPTY).any():
         if (state.slots == EMPTY).any():
             slots = tiles.fill(state.slots, grid.kind, queue, len(devices))
-            if (slots != state.slots).any():
+            fresh = slots != state.slots
+            if fresh.any():
                 seeds = seeds or bookkeeping.evaluate_seeds(compiled, grid)
                 state = bookkeeping.start_members(
                     compiled, grid, state, slots, seeds, history
                 )
                 queue = queue[state.members.status[queue] == Status.PENDING]
+                if kept is not None:
+                    joining = slots[fresh]
+                    kept.note_start(joining, seeds.row[joining], seeds.initial.params)
             slots = tiles.compact(
                 state.slots, grid.kind, len(devices), narrow=not queue.size
             )
@@ -160,6 +177,8 @@ def iterate_sweep(
         state = collected or bookkeeping.collect(state, runs, check, history)
         state = bookkeeping.end_races(state, grid.race)
         queue = queue[state.members.status[queue] == Status.PENDING]
+        if kept is not None:
+            kept.note_chunk(state.members, runs, advanced, state.slots)
         if on_chunk is not None:
             on_chunk(state, weights.of_ended(runs, advanced, state.slots))
         yield state
@@ -175,6 +194,7 @@ def run_sweep(
     tile_width: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     on_chunk: OnChunk | None = None,
+    keep_params: weights.Evaluation | None = None,
 ) -> SweepState:
     """Trains a whole grid.
 
@@ -191,13 +211,19 @@ def run_sweep(
         with the last weights of the members that it ended (also of those outrun). The
         newest rows of `state.curves` are the chunk's. What it returns is ignored; to
         stop early, iterate over `iterate_sweep`.
+      keep_params: "last" keeps the weights of each member at its last evaluation,
+        "best" those at its best one: the first with the fewest errors, which may be
+        that of the initial weights. They are copied to the host after a chunk and
+        change nothing else. None keeps none.
 
     Returns:
-      The last state: `members` has the results, `curves` all evaluations.
+      The last state: `members` has the results, `curves` all evaluations, and `params`
+      the weights that were kept, `[N, ...]`. They are NaN for a member that was outrun
+      before it started.
 
     Raises:
       ValueError: see `make_grid`; or a limit, `max_parallel` or `tile_width` is no
-        integer, or too small.
+        integer, or too small; or `keep_params` is none of the three.
 
     Example:
       >>> experiment = sweep.Experiment(
@@ -211,13 +237,25 @@ def run_sweep(
       ['EXHAUSTED', 'EXHAUSTED']
       >>> state.curves.member.tolist(), state.curves.step.tolist()
       ([0, 1, 0, 1, 0, 1], [0, 0, 5, 5, 10, 10])
+
+      The best weights of the best member, and what they get right of new data:
+
+      >>> state = sweep.run_sweep(
+      ...     experiment, numbers, seeds=[0, 0], limits=limits, keep_params="best"
+      ... )
+      >>> winner = state.members.best_num_errors.argmin()
+      >>> params = jax.tree.map(lambda x: x[winner], state.params)
+      >>> batch = experiment.task.sample(jax.random.key(7), 100, 10)
+      >>> 0 <= lra_jax.evaluate(params, batch).num_errors.item() <= 100
+      True
     """
     grid = make_grid(experiment, hyperparameters, seeds)
     last = init_sweep(
         grid, max_parallel=max_parallel, tile_width=tile_width, devices=devices
     )
-    for state in iterate_sweep(
-        experiment, grid, last, limits=limits, devices=devices, on_chunk=on_chunk
-    ):
+    kept = None
+    if keep_params is not None:
+        kept = weights.KeptWeights(keep_params, grid.seeds.size)
+    for state in _advance(experiment, grid, last, limits, devices, on_chunk, kept):
         last = state
-    return last
+    return last if kept is None else last._replace(params=kept.params)

@@ -61,6 +61,8 @@ class SweepState(NamedTuple):
       runs: arrays `[tiles, width, ...]`; None when all slots are empty.
       members: results so far.
       curves: evaluations so far.
+      params: `[N, ...]` NumPy arrays, the weights that `run_sweep` was asked to keep;
+        None without that, and before its end.
 
     Example:
       `run_sweep` has one.
@@ -70,6 +72,7 @@ class SweepState(NamedTuple):
     runs: RunState | None
     members: Members
     curves: Curves
+    params: types.Params | None = None
 
 
 Weights = Mapping[int, types.Params]  # members to NumPy arrays
