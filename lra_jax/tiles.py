@@ -72,31 +72,44 @@ def fill(
     """
     slots = slots.copy()
     rows = np.arange(len(slots)).reshape(num_devices, -1).T.ravel()
-    empty = slots[rows] == EMPTY
-    used = ~empty.all(axis=1)
-    # Those that wait, kind after kind: of each kind, where its next and its end are.
-    order = np.argsort(kind[queue], kind="stable")  # places in the queue
-    values = kind[queue[order]]
-    starts = np.flatnonzero(np.r_[np.ones(values[:1].size, bool), np.diff(values) > 0])
-    ends = np.r_[starts[1:], np.full(starts[:1].size, queue.size)]
-    by_kind = {value: index for index, value in enumerate(values[starts].tolist())}
-
-    def take(row: int, index: int) -> None:
-        tile, start = slots[row], starts[index]
-        places = np.flatnonzero(tile == EMPTY)[: ends[index] - start]
-        starts[index] += places.size
-        tile[places] = queue[order[start : starts[index]]]
-
-    for row in rows[used & empty.any(axis=1)]:
-        index = by_kind.get(int(kind[slots[row].max()]))
-        if index is not None:
-            take(row, index)
-    for row in rows[~used]:
-        waiting = np.flatnonzero(starts < ends)
-        if not waiting.size:
-            break
-        take(row, waiting[order[starts[waiting]].argmin()])  # the first in the queue
+    waiting = np.argsort(kind[queue], kind="stable")  # places in the queue
+    free = slots[rows] == EMPTY
+    used = ~free.all(axis=1)
+    # Of each kind, no more than there are free places: the queue may be long.
+    waiting = waiting[_rank(kind[queue[waiting]]) < free.sum()]
+    waits = kind[queue[waiting]]
+    beside, places = np.nonzero(free & used[:, None])
+    tile = rows[beside]
+    # Of its kind, the first free place gets the first member, and so on.
+    wanted = kind[slots[tile].max(axis=1)]
+    order = np.argsort(wanted, kind="stable")
+    wanted = wanted[order]
+    source = np.searchsorted(waits, wanted) + _rank(wanted)
+    fits = source < np.searchsorted(waits, wanted, side="right")
+    source, order = source[fits], order[fits]
+    slots[tile[order], places[order]] = queue[waiting[source]]
+    # The rest fill empty tiles, full but for the last of each kind. A tile's turn comes
+    # with the first of its members.
+    rest = np.delete(waiting, source)
+    rank = _rank(kind[queue[rest]])
+    width = slots.shape[1]
+    first = np.flatnonzero(rank % width == 0)
+    size = np.diff(np.append(first, rest.size))
+    empty = rows[~used]
+    chosen = np.argsort(rest[first])[: empty.size]
+    row = np.full(first.size, EMPTY)
+    row[chosen] = empty[: chosen.size]
+    row = np.repeat(row, size)
+    taken = row != EMPTY
+    slots[row[taken], rank[taken] % width] = queue[rest[taken]]
     return slots
+
+
+def _rank(values: np.ndarray) -> np.ndarray:
+    """How many equal ones stand before each of sorted values."""
+    first = np.flatnonzero(np.diff(values, prepend=-1))
+    size = np.diff(np.append(first, values.size))
+    return np.arange(values.size) - np.repeat(first, size)
 
 
 def compact(

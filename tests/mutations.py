@@ -266,18 +266,30 @@ MUTATIONS = [
     ),
     # The grid.
     Mutation(
-        "the last of equally good evaluations is the best one", "sweep.py",
+        "the last of equally good evaluations is the best one",
+        "sweep/bookkeeping.py",
         "best[full] < state.members.best_num_errors[ran]",
         "best[full] <= state.members.best_num_errors[ran]", "test_sweep.py",
     ),
     Mutation(
-        "a race leaves the members that wait", "sweep.py",
+        "a race leaves the members that wait",
+        "sweep/bookkeeping.py",
         "(status <= Status.RUNNING)", "(status == Status.RUNNING)", "test_sweep.py -k race",
     ),
     Mutation(
-        "members move to the slots of others", "sweep.py",
+        "members move to the slots of others",
+        "sweep/bookkeeping.py",
         "np.where(slots == EMPTY, 0, place[slots])",
         "np.where(slots == EMPTY, 0, place[slots[::-1]])", "test_sweep.py",
+    ),
+    Mutation(
+        "the best weights are the last ones", "sweep/weights.py",
+        "mask &= members.best_step[before] == members.step[before]",
+        "mask &= members.best_step[before] <= members.step[before]", "test_sweep.py -k kept",
+    ),
+    Mutation(
+        "a tile takes members of the next kind", "tiles.py",
+        "fits = source < ", "fits = source <= ", "test_tiles.py",
     ),
     Mutation(
         "halved tiles lose a slot of odd ones", "tiles.py",

@@ -15,11 +15,11 @@ import errno, os, sys
 import jax
 from absl import app
 from lra_jax.lab import grid
-from lra_jax import sweep
+from lra_jax.sweep import bookkeeping, program
 
 what, process = sys.argv[1], sys.argv[2]
 mine = sys.argv[sys.argv.index("--process") + 1].startswith(process)
-made, calls = sweep.make_program, []
+made, calls = program.make_program, []
 
 def failing(number, error):
     def wrap(function):
@@ -37,11 +37,12 @@ if what == "disk":
 elif what == "memory":
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
     def make_program(*arguments):
-        program = made(*arguments)
-        return program._replace(chunk=failing(2, error)(program.chunk))
-    sweep.make_program = make_program
+        compiled = made(*arguments)
+        return compiled._replace(chunk=failing(2, error)(compiled.chunk))
+    program.make_program = make_program
 elif what == "fault":
-    sweep._collect = failing(2, ZeroDivisionError("what nobody expected"))(sweep._collect)
+    fault = ZeroDivisionError("what nobody expected")
+    bookkeeping.collect = failing(2, fault)(bookkeeping.collect)
 sys.argv = ["experiments.grid", *sys.argv[3:]]
 app.run(grid.main, flags_parser=grid.parse)
 """

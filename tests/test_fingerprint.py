@@ -84,7 +84,7 @@ def test_the_hash_of_a_text_is_the_same_everywhere(tmp_path):
 def test_it_is_of_what_can_change_numbers_and_of_nothing_else():
     names = {*fingerprint.ours()}
     assert {
-        "lra_jax/rules/lra_norm.py", "lra_jax/numerics.py", "lra_jax/sweep.py",
+        "lra_jax/rules/lra_norm.py", "lra_jax/numerics.py", "lra_jax/sweep/program.py",
         "lra_jax/tasks/adding.py", "lra_jax/lab/config/optimizers.py",
         "lra_jax/lab/data/datasets.py", "lra_jax/lab/config/draws.py",
         "lra_jax/lab/runs/groups.py", "lra_jax/lab/config/config.py",

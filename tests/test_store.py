@@ -264,6 +264,18 @@ def test_a_checkpoint_of_something_else_is_refused(opened, saved, changed, expec
     assert bytes_of(saved) == before
 
 
+def test_a_state_without_a_field_for_weights_comes_back(opened, saved, groups):
+    """As the checkpoints of older runs are."""
+    for name in (NEWER, OLDER):
+        _, _, data = (saved / name).read_bytes().partition(b"\n")
+        state = flax.serialization.msgpack_restore(data)["state"]
+        assert state.pop("params") is None
+        assert set(state) == {"slots", "runs", "members", "curves"}
+        rewrite(saved / name, state=state)
+    _, states = opened()
+    assert_same_state(states[0], state_after(groups[0], 3))
+
+
 def test_a_checkpoint_of_another_version_is_refused(opened, saved):
     for name in (NEWER, OLDER):
         data = (saved / name).read_bytes()

@@ -14,6 +14,7 @@ import lra_jax
 from lra_jax import losses, member, sweep, tiles
 from lra_jax.member import Limits, Status
 from lra_jax.paper.released import evaluate_released
+from lra_jax.sweep import bookkeeping, loop, program
 
 
 def build(hyperparameters):
@@ -198,11 +199,11 @@ def test_members_of_different_k_have_tiles_of_their_own():
     np.testing.assert_array_equal(shared["num_refinements"], [1, 3])
     # K reaches the loop as one scalar: the condition of a batched bound would be a
     # `reduce_or`, and would run every member to the largest K.
-    program = sweep.make_program(EXPERIMENT, tuple(ONE))
+    compiled = sweep.make_program(EXPERIMENT, tuple(ONE))
     conditions = [
         str(equation.params["cond_jaxpr"])
         for equation in equations(
-            program.chunk,
+            compiled.chunk,
             LIMITS,
             np.ones(2, bool),
             grid.arguments(first.slots),
@@ -365,8 +366,8 @@ def test_an_empty_tile_is_not_computed():
     grid = sweep.make_grid(EXPERIMENT, hp, [0, 1])
     start = sweep.init_sweep(grid, tile_width=1, devices=ONE)
     state = next(iter(states_of(grid, start)))
-    program = sweep.make_program(EXPERIMENT, tuple(ONE))
-    runs, check = program.chunk(
+    compiled = sweep.make_program(EXPERIMENT, tuple(ONE))
+    runs, check = compiled.chunk(
         LIMITS, np.array([True, False]), grid.arguments(state.slots), state.runs
     )
     np.testing.assert_array_equal(runs.train.step[:, 0], [10, 5])
@@ -381,16 +382,18 @@ def test_an_empty_tile_is_not_computed():
 
 def test_out_of_memory_halves_the_tiles_and_loses_nothing(many, monkeypatch):
     hp, seeds, expected = many
-    program = sweep.make_program(EXPERIMENT, tuple(ONE))
+    compiled = sweep.make_program(EXPERIMENT, tuple(ONE))
     widths = []
 
     def small(limits, used, arguments, runs):
         widths.append(arguments.seeds.shape[1])
         if arguments.seeds.shape[1] > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return program.chunk(limits, used, arguments, runs)
+        return compiled.chunk(limits, used, arguments, runs)
 
-    monkeypatch.setattr(sweep, "make_program", lambda *_: program._replace(chunk=small))
+    monkeypatch.setattr(
+        program, "make_program", lambda *_: compiled._replace(chunk=small)
+    )
     found = run(hp, seeds, max_parallel=7, tile_width=5)
     assert widths[:3] == [5, 3, 2]
     assert set(widths[3:]) == {2}
@@ -400,7 +403,9 @@ def test_out_of_memory_halves_the_tiles_and_loses_nothing(many, monkeypatch):
     def never(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(sweep, "make_program", lambda *_: program._replace(chunk=never))
+    monkeypatch.setattr(
+        program, "make_program", lambda *_: compiled._replace(chunk=never)
+    )
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         run(hp, seeds, tile_width=5)
 
@@ -472,6 +477,102 @@ def test_a_callback_sees_every_chunk_and_the_last_weights():
         np.testing.assert_allclose(found.loss, rows_of(last, index)[2][-1], rtol=1e-5)
 
 
+def num_errors_of(params, experiment=EXPERIMENT, seeds=SEEDS):
+    """Of each member's weights, on its seed's validation set."""
+    check = jax.jit(functools.partial(member.validate, experiment))
+    return [
+        int(
+            check(
+                jax.tree.map(lambda x, i=i: x[i], params), jnp.uint32(seed)
+            ).num_errors
+        )
+        for i, seed in enumerate(seeds)
+    ]
+
+
+# Members that get better, and worse again; the last one diverges at once.
+ROUGH = {**HP, "lr": np.array([0.5, 0.5, 1.5, np.nan], np.float32)}
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return {
+        which: run(ROUGH, SEEDS, keep_params=which) for which in (None, "last", "best")
+    }
+
+
+def test_kept_weights_have_the_errors_that_were_recorded(kept):
+    members = kept["best"].members
+    best, last = kept["best"].params, kept["last"].params
+    assert isinstance(best, lra_jax.Params)
+    for values in (*best, *last):
+        assert isinstance(values, np.ndarray)
+        assert len(values) == 4
+    assert num_errors_of(best) == members.best_num_errors.tolist()
+    assert num_errors_of(last) == members.num_errors.tolist()
+    # The two are not the same: some were better before, at an evaluation of their own.
+    np.testing.assert_array_equal(members.best_step, [20, 15, 5, 0])
+    np.testing.assert_array_equal(members.step, [20, 20, 20, 0])
+    assert (members.num_errors > members.best_num_errors).tolist() == [0, 1, 1, 0]
+    for index in range(4):
+        same = np.array_equal(best.w_hh[index], last.w_hh[index])
+        assert same == (members.best_step[index] == members.step[index])
+
+
+def test_keeping_weights_changes_nothing_else(kept):
+    assert kept[None].params is None
+    for which in ("last", "best"):
+        for index in range(4):
+            assert_same_member(kept[which], index, kept[None], index)
+
+
+def test_the_best_weights_may_be_the_initial_ones(kept):
+    # It diverges at its first update, and stays where it was.
+    assert kept["best"].members.status[3] == Status.DIVERGED
+    initial = member.initial(EXPERIMENT, jnp.uint32(SEEDS[3])).params
+    for which in ("last", "best"):
+        np.testing.assert_allclose(kept[which].params.w_xh[3], initial.w_xh, rtol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_weights_are_kept_of_members_that_wait_and_move(which):
+    """Three slots on three devices for four members, of which one ends at once."""
+    options = {"max_parallel": 2, "tile_width": 1, "devices": jax.devices()[:3]}
+    order = [3, 0, 1, 2]
+    hp, seeds = {k: v[order] for k, v in ROUGH.items()}, np.array(SEEDS)[order]
+    moved = run(hp, seeds, keep_params=which, **options)
+    name = "num_errors" if which == "last" else "best_num_errors"
+    errors = getattr(moved.members, name)
+    assert num_errors_of(moved.params, seeds=seeds) == errors.tolist()
+    assert len(set(errors.tolist())) == 4  # no weights are those of another member
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_weights_of_a_race_are_kept_and_nan_where_none_began(which, monkeypatch):
+    easy = dataclasses.replace(EXPERIMENT, num_validation=1, eval_every=1)
+    hp = hyperparameters([0.5, 0.5, 0.0], [10.0] * 3, [1] * 3)
+    race, made = np.array([0, 1, 0]), loop.make_grid
+    monkeypatch.setattr(loop, "make_grid", lambda *a: made(*a)._replace(race=race))
+    options = {"limits": Limits(40, 0), "max_parallel": 1, "tile_width": 1}
+    raced = run(hp, [0, 1, 0], easy, keep_params=which, **options)
+    # One slot: the third one's race was won before its turn came.
+    solved, outrun = Status.SOLVED, Status.OUTRUN
+    np.testing.assert_array_equal(raced.members.status, [solved, solved, outrun])
+    assert raced.members.num_errors[2] == -1
+    for values in raced.params:
+        assert np.isfinite(values[:2]).all()
+        assert np.isnan(values[2]).all()
+    began = jax.tree.map(lambda x: x[:2], raced.params)
+    assert num_errors_of(began, easy, [0, 1]) == [0, 0]
+
+
+@pytest.mark.parametrize("which", [True, "", "first", 0])
+def test_what_cannot_be_kept_is_named(which):
+    text = f"keep_params: expected None, 'last' or 'best', got {which!r}"
+    with pytest.raises(ValueError, match=text):
+        run(HP, SEEDS, keep_params=which)
+
+
 def test_curves_grow_without_being_copied_and_stay_as_they_were():
     def rows(*members):
         n = len(members)
@@ -479,7 +580,7 @@ def test_curves_grow_without_being_copied_and_stay_as_they_were():
             np.array(members, np.int32), *(np.zeros(n, t) for t in (*"iffi",))
         )
 
-    history = sweep._History(rows(7))
+    history = bookkeeping.History(rows(7))
     states, moves = [history.extend(rows())], 0
     for index in range(1000):
         before = history._columns.member
@@ -493,6 +594,6 @@ def test_curves_grow_without_being_copied_and_stay_as_they_were():
     with pytest.raises(ValueError, match="read-only"):
         states[3].member[0] = 1
     # Who goes on from an earlier state disturbs nobody.
-    again = sweep._History(states[3])
+    again = bookkeeping.History(states[3])
     np.testing.assert_array_equal(again.extend(rows(9)).member[-3:], [2, 2, 9])
     np.testing.assert_array_equal(states[-1].member, expected)

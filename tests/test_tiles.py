@@ -65,11 +65,16 @@ def test_a_half_empty_tile_becomes_narrower_when_no_member_waits():
     assert smallest.shape == (1, 3)
 
 
-def test_halved_tiles_have_the_same_members_and_room_for_an_odd_one():
-    even = tiles.halve(of([0, EMPTY, 2, 3]))
-    np.testing.assert_array_equal(even, of([0, EMPTY], [2, 3]))
-    odd = tiles.halve(of([0, 1, 2], [3, EMPTY, 4]))
-    np.testing.assert_array_equal(odd, of([0, 1], [2, EMPTY], [3, EMPTY], [4, EMPTY]))
+@pytest.mark.parametrize(
+    ("slots", "halves"),
+    [
+        (of([0, 1, 2, 3]), of([0, 1], [2, 3])),
+        (of([0, 1, 2]), of([0, 1], [2, EMPTY])),
+        (of([0, 1, EMPTY], [3, 4, 5]), of([0, 1], [EMPTY] * 2, [3, 4], [5, EMPTY])),
+    ],
+)
+def test_a_tile_is_halved_with_an_empty_slot_where_it_is_odd(slots, halves):
+    np.testing.assert_array_equal(tiles.halve(slots), halves)
 
 
 @given(st.data())

@@ -336,7 +336,7 @@ class RunFolder:
         raw = flax.serialization.msgpack_restore(data)
         if raw["config_digest"] not in self._digests() or raw["group"] != index:
             raise RunFolderError("is of another config or group")
-        found = raw["state"]
+        found = {"params": None} | raw["state"]  # older states have no such field
         shapes = None
         if found["runs"] is not None:
             slots = found["slots"]

@@ -1,0 +1,172 @@
+"""What a chunk changes: members in slots, their results, curves and races."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lra_jax.member import Check, Initial, RunState, Status
+from lra_jax.sweep import processes
+from lra_jax.sweep.grid import Grid
+from lra_jax.sweep.program import Program
+from lra_jax.sweep.state import Curves, Members, SweepState
+from lra_jax.tiles import EMPTY
+
+
+def move_members(compiled: Program, state: SweepState, slots: np.ndarray) -> SweepState:
+    """The state with its members in other slots."""
+    if slots is state.slots or state.runs is None:
+        return state._replace(slots=slots)
+    place = np.zeros(state.members.step.shape, np.int32)
+    filled = state.slots != EMPTY
+    place[state.slots[filled]] = np.flatnonzero(filled)
+    source = np.where(slots == EMPTY, 0, place[slots])
+    return state._replace(slots=slots, runs=compiled.move(state.runs, source))
+
+
+class Seeds(NamedTuple):
+    """What members start from, the same for all members of a seed.
+
+    Attributes:
+      row: `[N]`, of each member in the other two.
+      initial: `[S]`, on the devices.
+      metrics: `[S]`, of `initial`, in this process's memory.
+    """
+
+    row: np.ndarray
+    initial: Initial
+    metrics: Any  # `Metrics` of NumPy arrays
+
+
+def evaluate_seeds(compiled: Program, grid: Grid) -> Seeds:
+    """Draws and evaluates the initial weights of each different seed."""
+    unique, row = np.unique(grid.seeds, return_inverse=True)
+    initial = compiled.initial(jnp.asarray(unique))
+    metrics = jax.device_get(processes.local(initial.metrics))
+    return Seeds(row.reshape(-1), initial, metrics)
+
+
+def start_members(
+    compiled: Program,
+    grid: Grid,
+    state: SweepState,
+    slots: np.ndarray,
+    seeds: Seeds,
+    history: History,
+) -> SweepState:
+    """Starts the members of `slots` that are not in the state's slots."""
+    fresh = slots != state.slots
+    joining = slots[fresh]
+    row = seeds.row[grid.occupants(slots)]
+    runs = compiled.start(grid.arguments(slots), seeds.initial, row, fresh, state.runs)
+    row = seeds.row[joining]
+    errors = seeds.metrics.num_errors[row]
+    rows = Curves(
+        member=joining,
+        step=np.zeros(joining.shape, np.int32),
+        train_loss=np.full(joining.shape, np.nan, np.float32),
+        loss=seeds.metrics.loss[row].astype(np.float32),
+        num_errors=errors,
+    )
+    return SweepState(
+        slots=slots,
+        runs=runs,
+        members=_write(state.members, joining, Status.RUNNING, 0, errors, errors, 0),
+        curves=history.extend(rows),
+    )
+
+
+def collect(
+    state: SweepState, runs: RunState, check: Check, history: History
+) -> SweepState:
+    """Notes what a chunk did, and empties the slots of members that ended."""
+    results = runs.status, runs.train.step, runs.num_errors, runs.best_num_errors
+    status, step, num_errors, best, check = jax.device_get(
+        processes.local((*results, check))
+    )
+    full = state.slots != EMPTY
+    ran = state.slots[full]
+    best_step = np.where(
+        best[full] < state.members.best_num_errors[ran],
+        step[full],
+        state.members.best_step[ran],
+    )
+    rows = Curves(
+        member=ran,
+        step=step[full],
+        train_loss=np.asarray(check.train_loss, np.float32)[full],
+        loss=np.asarray(check.loss, np.float32)[full],
+        num_errors=num_errors[full],
+    )
+    slots = np.where(status == Status.RUNNING, state.slots, EMPTY)
+    return SweepState(
+        slots=slots,
+        runs=runs if (slots != EMPTY).any() else None,
+        members=_write(
+            state.members,
+            ran,
+            status[full],
+            step[full],
+            num_errors[full],
+            best[full],
+            best_step,
+        ),
+        curves=history.extend(rows),
+    )
+
+
+def end_races(state: SweepState, race: np.ndarray | None) -> SweepState:
+    """Ends the members of races that have a winner, and empties their slots."""
+    status = state.members.status
+    won = status == Status.SOLVED
+    if race is None or not won.any():
+        return state
+    lost = np.flatnonzero(np.isin(race, race[won]) & (status <= Status.RUNNING))
+    slots = np.where(np.isin(state.slots, lost), EMPTY, state.slots)
+    status = status.copy()
+    status[lost] = Status.OUTRUN
+    return state._replace(
+        slots=slots,
+        runs=state.runs if (slots != EMPTY).any() else None,
+        members=state.members._replace(status=status),
+    )
+
+
+def _write(members: Members, index: np.ndarray, *values: Any) -> Members:
+    """A copy of `members` with a value for each column at `index`."""
+    written = Members(*(column.copy() for column in members))
+    for column, value in zip(written, values, strict=True):
+        column[index] = value
+    return written
+
+
+class History:
+    """Curves that grow: what is there already is not copied for every new row.
+
+    The arrays it gives are the beginnings of longer ones, to be read only. They stay as
+    they are when more rows come.
+    """
+
+    def __init__(self, curves: Curves):
+        self._size = curves.member.size
+        self._columns = Curves(*(x.copy() for x in curves))
+
+    def extend(self, rows: Curves) -> Curves:
+        """All curves, after more rows."""
+        size = self._size + rows.member.size
+        if size > self._columns.member.size:
+            room = max(size, 2 * self._size)
+            longer = Curves(*(np.empty(room, x.dtype) for x in self._columns))
+            for new, old in zip(longer, self._columns, strict=True):
+                new[: self._size] = old[: self._size]
+            self._columns = longer
+        for column, values in zip(self._columns, rows, strict=True):
+            column[self._size : size] = values
+        self._size = size
+        curves = Curves(*(column[:size] for column in self._columns))
+        for column in curves:
+            column.flags.writeable = False
+        return curves

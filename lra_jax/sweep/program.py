@@ -1,0 +1,148 @@
+"""The compiled program: the only file with a grid axis."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lra_jax import member
+from lra_jax.member import Check, Experiment, Initial, Limits, RunState
+from lra_jax.sweep import processes
+from lra_jax.sweep.grid import Arguments, Grid
+
+_IN_TILE = Arguments(shared=None, mapped=0, seeds=0)  # vmap's axes in a tile
+
+
+class Program(NamedTuple):
+    """The compiled functions of an experiment on some devices, for any tiles.
+
+    Attributes:
+      initial: `(seeds [S]) -> Initial [S]`, what members of these seeds start from.
+      start: `(Arguments, Initial [S], row, fresh, runs) -> RunState`: members at their
+        start in the fresh slots (bool), from their row of `Initial`; in the others what
+        `runs` has, if it is not None.
+      chunk: `(limits, used [tiles], Arguments, runs) -> (RunState, Check)`.
+      move: `(runs, source) -> RunState`: each slot gets what the slot with the number
+        `source` had.
+    """
+
+    initial: Callable[[jax.Array], Initial]
+    start: Callable[..., RunState]
+    chunk: Any  # a jitted function: callable, and `lower` shows its cost
+    move: Callable[[RunState, np.ndarray], RunState]
+
+
+@functools.lru_cache(maxsize=16)
+def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Program:
+    """Vmaps over slots, maps over tiles, shards over devices, and jits.
+
+    An equal experiment gets the same program, so that going on with a sweep compiles
+    nothing again. Nothing is compiled before the first call.
+    """
+    mesh = processes.make_mesh(devices)
+    tiled, whole = PartitionSpec("grid"), PartitionSpec()
+
+    def sharded(function: Callable[..., Any], *in_specs: PartitionSpec) -> Any:
+        mapped = jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=in_specs,
+            out_specs=tiled,
+            check_vma=False,  # no tile knows of another
+        )
+        return jax.jit(mapped)
+
+    def initial(seeds: jax.Array) -> Initial:
+        return lax.map(lambda seed: member.initial(experiment, seed), seeds)
+
+    def start(
+        arguments: Arguments,
+        initial: Initial,
+        row: jax.Array,
+        fresh: jax.Array,
+        runs: RunState | None,
+    ) -> RunState:
+        def slot(
+            one: Arguments, row: jax.Array, fresh: jax.Array, run: RunState | None
+        ) -> RunState:
+            first = jax.tree.map(lambda x: x[row], initial)
+            new = member.start(experiment, one.hyperparameters, one.seeds, first)
+            if run is None:
+                return new
+            return jax.tree.map(lambda a, b: jnp.where(fresh, a, b), new, run)
+
+        tile = jax.vmap(slot, in_axes=(_IN_TILE, 0, 0, 0))
+        return jax.vmap(tile)(arguments, row, fresh, runs)
+
+    def chunk(
+        limits: Limits, used: jax.Array, arguments: Arguments, runs: RunState
+    ) -> tuple[RunState, Check]:
+        def slot(one: Arguments, run: RunState) -> tuple[RunState, Check]:
+            return member.advance(
+                experiment, limits, one.hyperparameters, one.seeds, run
+            )
+
+        def leave(arguments: Arguments, runs: RunState) -> tuple[RunState, Check]:
+            dtype = runs.train.params.w_hh.dtype
+            nothing = jnp.zeros(arguments.seeds.shape, dtype)
+            return runs, Check(nothing, nothing)
+
+        def tile(row: tuple[jax.Array, Arguments, RunState]) -> tuple[RunState, Check]:
+            advance = jax.vmap(slot, in_axes=(_IN_TILE, 0))
+            return lax.cond(row[0], advance, leave, *row[1:])
+
+        return lax.map(tile, (used, arguments, runs))
+
+    def move(runs: RunState, source: jax.Array) -> RunState:
+        def take(x: jax.Array) -> jax.Array:
+            return x.reshape((-1, *x.shape[2:]))[source]
+
+        return jax.tree.map(take, runs)
+
+    return Program(
+        initial=jax.jit(initial, out_shardings=NamedSharding(mesh, whole)),
+        start=sharded(start, tiled, whole, tiled, tiled, tiled),
+        chunk=sharded(chunk, whole, tiled, tiled, tiled),
+        move=jax.jit(move, out_shardings=NamedSharding(mesh, tiled)),
+    )
+
+
+def run_shapes(experiment: Experiment, grid: Grid, slots: np.ndarray) -> RunState:
+    """Shapes and dtypes of the `RunState` of the members in the slots."""
+
+    def slot(one: Arguments) -> RunState:
+        initial = member.initial(experiment, one.seeds)
+        return member.start(experiment, one.hyperparameters, one.seeds, initial)
+
+    tile = jax.vmap(slot, in_axes=(_IN_TILE,))
+    return jax.eval_shape(jax.vmap(tile), grid.arguments(slots))
+
+
+def memory_of_chunk(
+    experiment: Experiment,
+    grid: Grid,
+    slots: np.ndarray,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+) -> int:
+    """Bytes that a chunk needs on each device, by the compiler's account."""
+    devices = processes.all_devices(devices)
+    lowered = make_program(experiment, devices).chunk.lower(
+        Limits(),
+        np.zeros(len(slots), bool),
+        grid.arguments(slots),
+        run_shapes(experiment, grid, slots),
+    )
+    account = lowered.compile().memory_analysis()
+    return int(
+        account.argument_size_in_bytes
+        + account.output_size_in_bytes
+        + account.temp_size_in_bytes
+    )

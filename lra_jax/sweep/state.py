@@ -1,0 +1,81 @@
+"""Where a sweep is: results, curves, and the members in their slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from lra_jax import types
+from lra_jax.member import RunState
+
+
+class Curves(NamedTuple):
+    """Evaluations of all members, one row each, in the order they were made.
+
+    Attributes:
+      member: `[R]` int32, whose evaluation it is.
+      step: `[R]` int32, updates done.
+      train_loss: `[R]` float32, mean since the member's last row; NaN at step 0.
+      loss: `[R]` float32, E on the validation set.
+      num_errors: `[R]` int32, on the validation set.
+
+    Example:
+      `run_sweep` has one.
+    """
+
+    member: np.ndarray
+    step: np.ndarray
+    train_loss: np.ndarray
+    loss: np.ndarray
+    num_errors: np.ndarray
+
+
+class Members(NamedTuple):
+    """Where each member is, arrays `[N]` of int32; -1 is not known yet.
+
+    Attributes:
+      status: a `Status`.
+      step: updates done.
+      num_errors: at the last evaluation.
+      best_num_errors: the fewest of all evaluations.
+      best_step: updates done at the first evaluation with that many.
+
+    Example:
+      `run_sweep` has one.
+    """
+
+    status: np.ndarray
+    step: np.ndarray
+    num_errors: np.ndarray
+    best_num_errors: np.ndarray
+    best_step: np.ndarray
+
+
+class SweepState(NamedTuple):
+    """All that is needed to go on, between two chunks.
+
+    Attributes:
+      slots: `[tiles, width]` int32, the member in each slot, or `EMPTY`.
+      runs: arrays `[tiles, width, ...]`; None when all slots are empty.
+      members: results so far.
+      curves: evaluations so far.
+      params: `[N, ...]` NumPy arrays, the weights that `run_sweep` was asked to keep;
+        None without that, and before its end.
+
+    Example:
+      `run_sweep` has one.
+    """
+
+    slots: np.ndarray
+    runs: RunState | None
+    members: Members
+    curves: Curves
+    params: types.Params | None = None
+
+
+Weights = Mapping[int, types.Params]  # members to NumPy arrays
+
+
+OnChunk = Callable[[SweepState, Weights], None]
