@@ -259,7 +259,7 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
         made.append(setting.name)
         return [np.array([0.5, 0.5]), np.array([0.25, 0.25])]
 
-    monkeypatch.setattr(reproduce.gradient_flow, "label_swap", label_swap)
+    monkeypatch.setattr(reproduce.recording, "label_swap", label_swap)
     monkeypatch.setattr(reproduce.jax, "enable_x64", lambda _: contextlib.nullcontext())
     budget = protocol.BUDGETS["smoke"]
 
@@ -278,7 +278,7 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
     assert len(made) == 1
     (path,) = tmp_path.glob("*.code.json")
     code = json.loads(path.read_text())
-    name = "flow/gradient_flow.py"
+    name = "flow/recording.py"
     for found, says in (
         (code | {name: "0"}, f"changed: {name}"),
         (None, "it does not say by which code it was made"),

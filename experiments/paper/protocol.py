@@ -16,7 +16,7 @@ from typing import Any
 from lra_jax.lab.benches.published import ORDER, ORDER_3BIT, PERMUTATION, TASKS
 from lra_jax.lab.config import config as config_lib
 from lra_jax.lab.config.config import Config
-from lra_jax.lab.flow.gradient_flow import Setting
+from lra_jax.lab.flow.recording import Setting
 
 Axes = dict[str, list[Any]]
 

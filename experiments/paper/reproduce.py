@@ -28,7 +28,8 @@ from experiments.paper.protocol import Budget
 from lra_jax.lab.benches import pictures, published
 from lra_jax.lab.config import arguments
 from lra_jax.lab.config.config import ConfigError
-from lra_jax.lab.flow import gradient_flow
+from lra_jax.lab.flow import recording
+from lra_jax.lab.flow import tables as flow_tables
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs import fingerprint, provenance, run, store
@@ -113,8 +114,8 @@ class PaperRunner(Runner):
                     self._record(setting, budget, seeds, num_steps, every)
                     for setting in settings
                 ]
-            results.write_rows(files[1], gradient_flow.table(recordings))
-            results.write_rows(files[2], gradient_flow.summary(recordings))
+            results.write_rows(files[1], flow_tables.by_step(recordings))
+            results.write_rows(files[2], flow_tables.summary(recordings))
             results.write_rows(path / "made_with.csv", [_made_with(name, "float64")])
             code.write_text(json.dumps(_code(), indent=0), "utf-8")
             files[0].write_text(key, "utf-8")
@@ -171,14 +172,14 @@ class PaperRunner(Runner):
             return row
         self.stop_if_asked()
         with jax.enable_x64(True):
-            found = gradient_flow.label_swap(
+            found = recording.label_swap(
                 setting,
                 task=task,
                 seq_len=seq_len,
                 seeds=seeds,
                 hidden_size=budget.hidden_size,
             )
-        w_xh, w_hh = map(gradient_flow.mean_and_interval, found)
+        w_xh, w_hh = map(flow_tables.mean_and_interval, found)
         row = {"key": key, "name": f"{name} {task}", "task": task, "seq_len": seq_len}
         row |= {"w_hh": w_hh[0], "w_hh_interval": w_hh[1]}
         row |= {"w_xh": w_xh[0], "w_xh_interval": w_xh[1]}
@@ -211,15 +212,15 @@ class PaperRunner(Runner):
 
     def _record(
         self,
-        setting: gradient_flow.Setting,
+        setting: recording.Setting,
         budget: Budget,
         seeds: Sequence[int],
         num_steps: int,
         every: int,
-    ) -> gradient_flow.Recording:
+    ) -> recording.Recording:
         self.stop_if_asked()
         screen.say(self.console, f"recording {setting.name}")
-        return gradient_flow.record(
+        return recording.record(
             setting,
             task=published.PERMUTATION,
             seq_len=10,
@@ -532,7 +533,7 @@ class Artefact:
 
 def _code() -> dict[str, str]:
     """The fingerprint of the code that makes recordings."""
-    files = [gradient_flow.__file__, curriculum.__file__]
+    files = [recording.__file__, flow_tables.__file__, curriculum.__file__]
     return fingerprint.ours() | fingerprint.of_files(map(pathlib.Path, files))
 
 

@@ -31,7 +31,7 @@ from jax.typing import ArrayLike
 
 from lra_jax import devices, gradients, losses, numerics, refinements, rnn, types
 from lra_jax.numerics import matmul
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
 
 # The chains of errors through the history are as long as l: those of similar l run
 # together, in so many groups, which leaves little of the square of T to zeros.
@@ -831,3 +831,14 @@ def _chains(
         w_hh=product(z[:top], q[1:, :, 0]),
         b_h=jnp.sum(q[:, :, 0], axis=(0, 1)),
     )
+
+
+LRA_RELEASED_CARD = card.RuleCard(
+    title="the paper's released program, for the audit only",
+    family=card.THROUGH_W_HH,
+    errors_arrive="gradients of the Lₜ, unrolled",
+    transports=("W_hhᵀ", "W_hyᵀ"),
+    stores=card.EVERY_STATE,
+    every_step=False,
+    reference="the paper's program",
+)
