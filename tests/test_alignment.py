@@ -49,6 +49,10 @@ def test_every_rule_is_a_setting_of_its_own():
     assert len({s.name for s in settings}) == len(settings)
     for s in settings:
         RULES[s.rule](**s.options)
+    assert [*alignment.FAMILIES] == [
+        "through W_hhᵀ", "own feedback weights", "direct, or not at all",
+        "through an inverse", alignment.LONG,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["bptt", "same"])

@@ -130,8 +130,10 @@ def test_a_rule_of_a_module_has_a_card_where_it_gives_one(module):
     extensions.load(["my_rules"])
     assert lra_jax.rule_card("mine") == lra_jax.RuleCard()
     assert lra_jax.rule_card("with_card").transported == "none"
-    config = {"rule": "with_card", "lr": 1, "task": "temporal_order", "seq_len": 10}
-    assert config_lib.resolve({"name": "x", "grid": config}, "x").num_members == 1
+    grid = {"rule": "with_card", "lr": 1}
+    raw = {"name": "x", "task": "temporal_order", "seq_len": 10, "grid": grid}
+    (member,) = config_lib.resolve(raw, "x").members()
+    assert member["rule"] == "with_card"
 
 
 def test_a_bench_names_a_module(module):
