@@ -120,6 +120,15 @@ MUTATIONS = [
         "lambda x: rnn.silence(x, forward.started), errors",
         "lambda x: rnn.silence(x, None), errors", "test_start.py",
     ),
+    # Diagnostics.
+    Mutation(
+        "hidden errors are divided by B", "diagnostics.py",
+        "return size * grads.w_xh", "return grads.w_xh", "test_diagnostics.py",
+    ),
+    Mutation(
+        "a card says less than an error needs", "rules/fa.py",
+        'transports=("W_hyᵀ",)', "transports=()", "test_rule_cards.py -k go_through",
+    ),
     # Rules.
     Mutation(
         "bptt through W_hh in place of its transpose", "rules/bptt.py",
