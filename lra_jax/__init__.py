@@ -1,5 +1,6 @@
 """Recurrent networks trained without backpropagation through time, in JAX."""
 
+from lra_jax import diagnostics as diagnostics
 from lra_jax.flax_model import params_from_flax, params_to_flax
 from lra_jax.losses import (
     LOCAL_LOSSES,
@@ -13,6 +14,7 @@ from lra_jax.orthogonality import soft_orthogonality
 from lra_jax.rnn import forward, init_params
 from lra_jax.rules import (
     RULES,
+    RuleCard,
     bptt,
     dfa,
     fa,
@@ -24,6 +26,8 @@ from lra_jax.rules import (
     lra_reversible,
     readout_only,
     rec_lra,
+    register_rule,
+    rule_card,
     tpri,
     tptt,
 )
@@ -56,6 +60,7 @@ __all__ = [
     "Metrics",
     "OutputLoss",
     "Params",
+    "RuleCard",
     "RuleInfo",
     "Samples",
     "Status",
@@ -82,6 +87,8 @@ __all__ = [
     "params_to_flax",
     "readout_only",
     "rec_lra",
+    "register_rule",
+    "rule_card",
     "run_sweep",
     "soft_orthogonality",
     "squared_error",

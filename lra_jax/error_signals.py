@@ -32,15 +32,47 @@ class Signals(NamedTuple):
     target_step_norm: jax.Array | None = None
 
 
-class Now(NamedTuple):
-    """What an update has at hand when it asks for errors."""
+class Forward(NamedTuple):
+    """What every rule knows of a batch before it asks for errors.
+
+    Attributes:
+      params: the weights.
+      trace: of the forward pass.
+      pi: `[B, Y]` ∂E_b/∂logits, or `[T, B, Y]` of every step.
+      loss: `[]` E, mean over the batch.
+      inputs: symbols `[T, B]`, or vectors `[T, B, X]`, 0 before a sample's start.
+      started: bool `[T, B]`, which steps are a sample's own; None is all.
+    """
 
     params: types.Params
     trace: types.Trace
-    pi: jax.Array  # [B, Y] ∂E_b/∂logits, or [T, B, Y] of every step
+    pi: jax.Array
+    loss: jax.Array
+    inputs: jax.Array
+    started: jax.Array | None
 
 
-SignalsOf = Callable[[jax.Array, types.RuleState, Now], tuple[Signals, types.RuleState]]
+SignalsOf = Callable[
+    [jax.Array, types.RuleState, Forward], tuple[Signals, types.RuleState]
+]
+
+
+def run_forward(
+    params: types.Params, batch: types.Batch, output_loss: types.OutputLoss
+) -> Forward:
+    """Runs the network on a batch, and compares its outputs with the labels."""
+    trace = rnn.forward(
+        params, batch.inputs, start=batch.start, every_step=output_loss.every_step
+    )
+    started = rnn.has_started(batch.inputs, batch.start)
+    return Forward(
+        params,
+        trace,
+        pi=output_loss.grad(trace.logits, batch.labels),
+        loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
+        inputs=rnn.silence(rnn.index_symbols(params, batch.inputs), started),
+        started=started,
+    )
 
 
 def top(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Array:
@@ -71,8 +103,8 @@ def chain(
     """
     last, earlier = (own[-1], own[:-1]) if own.ndim == 3 else (own, None)
 
-    def back(error: jax.Array, now: Any) -> tuple[jax.Array, jax.Array]:
-        below, own = now
+    def back(error: jax.Array, place: Any) -> tuple[jax.Array, jax.Array]:
+        below, own = place
         error = step(error, below) if own is None else step(error, below) + own
         return error, error
 
@@ -99,7 +131,8 @@ def make_rule(
 
     Args:
       init: of the rule's state.
-      signals: `(key, rule_state, now) -> (Signals, rule_state)`; `key` is consumed.
+      signals: `(key, rule_state, forward) -> (Signals, rule_state)`; `key` is
+        consumed.
       max_norm: g ← g max_norm / ‖g‖ where ‖g‖ > max_norm, one norm over all five
         gradients; 0 is none.
       output_loss: E.
@@ -112,23 +145,16 @@ def make_rule(
         rule_state: types.RuleState,
         batch: types.Batch,
     ) -> tuple[types.Params, types.RuleState, types.RuleInfo]:
-        trace = rnn.forward(
-            params,
-            batch.inputs,
-            start=batch.start,
-            every_step=output_loss.every_step,
-        )
-        pi = output_loss.grad(trace.logits, batch.labels)
-        found, rule_state = signals(key, rule_state, Now(params, trace, pi))
-        started = rnn.has_started(batch.inputs, batch.start)
-        inputs = rnn.index_symbols(params, batch.inputs)
-        inputs, found = jax.tree.map(lambda x: rnn.silence(x, started), (inputs, found))
-        summed = gradients.sum_local_gradients(params, inputs, trace.z, found.q)
-        readout = gradients.readout_gradients(trace.z, pi)
+        forward = run_forward(params, batch, output_loss)
+        z = forward.trace.z
+        errors, rule_state = signals(key, rule_state, forward)
+        errors = jax.tree.map(lambda x: rnn.silence(x, forward.started), errors)
+        summed = gradients.sum_local_gradients(params, forward.inputs, z, errors.q)
+        readout = gradients.readout_gradients(z, forward.pi)
         info = types.RuleInfo(
-            loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
-            local_loss=_over_batch(found.local_loss),
-            target_step_norm=_over_batch(found.target_step_norm),
+            loss=forward.loss,
+            local_loss=_over_batch(errors.local_loss),
+            target_step_norm=_over_batch(errors.target_step_norm),
             w_hh_grad_norm=summed.w_hh_norm,
             w_xh_grad_norm=summed.w_xh_norm,
         )

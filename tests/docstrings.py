@@ -31,6 +31,19 @@ SWEEP = (
     "run_sweep",
 )
 
+# The public names of `lra_jax.diagnostics`.
+DIAGNOSTICS = (
+    "Cosines",
+    "Update",
+    "compare",
+    "cosine",
+    "decay",
+    "hidden_errors",
+    "observe",
+    "swap_labels",
+    "vanished",
+)
+
 MODULES = [
     module.name for module in pkgutil.walk_packages(lra_jax.__path__, "lra_jax.")
 ]

@@ -117,8 +117,17 @@ MUTATIONS = [
     ),
     Mutation(
         "errors before a sample's start count", "error_signals.py",
-        "lambda x: rnn.silence(x, started), (inputs, found)",
-        "lambda x: rnn.silence(x, None), (inputs, found)", "test_start.py",
+        "lambda x: rnn.silence(x, forward.started), errors",
+        "lambda x: rnn.silence(x, None), errors", "test_start.py",
+    ),
+    # Diagnostics.
+    Mutation(
+        "hidden errors are divided by B", "diagnostics.py",
+        "return size * grads.w_xh", "return grads.w_xh", "test_diagnostics.py",
+    ),
+    Mutation(
+        "a card says less than an error needs", "rules/fa.py",
+        'transports=("W_hyᵀ",)', "transports=()", "test_rule_cards.py -k go_through",
     ),
     # Rules.
     Mutation(
@@ -131,8 +140,9 @@ MUTATIONS = [
     ),
     Mutation(
         "dfa: without σ'", "rules/dfa.py",
-        "matmul(now.pi, e_y)[None] * (1 - now.trace.z**2)",
-        "matmul(now.pi, e_y)[None] * jnp.ones_like(now.trace.z)", "test_error_signals.py -k dfa",
+        "matmul(forward.pi, e_y)[None] * (1 - forward.trace.z**2)",
+        "matmul(forward.pi, e_y)[None] * jnp.ones_like(forward.trace.z)",
+        "test_error_signals.py -k dfa",
     ),
     Mutation(
         "lra_fdbk: σ' of the step below", "rules/lra_fdbk.py",

@@ -15,10 +15,9 @@ import rich.console
 from absl.testing import flagsaver
 from command_line import call
 
-from lra_jax import RULES, TASKS, member
+from lra_jax import RULES, TASKS, diagnostics, member
 from lra_jax.lab.benches import alignment
-from lra_jax.lab.flow import gradient_flow
-from lra_jax.lab.flow.gradient_flow import Setting
+from lra_jax.lab.flow.recording import RELATIVE_NORM, Setting
 from lra_jax.lab.reports import results
 from lra_jax.lab.runs import store
 
@@ -50,6 +49,10 @@ def test_every_rule_is_a_setting_of_its_own():
     assert len({s.name for s in settings}) == len(settings)
     for s in settings:
         RULES[s.rule](**s.options)
+    assert [*alignment.FAMILIES] == [
+        "through W_hhᵀ", "own feedback weights", "direct, or not at all",
+        "through an inverse", alignment.LONG,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["bptt", "same"])
@@ -72,7 +75,7 @@ def test_a_rule_without_errors_has_no_cosines_and_no_norms():
         if "cosine" in name or "decades" in name:
             assert value is None, name
     assert not recording.seen.error_norm.any()
-    assert np.isnan(recording.values(gradient_flow.RELATIVE_NORM)).all()
+    assert np.isnan(recording.values(RELATIVE_NORM)).all()
     rows = [row for row in alignment.lines(recording, "a") if row["t"] is not None]
     assert {row["error_cosine"] for row in rows} == {None}
     page = alignment.page([numbers], BUDGET)
@@ -133,11 +136,11 @@ def test_norms_of_bptt_are_those_of_numpy():
     recording = record("bptt")
     np.testing.assert_allclose(recording.seen.error_norm[seed, 0], norm, rtol=1e-9)
     np.testing.assert_allclose(
-        recording.values(gradient_flow.RELATIVE_NORM)[seed, 0], norm / norm[-1],
+        recording.values(RELATIVE_NORM)[seed, 0], norm / norm[-1],
         rtol=1e-9,
     )  # fmt: skip
     slope = np.polyfit(np.arange(T), np.log10(norm), 1)[0]
-    decades = gradient_flow.decay(recording.seen.error_norm, T)
+    decades = diagnostics.decay(recording.seen.error_norm, T)
     assert decades[seed, 0] == pytest.approx(slope, rel=1e-6)
 
 
@@ -161,7 +164,7 @@ def test_moments_and_distances_are_where_they_say():
     (first,) = (
         row for row in alignment.lines(grown, "a") if (row["step"], row["t"]) == (0, 0)
     )
-    assert first[gradient_flow.RELATIVE_NORM] == pytest.approx(1000)
+    assert first[RELATIVE_NORM] == pytest.approx(1000)
     assert first["relative_error_norm_log10_interval"] == pytest.approx(0)
 
 

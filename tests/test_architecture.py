@@ -40,6 +40,7 @@ ALLOWED = LIBRARY | {
     "tasks": {"types", "settings", "losses", "tasks"},
     "train": {"types", "devices", "losses", "rnn"},
     "member": {"types", "settings", "losses", "rnn", "train", "tasks"},
+    "diagnostics": LIBRARY["rules"] | {"tasks"},
     "orthogonality": {"types", "settings", "numerics"},
     "flax_model": {"types"},
     "tiles": {"settings"},

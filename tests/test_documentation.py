@@ -267,7 +267,8 @@ def test_the_reference_has_every_public_name():
         (ROOT / "docs/api.md").read_text("utf8"),
         re.MULTILINE,
     )
-    assert sorted(directives) == sorted({*lra_jax.__all__, *docstrings.SWEEP})
+    modules = {*docstrings.SWEEP, *docstrings.DIAGNOSTICS}
+    assert sorted(directives) == sorted({*lra_jax.__all__, *modules})
 
 
 # Links, and the site.

@@ -18,14 +18,9 @@ LOSSES = {
     "binary_cross_entropy": lra_jax.binary_cross_entropy_every_step,
     "cross_entropy": lra_jax.cross_entropy_every_step,
 }
-SUPPORTING = {
-    "bptt": {},
-    "fa": {},
+SUPPORTING = [rule for rule in RULES if lra_jax.rule_card(rule).every_step]
+OPTIONS = {
     "lra_diff": {"gamma": 2.0, "num_refinements": 2, "lambda_": 0.1, "c1": 0.3},
-    "lra_norm": {},
-    "readout_only": {},
-    "tpri": {},
-    "tptt": {},
 }
 all_losses = pytest.mark.parametrize("name", LOSSES)
 
@@ -151,7 +146,7 @@ def test_an_evaluation_is_of_all_steps(name):
 def test_a_rule_lowers_the_loss_of_every_step(rule):
     params, batch = problem()
     loss = LOSSES["binary_cross_entropy"]
-    made = RULES[rule](**SUPPORTING[rule], output_loss=loss)
+    made = RULES[rule](**OPTIONS.get(rule, {}), output_loss=loss)
 
     def update(carry, key):
         params, state = carry

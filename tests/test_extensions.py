@@ -29,6 +29,7 @@ def nadam(*, lr: ArrayLike):
     return optax.nadam(lr)
 
 lra_jax.RULES["mine"] = mine
+lra_jax.register_rule("with_card", mine, lra_jax.RuleCard(transports=()))
 lra_jax.TASKS["my_task"] = lra_jax.TASKS["temporal_order"]
 OPTIMIZERS["nadam"] = nadam
 """
@@ -124,9 +125,14 @@ def test_the_files_of_a_module_and_of_what_is_beside_it(module):
     assert files == ["my_more.py", "my_rules.py"]
 
 
-def test_what_knows_rules_by_name_says_nothing_of_another():
-    assert reach.errors_of({"rule": "mine"}) == ("not said", "not said")
-    assert reach.errors_of({"rule": "fa", "exponent": 0}) == reach.ERRORS["fa"]
+def test_a_rule_of_a_module_has_a_card_where_it_gives_one(module):
+    extensions.load(["my_rules"])
+    assert lra_jax.rule_card("mine") == lra_jax.RuleCard()
+    assert lra_jax.rule_card("with_card").transported == "none"
+    grid = {"rule": "with_card", "lr": 1}
+    raw = {"name": "x", "task": "temporal_order", "seq_len": 10, "grid": grid}
+    (member,) = config_lib.resolve(raw, "x").members()
+    assert member["rule"] == "with_card"
 
 
 def test_a_bench_names_a_module(module):

@@ -110,6 +110,16 @@ def test_what_is_around_the_definitions_that_count_does_not(tmp_path):
     assert fingerprint._hash(path, ("AXES",)) != before
 
 
+def test_the_card_of_a_rule_does_not(tmp_path):
+    path = tmp_path / "code.py"
+    path.write_text('A_CARD = card.RuleCard(title="a")\n\ndef f(): return 1\n')
+    before = fingerprint._hash(path)
+    path.write_text('A_CARD = card.RuleCard(title="b")\n\ndef f(): return 1\n')
+    assert fingerprint._hash(path) == before
+    path.write_text('A_CARD = card.Variant("a", 1, {})\n\ndef f(): return 1\n')
+    assert fingerprint._hash(path) != before
+
+
 def test_changes_are_named():
     now = {"a": "1", "b": "2", "c": "3"}
     assert fingerprint.changes(now, now) == []

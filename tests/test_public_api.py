@@ -94,14 +94,17 @@ def test_all_is_complete():
     assert public == set(lra_jax.__all__)
 
 
-@pytest.mark.parametrize("name", [*lra_jax.__all__, *docstrings.SWEEP])
+@pytest.mark.parametrize(
+    "name", [*lra_jax.__all__, *docstrings.SWEEP, *docstrings.DIAGNOSTICS]
+)
 def test_every_public_name_has_an_example(name):
     constants = {}
     for module in docstrings.MODULES:
         constants |= docstrings.of_constants(module)
     text = constants.get(name)
     if text is None:
-        place = lra_jax if name in lra_jax.__all__ else sweep
+        places = (lra_jax, sweep, lra_jax.diagnostics)
+        place = next(place for place in places if hasattr(place, name))
         text = inspect.getdoc(getattr(place, name))
     assert re.search(r"^Example:\n  \S", text, re.MULTILINE)
 

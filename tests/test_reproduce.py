@@ -264,7 +264,7 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
         made.append(setting.name)
         return [np.array([0.5, 0.5]), np.array([0.25, 0.25])]
 
-    monkeypatch.setattr(recordings.gradient_flow, "label_swap", label_swap)
+    monkeypatch.setattr(recordings.recording, "label_swap", label_swap)
     monkeypatch.setattr(
         recordings.jax, "enable_x64", lambda _: contextlib.nullcontext()
     )
@@ -285,7 +285,7 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
     assert len(made) == 1
     (path,) = tmp_path.glob("*.code.json")
     code = json.loads(path.read_text())
-    name = "flow/gradient_flow.py"
+    name = "flow/recording.py"
     for found, says in (
         (code | {name: "0"}, f"changed: {name}"),
         (None, "it does not say by which code it was made"),

@@ -18,7 +18,7 @@ from experiments.paper.rows import (
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches.published import ORDER
 from lra_jax.lab.config import Config
-from lra_jax.lab.flow.gradient_flow import Setting
+from lra_jax.lab.flow.recording import Setting
 
 
 def _resolve(

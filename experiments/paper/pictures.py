@@ -20,11 +20,11 @@ def draw_artefact(name: str, folder: pathlib.Path) -> list[str]:
     """
     from experiments.paper import figures
     from lra_jax.lab.benches import bench_figures
-    from lra_jax.lab.flow import gradient_flow_figures
+    from lra_jax.lab.flow import figures as flow_figures
 
     if name in ("figure2", "figure3", "figure4"):
         rows = results.read_rows(folder / f"{name}.csv")
-        return gradient_flow_figures.draw(
+        return flow_figures.draw(
             folder, rows, prefix=name, title="random permutation, T = 10"
         )
     figures_of_table: dict[str, pictures.Figures] = {

@@ -12,8 +12,9 @@ import rich.console
 from experiments.paper import configs, curriculum
 from experiments.paper.budgets import PaperBudget
 from lra_jax.lab.benches import published
-from lra_jax.lab.flow import gradient_flow
-from lra_jax.lab.reports import results
+from lra_jax.lab.flow import recording
+from lra_jax.lab.flow import tables as flow_tables
+from lra_jax.lab.reports import results, statistics
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs import fingerprint, provenance, run, store
 from lra_jax.lab.runs.runner import Runner
@@ -68,8 +69,8 @@ class PaperRunner(Runner):
                     self._record(setting, budget, seeds, num_steps, every)
                     for setting in settings
                 ]
-            results.write_rows(files[1], gradient_flow.table(recordings))
-            results.write_rows(files[2], gradient_flow.summary(recordings))
+            results.write_rows(files[1], flow_tables.by_step(recordings))
+            results.write_rows(files[2], flow_tables.summary(recordings))
             results.write_rows(path / "made_with.csv", [_made_with(name, "float64")])
             code.write_text(json.dumps(_code(), indent=0), "utf-8")
             files[0].write_text(key, "utf-8")
@@ -126,14 +127,14 @@ class PaperRunner(Runner):
             return row
         self.stop_if_asked()
         with jax.enable_x64(True):
-            cosines = gradient_flow.label_swap(
+            cosines = recording.label_swap(
                 setting,
                 task=task,
                 seq_len=seq_len,
                 seeds=seeds,
                 hidden_size=budget.hidden_size,
             )
-        w_xh, w_hh = map(gradient_flow.mean_and_interval, cosines)
+        w_xh, w_hh = map(statistics.finite_mean_interval, cosines)
         row = {"key": key, "name": f"{name} {task}", "task": task, "seq_len": seq_len}
         row |= {"w_hh": w_hh[0], "w_hh_interval": w_hh[1]}
         row |= {"w_xh": w_xh[0], "w_xh_interval": w_xh[1]}
@@ -166,15 +167,15 @@ class PaperRunner(Runner):
 
     def _record(
         self,
-        setting: gradient_flow.Setting,
+        setting: recording.Setting,
         budget: PaperBudget,
         seeds: Sequence[int],
         num_steps: int,
         every: int,
-    ) -> gradient_flow.Recording:
+    ) -> recording.Recording:
         self.stop_if_asked()
         screen.say(self.console, f"recording {setting.name}")
-        return gradient_flow.record(
+        return recording.record(
             setting,
             task=published.PERMUTATION,
             seq_len=10,
@@ -188,7 +189,7 @@ class PaperRunner(Runner):
 
 def _code() -> dict[str, str]:
     """The fingerprint of the code that makes recordings."""
-    files = [gradient_flow.__file__, curriculum.__file__]
+    files = [recording.__file__, flow_tables.__file__, curriculum.__file__]
     return fingerprint.ours() | fingerprint.of_files(map(pathlib.Path, files))
 
 

@@ -40,7 +40,7 @@ from lra_jax.paper.output_layer import (
     program_top_target,
     softmax_then_log,
 )
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
 
 
 class Released(NamedTuple):
@@ -308,3 +308,14 @@ def _vectors(params: types.Params, inputs: jax.Array) -> jax.Array:
         indices = rnn.index_symbols(params, inputs)
         return jax.nn.one_hot(indices, params.w_xh.shape[0], dtype=params.w_xh.dtype)
     return inputs.astype(params.w_xh.dtype)
+
+
+LRA_RELEASED_CARD = card.RuleCard(
+    title="the paper's released program, for the audit only",
+    family=card.THROUGH_W_HH,
+    errors_arrive="gradients of the Lₜ, unrolled",
+    transports=("W_hhᵀ", "W_hyᵀ"),
+    stores=card.EVERY_STATE,
+    every_step=False,
+    reference="the paper's program",
+)

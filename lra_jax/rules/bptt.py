@@ -7,7 +7,17 @@ from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, types
 from lra_jax.numerics import matmul
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
+
+BPTT_CARD = card.RuleCard(
+    title="backpropagation through time, the exact gradient",
+    family=card.THROUGH_W_HH,
+    errors_arrive="gradient of E, unrolled",
+    transports=("W_hhᵀ", "W_hyᵀ"),
+    stores=card.EVERY_STATE,
+    every_step=True,
+    reference="Werbos 1990",
+)
 
 
 def backward(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Array:
@@ -60,10 +70,10 @@ def bptt(
     arguments.check_numbers(bptt, locals())
 
     def signals(
-        key: jax.Array, rule_state: types.EmptyState, now: error_signals.Now
+        key: jax.Array, rule_state: types.EmptyState, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, types.EmptyState]:
         del key
-        q = backward(now.params, now.trace, now.pi)
+        q = backward(forward.params, forward.trace, forward.pi)
         return error_signals.Signals(q), rule_state
 
     return error_signals.make_rule(

@@ -10,7 +10,18 @@ from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, rnn, types
 from lra_jax.numerics import matmul
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
+
+DFA_CARD = card.RuleCard(
+    title="direct feedback alignment",
+    family=card.DIRECT,
+    errors_arrive="from the output",
+    transports=(),
+    stores=card.EVERY_STATE,
+    every_step=False,
+    reference="Nøkland 2016",
+    variants=(card.Variant("feedback", "readout", {"transports": ("W_hyᵀ",)}),),
+)
 
 
 class DirectFeedback(NamedTuple):
@@ -60,11 +71,11 @@ def dfa(
         return DirectFeedback(draw / jnp.sqrt(hidden_size).astype(draw.dtype))
 
     def signals(
-        key: jax.Array, rule_state: DirectFeedback, now: error_signals.Now
+        key: jax.Array, rule_state: DirectFeedback, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, DirectFeedback]:
         del key
-        e_y = {"random": rule_state.e_y, "readout": now.params.w_hy.T}[feedback]
-        q = matmul(now.pi, e_y)[None] * (1 - now.trace.z**2)
+        e_y = {"random": rule_state.e_y, "readout": forward.params.w_hy.T}[feedback]
+        q = matmul(forward.pi, e_y)[None] * (1 - forward.trace.z**2)
         return error_signals.Signals(q), rule_state
 
     return error_signals.make_rule(

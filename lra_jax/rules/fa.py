@@ -9,7 +9,18 @@ from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, rnn, types
 from lra_jax.numerics import matmul
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
+
+FA_CARD = card.RuleCard(
+    title="feedback alignment through time",
+    family=card.OWN_FEEDBACK,
+    errors_arrive="step by step",
+    transports=("W_hyᵀ",),
+    stores=card.EVERY_STATE,
+    every_step=True,
+    reference="Lillicrap et al. 2016",
+    variants=(card.Variant("readout", "random", {"transports": ()}),),
+)
 
 
 class Feedback(NamedTuple):
@@ -68,14 +79,15 @@ def fa(
     arguments.check_numbers(fa, locals())
 
     def signals(
-        key: jax.Array, rule_state: Feedback, now: error_signals.Now
+        key: jax.Array, rule_state: Feedback, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, Feedback]:
         del key
-        back = {"transpose": now.params.w_hy.T, "random": rule_state.e_y}[readout]
+        back = {"transpose": forward.params.w_hy.T, "random": rule_state.e_y}[readout]
         q = error_signals.chain(
             lambda q, z_prev: matmul(q, rule_state.a) * (1 - z_prev**2),
-            matmul(now.pi, back) * (1 - rnn.read_states(now.trace.z, now.pi) ** 2),
-            now.trace.z[:-1],
+            matmul(forward.pi, back)
+            * (1 - rnn.read_states(forward.trace.z, forward.pi) ** 2),
+            forward.trace.z[:-1],
         )
         return error_signals.Signals(q), rule_state
 

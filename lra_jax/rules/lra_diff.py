@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from lra_jax import (
     devices,
+    error_signals,
     gradients,
     losses,
     numerics,
@@ -20,7 +21,17 @@ from lra_jax import (
     targets,
     types,
 )
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
+
+LRA_DIFF_CARD = card.RuleCard(
+    title="local representation alignment: Algorithm 1; with λ > 0 Algorithm 2",
+    family=card.THROUGH_W_HH,
+    errors_arrive="step by step",
+    transports=("W_hhᵀ", "W_hyᵀ"),
+    stores=card.EVERY_STATE,
+    every_step=True,
+    reference="the paper",
+)
 
 
 def _without_first(u: jax.Array, started: jax.Array | None) -> jax.Array:
@@ -147,31 +158,25 @@ def lra_diff(
             normalize=functools.partial(normalize, c=c1, axis=-1),
             refinement=refinement,
         )
-        trace = rnn.forward(
-            params,
-            batch.inputs,
-            start=batch.start,
-            every_step=output_loss.every_step,
-        )
-        started = rnn.has_started(batch.inputs, batch.start)
-        found = targets.propagate(
+        forward = error_signals.run_forward(params, batch, output_loss)
+        trace, started = forward.trace, forward.started
+        local = targets.propagate(
             params, trace, batch.labels, output_loss, step, started
         )
 
-        u = found.u if descend_local_loss else jnp.zeros_like(found.u)
+        u = local.u if descend_local_loss else jnp.zeros_like(local.u)
         if not update_first_step:
             u = _without_first(u, started)
-        x = rnn.silence(rnn.index_symbols(params, batch.inputs), started)
-        rows = _rows(x, gradients.previous(trace.z), u, found.omega)
+        z_prev = gradients.previous(trace.z)
+        rows = _rows(forward.inputs, z_prev, u, local.omega)
         summed = gradients.sum_over_time(
-            rows, params, x.shape[1], functools.partial(normalize, c=c0)
+            rows, params, z_prev.shape[1], functools.partial(normalize, c=c0)
         )
-        pi = output_loss.grad(trace.logits, batch.labels)
-        w_hy, b_y = gradients.readout_gradients(trace.z, pi)
+        w_hy, b_y = gradients.readout_gradients(trace.z, forward.pi)
         info = types.RuleInfo(
-            loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
-            local_loss=jnp.mean(found.local_loss, axis=1),
-            target_step_norm=jnp.mean(found.step_norm, axis=1),
+            loss=forward.loss,
+            local_loss=jnp.mean(local.local_loss, axis=1),
+            target_step_norm=jnp.mean(local.step_norm, axis=1),
             w_hh_grad_norm=summed.w_hh_norm,
             w_xh_grad_norm=summed.w_xh_norm,
         )

@@ -11,7 +11,17 @@ from jax.typing import ArrayLike
 from lra_jax import error_signals, losses, rnn, types
 from lra_jax.gradients import previous
 from lra_jax.numerics import matmul, tanh_difference
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
+
+LRA_E_CARD = card.RuleCard(
+    title="LRA-E: error synapses that can learn",
+    family=card.OWN_FEEDBACK,
+    errors_arrive="step by step",
+    transports=(),
+    stores=card.EVERY_STATE,
+    every_step=False,
+    reference="Ororbia & Mali 2019",
+)
 
 
 class ErrorSynapses(NamedTuple):
@@ -67,7 +77,7 @@ def lra_e(
     arguments.check_last_step(lra_e, output_loss)
     return error_signals.make_rule(
         init_synapses,
-        lambda key, state, now: error_synapses(state, now, beta, feedback_lr),
+        lambda key, state, forward: error_synapses(state, forward, beta, feedback_lr),
         max_norm=max_norm,
         output_loss=output_loss,
     )
@@ -86,7 +96,7 @@ def init_synapses(key: jax.Array, params: types.Params) -> ErrorSynapses:
 
 def error_synapses(
     synapses: ErrorSynapses,
-    now: error_signals.Now,
+    forward: error_signals.Forward,
     beta: ArrayLike,
     feedback_lr: ArrayLike,
     skips: tuple[jax.Array, jax.Array] | None = None,
@@ -95,13 +105,13 @@ def error_synapses(
 
     Args:
       synapses: E_y and A.
-      now: the weights, the states and π.
+      forward: the weights, the states and π.
       beta: β.
       feedback_lr: learning rate of A and E_y.
       skips: whether a skip reaches a step in place of its neighbour's error, `[T]`,
         and the skip, `[B, H]`, before β; None is none.
     """
-    z, h = now.trace.z, now.trace.h
+    z, h = forward.trace.z, forward.trace.h
     rate = jnp.asarray(beta, z.dtype)
 
     def error(received: jax.Array, h: jax.Array, z: jax.Array) -> jax.Array:
@@ -117,13 +127,13 @@ def error_synapses(
 
     e = error_signals.chain(
         error_below,
-        error(matmul(now.pi, synapses.e_y), h[-1], z[-1]),
+        error(matmul(forward.pi, synapses.e_y), h[-1], z[-1]),
         (h[:-1], z[:-1], None if skips is None else skips[0][:-1]),
     )
     # Nothing is learned before a sample's start, nor at it: zₜ₋₁ is 0.
     rows = (-1, z.shape[-1])
     learned = matmul(e.reshape(rows).T, previous(z).reshape(rows)) / z.shape[1]
-    gradient = ErrorSynapses(e_y=matmul(now.pi.T, z[-1]) / z.shape[1], a=learned)
+    gradient = ErrorSynapses(e_y=matmul(forward.pi.T, z[-1]) / z.shape[1], a=learned)
     kappa = jnp.asarray(feedback_lr, z.dtype)
     synapses = jax.tree.map(lambda w, g: w - kappa * g, synapses, gradient)
     return error_signals.with_targets(e, e), synapses

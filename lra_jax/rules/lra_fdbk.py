@@ -10,7 +10,17 @@ from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, numerics, rnn, types
 from lra_jax.numerics import matmul, tanh_difference
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
+
+LRA_FDBK_CARD = card.RuleCard(
+    title="local representation alignment with fixed random feedback",
+    family=card.OWN_FEEDBACK,
+    errors_arrive="step by step",
+    transports=("W_hyᵀ",),
+    stores=card.EVERY_STATE,
+    every_step=False,
+    reference="Ororbia et al. 2018",
+)
 
 
 class FixedFeedback(NamedTuple):
@@ -69,10 +79,10 @@ def lra_fdbk(
         return FixedFeedback(normal / jnp.sqrt(normal.shape[0]))
 
     def signals(
-        key: jax.Array, rule_state: FixedFeedback, now: error_signals.Now
+        key: jax.Array, rule_state: FixedFeedback, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, FixedFeedback]:
         del key
-        h, z = now.trace.h, now.trace.z
+        h, z = forward.trace.h, forward.trace.z
         dz = 2 / z.shape[-1] * (1 - z**2)
 
         def error(direction: jax.Array, h: jax.Array, z: jax.Array) -> jax.Array:
@@ -83,7 +93,11 @@ def lra_fdbk(
         # The factor is that of qₜ, by which eₜ gets to t-1.
         e = error_signals.chain(
             lambda e, below: error(matmul(e * below[2], rule_state.a), *below[:2]),
-            error(error_signals.top(now.params, now.trace, now.pi), h[-1], z[-1]),
+            error(
+                error_signals.top(forward.params, forward.trace, forward.pi),
+                h[-1],
+                z[-1],
+            ),
             (h[:-1], z[:-1], dz[1:]),
         )
         return error_signals.with_targets(e * dz, e), rule_state

@@ -8,7 +8,18 @@ from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, numerics, types
 from lra_jax.numerics import matmul
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
+
+LRA_NORM_CARD = card.RuleCard(
+    title="targets that keep their norm, and a cost of activity",
+    family=card.THROUGH_W_HH,
+    errors_arrive="step by step: BPTT's, rescaled",
+    transports=("W_hhᵀ", "W_hyᵀ"),
+    stores=card.EVERY_STATE,
+    every_step=True,
+    reference="this project",
+    variants=(card.Variant("exponent", 0, {"errors_arrive": "step by step: BPTT's"}),),
+)
 
 
 def displacement_below(
@@ -80,15 +91,15 @@ def lra_norm(
     arguments.check_numbers(lra_norm, locals())
 
     def signals(
-        key: jax.Array, rule_state: types.EmptyState, now: error_signals.Now
+        key: jax.Array, rule_state: types.EmptyState, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, types.EmptyState]:
         del key
-        z = now.trace.z
+        z = forward.trace.z
         p, mu = (jnp.asarray(x, z.dtype) for x in (exponent, activity))
 
         d = error_signals.chain(
-            lambda d, z_prev: displacement_below(d, z_prev, now.params.w_hh, p),
-            error_signals.top(now.params, now.trace, now.pi),
+            lambda d, z_prev: displacement_below(d, z_prev, forward.params.w_hh, p),
+            error_signals.top(forward.params, forward.trace, forward.pi),
             z[:-1],
         )
         size = numerics.norm(d, axis=-1)[..., 0]

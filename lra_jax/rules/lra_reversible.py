@@ -21,8 +21,21 @@ from lra_jax import (
     types,
 )
 from lra_jax.numerics import matmul
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
 from lra_jax.rules.lra_norm import displacement_below, error_at
+
+LRA_REVERSIBLE_CARD = card.RuleCard(
+    title="lra_norm without stored states",
+    family=card.THROUGH_W_HH,
+    errors_arrive="as lra_norm; states computed back",
+    transports=("W_hhᵀ", "W_hh⁻¹", "W_hyᵀ"),
+    stores=card.LAST_STATE,
+    every_step=False,
+    reference="this project",
+    variants=(
+        card.Variant("exponent", 0, {"errors_arrive": "BPTT's; states computed back"}),
+    ),
+)
 
 # tanh⁻¹ is taken of states no nearer to ±1 than this many roundings of 1.
 MIN_ROUNDINGS = 8
@@ -98,9 +111,9 @@ def lra_reversible(
         limit = 1 - MIN_ROUNDINGS * jnp.finfo(z_last.dtype).eps
         no_bound = functools.partial(numerics.clip, c=0.0)
 
-        def back(carry: Any, now: Any) -> tuple[Any, Any]:
+        def back(carry: Any, place: Any) -> tuple[Any, Any]:
             z, d, total = carry
-            x, started, begun, started_before = now
+            x, started, begun, started_before = place
             h = jnp.arctanh(jnp.clip(z, -limit, limit))
             z_prev = matmul(h - rnn.project_inputs(params, x[None])[0], w_inverse)
             first = begun & ~started_before

@@ -5,7 +5,18 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lra_jax import devices, gradients, losses, rnn, types
+from lra_jax import devices, error_signals, gradients, losses, types
+from lra_jax.rules import card
+
+READOUT_ONLY_CARD = card.RuleCard(
+    title="a frozen hidden layer with a trained readout: the control",
+    family=card.DIRECT,
+    errors_arrive="not at all",
+    transports=(),
+    stores=card.EVERY_STATE,
+    every_step=True,
+    reference="this project",
+)
 
 
 def readout_only(
@@ -39,16 +50,10 @@ def readout_only(
         batch: types.Batch,
     ) -> tuple[types.Params, types.EmptyState, types.RuleInfo]:
         del key
-        trace = rnn.forward(
-            params,
-            batch.inputs,
-            start=batch.start,
-            every_step=output_loss.every_step,
-        )
-        pi = output_loss.grad(trace.logits, batch.labels)
-        w_hy, b_y = gradients.readout_gradients(trace.z, pi)
+        forward = error_signals.run_forward(params, batch, output_loss)
+        w_hy, b_y = gradients.readout_gradients(forward.trace.z, forward.pi)
         frozen = jax.tree.map(jnp.zeros_like, params)
-        loss = jnp.mean(output_loss.value(trace.logits, batch.labels))
-        return frozen._replace(w_hy=w_hy, b_y=b_y), rule_state, types.RuleInfo(loss)
+        info = types.RuleInfo(forward.loss)
+        return frozen._replace(w_hy=w_hy, b_y=b_y), rule_state, info
 
     return types.LearningRule(types.init_empty, grads)

@@ -10,8 +10,18 @@ from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, rnn, types
 from lra_jax.numerics import matmul
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
 from lra_jax.rules.lra_e import ErrorSynapses, error_synapses, init_synapses
+
+REC_LRA_CARD = card.RuleCard(
+    title="recursive LRA: error synapses, with skips from the output",
+    family=card.DIRECT,
+    errors_arrive="step by step, and from the output",
+    transports=(),
+    stores=card.EVERY_STATE,
+    every_step=False,
+    reference="Ororbia et al. 2023",
+)
 
 
 class SkipSynapses(NamedTuple):
@@ -76,15 +86,15 @@ def rec_lra(
         )
 
     def signals(
-        key: jax.Array, rule_state: SkipSynapses, now: error_signals.Now
+        key: jax.Array, rule_state: SkipSynapses, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, SkipSynapses]:
         del key
-        seq_len = now.trace.z.shape[0]
+        seq_len = forward.trace.z.shape[0]
         back = jnp.arange(seq_len)[::-1]  # T-1 - t
         has_skip = (back > 0) & (back % num_steps_per_skip == 0)
-        skip = matmul(now.pi, rule_state.e_skip)
+        skip = matmul(forward.pi, rule_state.e_skip)
         found, synapses = error_synapses(
-            rule_state.chain, now, beta, feedback_lr, (has_skip, skip)
+            rule_state.chain, forward, beta, feedback_lr, (has_skip, skip)
         )
         return found, rule_state._replace(chain=synapses)
 

@@ -8,7 +8,17 @@ from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, matrices, rnn, types
 from lra_jax.numerics import matmul
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
+
+TPRI_CARD = card.RuleCard(
+    title="target propagation by a regularised inverse",
+    family=card.THROUGH_INVERSE,
+    errors_arrive="step by step",
+    transports=("W_hh⁻¹", "W_hyᵀ"),
+    stores=card.EVERY_STATE,
+    every_step=True,
+    reference="Roulet & Harchaoui 2021",
+)
 
 # tanh' is divided by: states nearer to ±1 than this, or than a rounding of 1, count as
 # this near.
@@ -66,19 +76,19 @@ def tpri(
     arguments.check_numbers(tpri, locals())
 
     def signals(
-        key: jax.Array, rule_state: types.EmptyState, now: error_signals.Now
+        key: jax.Array, rule_state: types.EmptyState, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, types.EmptyState]:
         del key
-        params, z = now.params, now.trace.z
+        params, z = forward.params, forward.trace.z
         dtype = z.dtype
         limit = 1 - max(MIN_DISTANCE, float(jnp.finfo(dtype).eps))
         dz = 1 - jnp.clip(z, -limit, limit) ** 2
         inverse = regularised_inverse(params.w_hh, jnp.asarray(ridge, dtype))
-        own = jnp.asarray(target_lr, dtype) * matmul(now.pi, params.w_hy.T)
+        own = jnp.asarray(target_lr, dtype) * matmul(forward.pi, params.w_hy.T)
         # The chain carries eₜ ⊘ σ'ₜ: the σ' of a step is at hand where it is made.
         scaled = error_signals.chain(
             lambda r, dz_prev: matmul(r, inverse) / dz_prev,
-            own / rnn.read_states(dz, now.pi),
+            own / rnn.read_states(dz, forward.pi),
             dz[:-1],
         )
         e = scaled * dz

@@ -18,8 +18,19 @@ from lra_jax import (
     types,
 )
 from lra_jax.numerics import matmul, tanh_difference
-from lra_jax.rules import arguments
+from lra_jax.rules import arguments, card
 from lra_jax.rules.bptt import backward
+
+TPTT_CARD = card.RuleCard(
+    title="target propagation through time by a learned inverse",
+    family=card.THROUGH_INVERSE,
+    errors_arrive="step by step",
+    transports=("W_hyᵀ",),
+    stores=card.EVERY_STATE,
+    every_step=True,
+    reference="Manchev & Spratling 2020",
+    variants=(card.Variant("w_xh_update", "bptt", {"transports": ("W_hhᵀ", "W_hyᵀ")}),),
+)
 
 
 class Inverse(NamedTuple):
@@ -111,8 +122,8 @@ def errors(
       `[T, B, H]`.
     """
 
-    def step(error: jax.Array, now: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x_w, z_t = now
+    def step(error: jax.Array, place: tuple[jax.Array, jax.Array]) -> jax.Array:
+        x_w, z_t = place
         # G(xₜ, zₜ) - G(xₜ, ẑₜ), whose pre-activations differ by (zₜ - ẑₜ) V.
         a = x_w + matmul(z_t, inverse.v) + inverse.c[None]
         d = matmul(error, inverse.v)
@@ -186,22 +197,15 @@ def tptt(
         rule_state: TPTTState,
         batch: types.Batch,
     ) -> tuple[types.Params, TPTTState, types.RuleInfo]:
-        trace = rnn.forward(
-            params,
-            batch.inputs,
-            start=batch.start,
-            every_step=output_loss.every_step,
-        )
-        started = rnn.has_started(batch.inputs, batch.start)
-        inputs = rnn.silence(rnn.index_symbols(params, batch.inputs), started)
+        forward = error_signals.run_forward(params, batch, output_loss)
+        _, trace, pi, loss, inputs, started = forward
         z, hidden_size = trace.z, params.w_hh.shape[0]
         projected = rnn.project_inputs(params, inputs)
         noise = sample_noise(key, z.shape, noise_std, z.dtype)
-        found = inverse_gradients(
+        learned = inverse_gradients(
             params, rule_state.inverse, projected, z, noise, started
         )
-        state = descend(rule_state, found, feedback_lr, feedback_momentum)
-        pi = output_loss.grad(trace.logits, batch.labels)
+        state = descend(rule_state, learned, feedback_lr, feedback_momentum)
         rate = jnp.asarray(target_lr, z.dtype) / z.shape[1]
         own = rate * matmul(pi, params.w_hy.T)
         e = rnn.silence(errors(params, state.inverse, projected, z, own), started)
@@ -213,7 +217,7 @@ def tptt(
             exact = gradients.sum_local_gradients(params, inputs, z, exact_q)
             hidden, w_xh_norm = hidden._replace(w_xh=exact.grads.w_xh), exact.w_xh_norm
         info = types.RuleInfo(
-            loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
+            loss=loss,
             local_loss=jnp.mean(jnp.sum(e * e, axis=-1), axis=1) / hidden_size,
             target_step_norm=jnp.mean(numerics.norm(e, axis=-1)[..., 0], axis=1),
             w_hh_grad_norm=summed.w_hh_norm,

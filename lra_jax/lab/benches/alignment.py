@@ -1,12 +1,12 @@
 """Why a rule works, or does not: `python -m experiments.alignment`.
 
 Every rule but `lra_released` (which `experiments.reproduce` takes apart) learns
-temporal order with gradients of its own. At regular intervals
-`experiments.gradient_flow` asks it what it would do next, and BPTT what it would do
-with the same weights and batch: do the rule's errors point where BPTT's do, at each
-step and in sum over them, and do they keep their size on the way back? BPTT and
-`lra_norm`, with and without its cost of activity, do the same on a longer sequence,
-with Adam, and rates of their own for W_hh and the readout.
+temporal order with gradients of its own. At regular intervals `lra_jax.diagnostics`
+asks it what it would do next, and BPTT what it would do with the same weights and
+batch: do the rule's errors point where BPTT's do, at each step and in sum over them,
+and do they keep their size on the way back? BPTT and `lra_norm`, with and without its
+cost of activity, do the same on a longer sequence, with Adam, and rates of their own
+for W_hh and the readout.
 
 Each setting's numbers go into `runs/alignment/BUDGET/` as soon as they are there, and
 the command goes on where it stood. The table, its numbers and the figure go into
@@ -28,17 +28,15 @@ import numpy as np
 import rich.console
 from absl import flags
 
+from lra_jax import diagnostics, rule_card
 from lra_jax.lab.benches import pictures
 from lra_jax.lab.benches.published import TITLES
-from lra_jax.lab.flow import gradient_flow
-from lra_jax.lab.flow.gradient_flow import (
-    RELATIVE_NORM,
-    Recording,
-    Setting,
-    mean_and_interval,
-)
+from lra_jax.lab.flow import recording as flow
+from lra_jax.lab.flow import tables
+from lra_jax.lab.flow.recording import RELATIVE_NORM, Recording, Setting
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
+from lra_jax.lab.reports.statistics import finite_mean_interval
 from lra_jax.lab.reports.summary import percent
 from lra_jax.lab.runs import fingerprint, run, store
 from lra_jax.lab.terminal import command_line, files, machine, screen
@@ -108,29 +106,35 @@ _NESTEROV: dict[str, Any] = {
     "optimizer_options": {"nesterov": True},
 }
 
-# By the way that errors take. One setting of each rule: from results/standard where T =
-# 60 has one, else the best of a few on two other seeds (BUILD_NOTES.md has them).
-FAMILIES: dict[str, tuple[Setting, ...]] = {
-    "through W_hhᵀ": (
-        Setting("bptt", "bptt", _NORM, 0.1),
-        Setting("lra_diff", "lra_diff", _LRA, 0.1),
-        Setting("lra_diff, λ = 0.1", "lra_diff", _LRA | {"lambda_": 0.1}, 0.1),
-        Setting("lra_norm", "lra_norm", _NORM, 0.03),
-    ),
-    "own feedback weights": (
-        Setting("fa", "fa", _NORM, 0.03),
-        Setting("lra_fdbk", "lra_fdbk", _NORM, 0.03),
-        Setting("lra_e", "lra_e", _NORM, 0.1),
-    ),
-    "direct, or not at all": (
-        Setting("rec_lra", "rec_lra", _NORM, 0.1),
-        Setting("dfa", "dfa", _NORM, 0.03),
-        Setting("readout_only", "readout_only", {}, 0.1),
-    ),
-    "through an inverse": (
-        Setting("tpri", "tpri", _NORM | {"ridge": 1.0}, 0.3),
-        Setting("tptt", "tptt", {"target_lr": 10.0, "feedback_lr": 0.1}, **_NESTEROV),
-    ),
+# One setting of each rule: from results/standard where T = 60 has one, else the best of
+# a few on two other seeds (BUILD_NOTES.md has them).
+_SETTINGS = (
+    Setting("bptt", "bptt", _NORM, 0.1),
+    Setting("lra_diff", "lra_diff", _LRA, 0.1),
+    Setting("lra_diff, λ = 0.1", "lra_diff", _LRA | {"lambda_": 0.1}, 0.1),
+    Setting("lra_norm", "lra_norm", _NORM, 0.03),
+    Setting("fa", "fa", _NORM, 0.03),
+    Setting("lra_fdbk", "lra_fdbk", _NORM, 0.03),
+    Setting("lra_e", "lra_e", _NORM, 0.1),
+    Setting("rec_lra", "rec_lra", _NORM, 0.1),
+    Setting("dfa", "dfa", _NORM, 0.03),
+    Setting("readout_only", "readout_only", {}, 0.1),
+    Setting("tpri", "tpri", _NORM | {"ridge": 1.0}, 0.3),
+    Setting("tptt", "tptt", {"target_lr": 10.0, "feedback_lr": 0.1}, **_NESTEROV),
+)
+
+
+def by_family(settings: Sequence[Setting]) -> dict[str, tuple[Setting, ...]]:
+    """Settings by the way that the errors of their rules take, as the cards have it."""
+    families: dict[str, tuple[Setting, ...]] = {}
+    for setting in settings:
+        family = rule_card(setting.rule).family
+        families[family] = (*families.get(family, ()), setting)
+    return families
+
+
+FAMILIES = {
+    **by_family(_SETTINGS),
     LONG: (
         Setting("bptt, Adam", "bptt", **_ADAM),
         Setting("lra_norm, Adam", "lra_norm", **_ADAM),
@@ -155,7 +159,7 @@ _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
 def record(setting: Setting, seq_len: int, budget: Budget) -> Recording:
     """Trains a setting with all seeds, in float64: errors of 1e-60 are errors."""
     with jax.enable_x64(True):
-        return gradient_flow.record(
+        return flow.record(
             setting,
             task=TASK,
             seq_len=seq_len,
@@ -204,7 +208,7 @@ def numbers(recording: Recording, family: str) -> Row:
         "diverged": int(np.sum(recording.diverged)),
     }
     best = np.max(recording.seen.accuracy, axis=1)
-    row["accuracy_best"], row["accuracy_best_interval"] = mean_and_interval(best)
+    row["accuracy_best"], row["accuracy_best_interval"] = finite_mean_interval(best)
     norm = np.asarray(recording.seen.error_norm)
     columns = {
         "accuracy": recording.seen.accuracy,
@@ -214,11 +218,11 @@ def numbers(recording: Recording, family: str) -> Row:
             f"error_cosine_{name}": recording.seen.error_cosine[..., -1 - distance]
             for name, distance in distances(recording.seq_len).items()
         },
-        "decades": gradient_flow.decay(norm, recording.seq_len),
+        "decades": diagnostics.decay(norm, recording.seq_len),
     }
     for name, values in columns.items():
         for when, index in moments(recording).items():
-            mean, half_width = mean_and_interval(values[:, index])
+            mean, half_width = finite_mean_interval(values[:, index])
             row[f"{name}_{when}"] = mean
             row[f"{name}_{when}_interval"] = half_width
     return row
@@ -236,7 +240,7 @@ def lines(recording: Recording, family: str) -> list[Row]:
     shown = [int(recording.steps[index]) for index in moments(recording).values()]
     return [
         {"family": family, "seq_len": recording.seq_len, **row}
-        for row in gradient_flow.table([recording], COLUMNS)
+        for row in tables.by_step([recording], COLUMNS)
         if row["t"] is None or row["step"] in shown
     ]
 
@@ -337,7 +341,7 @@ def _diverged(row: Row) -> str:
 
 def _code() -> dict[str, str]:
     """The fingerprint of what is observed, and of what observes it."""
-    files = map(pathlib.Path, (__file__, gradient_flow.__file__))
+    files = map(pathlib.Path, (__file__, flow.__file__, tables.__file__))
     return fingerprint.ours() | fingerprint.of_files(files)
 
 

@@ -26,13 +26,13 @@ def figures_of(name: str) -> Figures:
       name: of the CSV.
     """
     from lra_jax.lab.benches import bench_figures
-    from lra_jax.lab.flow import gradient_flow_figures
+    from lra_jax.lab.flow import figures as flow_figures
 
     figures: dict[str, Figures] = {
         "reach": {"reach": bench_figures.reach_of_bench},
         "refinements": {"refinements": bench_figures.refinements},
         "table": {"table": bench_figures.real},
-        "alignment": {"alignment": gradient_flow_figures.alignment},
+        "alignment": {"alignment": flow_figures.alignment},
     }
     return figures.get(name, {})
 

@@ -20,7 +20,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lra_jax import TASKS
+from lra_jax import TASKS, rule_card
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import costs, pictures
@@ -30,27 +30,6 @@ from lra_jax.lab.reports import markdown, results, summary
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs.runner import Runner
 from lra_jax.lab.terminal import screen
-
-# How an error reaches a step, and through which of the forward weights.
-ERRORS = {
-    "bptt": ("gradient of E, unrolled", "W_hhᵀ, W_hyᵀ"),
-    "dfa": ("from the output", "none"),
-    "fa": ("step by step", "W_hyᵀ"),
-    "lra_diff": ("step by step", "W_hhᵀ, W_hyᵀ"),
-    "lra_e": ("step by step", "none"),
-    "lra_fdbk": ("step by step", "W_hyᵀ"),
-    "lra_norm": ("step by step: BPTT's, rescaled", "W_hhᵀ, W_hyᵀ"),
-    "lra_released": ("gradients of the Lₜ, unrolled", "W_hhᵀ, W_hyᵀ"),
-    "lra_reversible": ("as lra_norm; states computed back", "W_hhᵀ, W_hh⁻¹, W_hyᵀ"),
-    "readout_only": ("not at all", "none"),
-    "rec_lra": ("step by step, and from the output", "none"),
-    "tpri": ("step by step", "W_hh⁻¹, W_hyᵀ"),
-    "tptt": ("step by step", "W_hyᵀ"),
-}
-NOT_RESCALED = {  # with `exponent = 0`
-    "lra_norm": ("step by step: BPTT's", "W_hhᵀ, W_hyᵀ"),
-    "lra_reversible": ("BPTT's; states computed back", "W_hhᵀ, W_hh⁻¹, W_hyᵀ"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,13 +220,6 @@ def published(bench: Bench, method: str, task: str) -> int | None:
     return TABLE5[task][name] if name and task in TABLE5 else None
 
 
-def errors_of(setting: dict[str, Any]) -> tuple[str, str]:
-    """How errors arrive with a setting, and which weights they need; see `ERRORS`."""
-    rescaled = setting.get("exponent", 1) != 0
-    known = ERRORS if rescaled else {**ERRORS, **NOT_RESCALED}
-    return known.get(setting["rule"], ("not said", "not said"))
-
-
 def _text(setting: dict[str, Any] | None) -> str:
     if setting is None:
         return "no setting solved a tuning seed"
@@ -269,7 +241,9 @@ def methods_table(
         label = named["label"]
         config = bench.tuning(method, bench.tasks[0], bench.seq_len[0])
         cost = spent[method]
-        line = [label, *errors_of(next(iter(config.members())))]
+        setting = next(iter(config.members()))
+        card = rule_card(setting["rule"]).of(setting)
+        line = [label, card.errors_arrive, card.transported]
         line.append(f"{cost.bytes_per_step / 1000:,.0f}")
         line.append(f"{1000 * cost.seconds:,.1f}")
         for task in bench.tasks:

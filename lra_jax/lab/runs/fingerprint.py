@@ -1,7 +1,7 @@
 """By which code a result was made: a fingerprint of all that can change its numbers.
 
 A fingerprint has a hash for each source file. Only what a file does counts: comments,
-docstrings and layout do not. What is in it, and why:
+docstrings, layout and the cards of rules do not. What is in it, and why:
 
 - all of `lra_jax` but the lab: rules, tasks, network, training, the grid;
 - of the lab, `optimizers.py`, and `datasets.py` with `draws.py`, from which the data
@@ -89,9 +89,19 @@ def changes(found: object, now: Fingerprint) -> list[str]:
 
 def _hash(path: pathlib.Path, definitions: Collection[str] = ()) -> str:
     tree = ast.parse(path.read_bytes())
+    tree.body = [node for node in tree.body if not _is_card(node)]
     if definitions:
         tree.body = [node for node in tree.body if _name(node) in definitions]
     return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()[:16]
+
+
+def _is_card(node: ast.stmt) -> bool:
+    """Whether a statement of a module is the card of a rule."""
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and ast.unparse(node.value.func).split(".")[-1] == "RuleCard"
+    )
 
 
 def _name(node: ast.stmt) -> str | None:

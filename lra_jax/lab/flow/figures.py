@@ -1,7 +1,7 @@
-"""Figures of `experiments.gradient_flow`: the layout of the paper's, and one of ours.
+"""Figures of recordings: the layout of the paper's, and two of ours.
 
-Both are drawn from the rows of `gradient_flow.table`, so that they can be drawn again
-from its CSV without training.
+All are drawn from the rows of `tables.by_step`, so that they can be drawn again from
+their CSV without training.
 """
 
 from __future__ import annotations
@@ -17,13 +17,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lra_jax.lab.flow.gradient_flow import (
-    MAGNITUDES,
-    RELATIVE_NORM,
-    Row,
-    interval_name,
-    is_magnitude,
-)
+from lra_jax.lab.flow.recording import MAGNITUDES, RELATIVE_NORM
+from lra_jax.lab.flow.tables import Row, interval_name, is_magnitude
 from lra_jax.lab.reports import canvas
 from lra_jax.lab.reports.figures import COLORS, DASHES, save
 
@@ -51,7 +46,7 @@ def draw(
 
     Args:
       folder: where to; exists.
-      rows: of `gradient_flow.table`.
+      rows: of `tables.by_step`.
       prefix: of the file names.
       title: task and T.
 

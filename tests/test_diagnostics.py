@@ -1,0 +1,179 @@
+"""Where a rule's errors point: cases in which the right answer is known."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lra_jax import (
+    RULES,
+    TASKS,
+    LearningRule,
+    diagnostics,
+    forward,
+    gradients,
+    init_params,
+)
+from lra_jax.rules.bptt import backward
+
+T, B, H = 10, 4, 16
+EXAMPLES = {
+    "bptt": {},
+    "lra_diff": {"gamma": 3.0, "num_refinements": 2, "lambda_": 0.1},
+    "lra_released": {
+        "gamma": 3.0, "num_refinements": 2, "lambda_": 0.0, "c": 0.0,
+        "local_loss": "mse",
+    },
+    "tptt": {"target_lr": 0.1, "feedback_lr": 0.001, "noise_std": 0.0},
+}  # fmt: skip
+# Rules whose step t reaches W_hh through qₜ alone.
+LOCAL = ("bptt", "tptt")
+
+
+@functools.cache
+def weights_and_batch(task):
+    key = jax.random.key(7)
+    params = init_params(key, task.input_size, H, task.output_size)
+    return params._replace(b_h=jnp.linspace(-0.3, 0.4, H)), task.sample(key, B, T)
+
+
+def rule_and_batch(name, task, **options):
+    params, batch = weights_and_batch(TASKS[task])
+    rule = RULES[name](**options, output_loss=TASKS[task].output_loss)
+    return rule, params, rule.init(jax.random.key(7), params), batch
+
+
+def errors(rule, params, state, batch):
+    find = jax.jit(functools.partial(diagnostics.hidden_errors, rule))
+    return find(jax.random.key(0), params, state, batch)
+
+
+def test_a_geometric_decay_is_its_exponent():
+    t = np.arange(10)
+    loss = np.stack([10.0 ** (0.7 * t - 9), 10.0 ** (-0.2 * t), np.ones(10)])
+    np.testing.assert_allclose(diagnostics.decay(loss), [0.7, -0.2, 0], atol=1e-12)
+    bent = 10.0 ** np.where(t < 5, 3 * t, 0.1 * t)  # only the top five count
+    assert diagnostics.decay(bent) == pytest.approx(0.1)
+    bent[:8] = 0
+    assert diagnostics.decay(bent) == pytest.approx(0.1)
+    assert diagnostics.vanished(bent) == 7
+    bent[8] = 0
+    assert np.isnan(diagnostics.decay(bent))
+    bent[3] = np.nan
+    assert np.isnan(diagnostics.vanished(bent))
+
+
+def test_a_cosine_has_no_scale_and_zero_has_no_direction():
+    a = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    b = jnp.array([[4.0e-25, 3.0e-25], [1.0, 0.0]])
+    cosines = diagnostics.cosine(1e-25 * a, b)
+    assert cosines[0] == pytest.approx(24 / 25)
+    assert np.isnan(cosines[1])
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [("random_permutation", [1, 0]), ("temporal_order", [3, 2]),
+     ("temporal_order_3bit", [7, 6])],
+)  # fmt: skip
+def test_labels_are_swapped_within_the_classes_that_occur(task, expected):
+    swapped = diagnostics.swap_labels(TASKS[task], jnp.array([0, 1]))
+    assert swapped.tolist() == expected
+
+
+@pytest.mark.parametrize("task", ["adding"])  # real inputs; symbols are below
+def test_the_hidden_errors_of_bptt_are_its_own(task):
+    rule, params, state, batch = rule_and_batch("bptt", task)
+    q = errors(rule, params, state, batch)
+    trace = jax.jit(forward)(params, batch.inputs)
+    pi = TASKS[task].output_loss.grad(trace.logits, batch.labels)
+    np.testing.assert_allclose(q, backward(params, trace, pi), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_hidden_errors_add_up_to_the_gradient_of_any_rule(name):
+    rule, params, state, batch = rule_and_batch(
+        name, "temporal_order", **EXAMPLES[name]
+    )
+    grads, _, _ = jax.jit(rule.grads)(jax.random.key(0), params, state, batch)
+    q = errors(rule, params, state, batch)
+    trace = forward(params, batch.inputs)
+    summed = gradients.sum_local_gradients(params, batch.inputs, trace.z, q).grads
+    scale = float(jnp.max(jnp.abs(grads.w_xh)))
+    np.testing.assert_allclose(summed.w_xh, grads.w_xh, rtol=1e-4, atol=1e-5 * scale)
+    if name in LOCAL:
+        scale = float(jnp.max(jnp.abs(grads.w_hh)))
+        np.testing.assert_allclose(
+            summed.w_hh, grads.w_hh, rtol=1e-4, atol=1e-5 * scale
+        )
+
+
+def test_swapped_labels_turn_an_untrained_top_error_as_far_as_pi():
+    rule, params, state, batch = rule_and_batch("bptt", "temporal_order")
+    # Equal probabilities and linear units: what is left is π W_hyᵀ.
+    params = jax.tree.map(lambda x: 1e-3 * x, params)
+    swapped = diagnostics.swap_labels(TASKS["temporal_order"], batch.labels)
+    q, swapped_q = (
+        errors(rule, params, state, batch._replace(labels=labels))[-1]
+        for labels in (batch.labels, swapped)
+    )
+    np.testing.assert_allclose(
+        diagnostics.cosine(q, swapped_q), -1 / (4 - 1), atol=0.01
+    )
+
+
+def flipped(name):
+    """The rule whose gradients of W_hh and W_xh point the other way."""
+    rule = RULES[name]()
+
+    def grads(key, params, rule_state, batch):
+        found, rule_state, info = rule.grads(key, params, rule_state, batch)
+        turned = found._replace(w_hh=-found.w_hh, w_xh=-found.w_xh)
+        return turned, rule_state, info
+
+    return LearningRule(rule.init, grads)
+
+
+@functools.cache
+def observed(case):
+    """An update of a rule of one's own, or of one of the library."""
+    params, batch = weights_and_batch(TASKS["temporal_order"])
+    batch = batch._replace(start=np.array([0, 2, 9, 0], np.int32))
+    rule = flipped("bptt") if case == "flipped" else RULES[case]()
+    observe = jax.jit(functools.partial(diagnostics.observe, rule))
+    state = rule.init(jax.random.key(1), params)
+    return observe(jax.random.key(0), params, state, batch)
+
+
+@pytest.mark.parametrize(("case", "expected"), [("bptt", 1), ("flipped", -1)])
+def test_a_rule_of_ones_own_is_compared_with_bptt(case, expected):
+    cosines = diagnostics.compare(observed(case), observed("bptt"))
+    np.testing.assert_allclose(cosines.errors, expected, rtol=1e-5)
+    assert np.isnan(cosines.w_hh_steps[0])  # z₋₁ = 0
+    np.testing.assert_allclose(cosines.w_hh_steps[1:], expected, rtol=1e-5)
+    np.testing.assert_allclose(cosines.grads[:2], expected, rtol=1e-5)
+    np.testing.assert_allclose(cosines.grads[2:], 1, rtol=1e-5)
+
+
+def test_norms_count_a_sample_that_has_not_started_as_zero():
+    update = observed("bptt")
+    norms = np.linalg.norm(update.errors, axis=-1)
+    np.testing.assert_array_equal(norms[:2, 1:3], 0)
+    np.testing.assert_allclose(update.error_norm, norms.mean(axis=1), rtol=1e-5)
+    assert np.all(norms[:, 0] > 0)
+
+
+def test_a_frozen_hidden_layer_points_nowhere():
+    cosines = diagnostics.compare(observed("readout_only"), observed("bptt"))
+    for values in (cosines.errors, cosines.w_hh_steps, cosines.grads.w_hh):
+        assert np.isnan(values).all()
+    np.testing.assert_allclose(cosines.grads.w_hy, 1, rtol=1e-5)
+
+
+def test_updates_of_different_batches_are_not_compared():
+    update = observed("bptt")
+    other = update._replace(errors=update.errors[1:])
+    with pytest.raises(ValueError, match=r"\(10, 4, 16\), got \(9, 4, 16\)"):
+        diagnostics.compare(update, other)
