@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lra_jax import RULES
 from lra_jax.lab import config as config_lib
-from lra_jax.lab.config import ADDED
+from lra_jax.lab.config.config import ADDED
 from lra_jax.lab.runs import fingerprint, provenance, run, store
 from lra_jax.lab.runs import groups as groups_lib
 from lra_jax.lab.runs.runner import Runner
