@@ -39,6 +39,7 @@ ALLOWED = LIBRARY | {
     "tasks": {"types", "settings", "losses", "tasks"},
     "train": {"types", "devices", "losses", "rnn"},
     "member": {"types", "settings", "losses", "rnn", "train", "tasks"},
+    "predictions": {"types", "losses", "rnn", "tasks"},
     "orthogonality": {"types", "settings", "numerics"},
     "flax_model": {"types"},
     "tiles": {"settings"},

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import lra_jax
 from lra_jax.lab.config import config as config_lib
 from lra_jax.lab.data import datasets
-from lra_jax.tasks import arrays
+from lra_jax.tasks import division, reading
 
 from_arrays = lra_jax.Task.from_arrays
 N, T, X, Y = 32, 8, 3, 4
@@ -75,12 +75,12 @@ def test_the_signature_is_settled():
 )
 def test_parts_have_each_sample_once_and_each_class_its_share(counts, fractions, seed):
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    records = arrays.Records(np.arange(len(labels))[:, None], labels, None)
+    records = reading.Records(np.arange(len(labels))[:, None], labels, None)
     names = dict(zip(("validation", "test"), fractions, strict=True))
     numbers = [round(fraction * len(labels)) for fraction in fractions]
     if 0 in numbers or sum(numbers) >= len(labels) or max(counts) < 4:
         return  # a part may be empty
-    parts = arrays.divide(records, names, seed, by_class=True)
+    parts = division.divide(records, names, seed, by_class=True)
     found = np.concatenate([part.inputs[:, 0] for part in parts])
     np.testing.assert_array_equal(np.sort(found), np.arange(len(labels)))
     assert set(parts[0].labels) == set(labels)  # each class is trained on

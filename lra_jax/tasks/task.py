@@ -30,6 +30,8 @@ class Task:
       validation: the validation set. None draws one, with `draw`: right where samples
         are made, wrong where they are taken from a stock that is trained on.
       test: another set that is held out, which nothing but its owner looks at.
+      training: the samples that `draw` takes from, for `batches`; None where it makes
+        them.
 
     Example:
       >>> def draw(key, batch_size, seq_len):
@@ -49,6 +51,7 @@ class Task:
     max_seq_len: int | None = None
     validation: Samples | None = None
     test: Samples | None = None
+    training: Samples | None = None
 
     @staticmethod
     def from_arrays(
@@ -143,6 +146,7 @@ class Task:
             output_loss=parts.output_loss,
             validation=parts.validation,
             test=parts.test,
+            training=parts.training,
         )
 
     def sample(
