@@ -23,7 +23,6 @@ from lra_jax import RULES
 from lra_jax.lab.config import arguments as arguments_lib
 from lra_jax.lab.config import config as config_lib
 from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.data import datasets
 
 ROOT = Path(lra_jax.__file__).parent.parent
 PAGES = [
@@ -75,7 +74,6 @@ def tables():
     for table, before in kept:
         table.clear()
         table.update(before)
-    datasets.find.cache_clear()
 
 
 @all_pages

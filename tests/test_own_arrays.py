@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import lra_jax
 from lra_jax.lab.config import config as config_lib
-from lra_jax.lab.data import datasets
+from lra_jax.lab.config import tasks
+from lra_jax.lab.data.sources import DatasetError
 from lra_jax.tasks import division, reading
 
 from_arrays = lra_jax.Task.from_arrays
@@ -438,7 +439,6 @@ def test_indices_outside_of_a_part_are_refused():
 def test_a_config_finds_a_registered_task_and_its_parts(split, monkeypatch):
     task = from_arrays(SYMBOLS, CLASSES, validation=OTHER, test=0.25)
     monkeypatch.setitem(lra_jax.TASKS, "mine", task)
-    datasets.find.cache_clear()
     raw = {
         "name": "own",
         "task": "mine",
@@ -448,7 +448,7 @@ def test_a_config_finds_a_registered_task_and_its_parts(split, monkeypatch):
     found = config_lib.resolve(raw, "own")
     assert found.num_validation == {"validation": 10, "test": 8}[split]
     assert found.grid[0]["seq_len"] == (T,)
-    evaluated = datasets.find("mine", split).validation
+    evaluated = tasks.find("mine", split).validation
     expected = {"validation": task.validation, "test": task.test}[split]
     assert evaluated is expected
     for without, reason in (
@@ -456,11 +456,9 @@ def test_a_config_finds_a_registered_task_and_its_parts(split, monkeypatch):
         (lra_jax.TASKS["adding"], "has no test part: it is drawn"),
     ):
         monkeypatch.setitem(lra_jax.TASKS, "other", without)
-        datasets.find.cache_clear()
-        with pytest.raises(datasets.DatasetError) as error:
-            datasets.find("other", "test")
+        with pytest.raises(DatasetError) as error:
+            tasks.find("other", "test")
         assert str(error.value) == reason
-    datasets.find.cache_clear()
 
 
 # What is refused.

@@ -18,6 +18,7 @@ import rich.console
 from absl import flags
 
 from lra_jax.lab.config import config as config_lib
+from lra_jax.lab.config import tasks
 from lra_jax.lab.config.config import AXES, Config, ConfigError
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.runs.runner import Runner, StoppedError
@@ -146,6 +147,7 @@ def load(
     if (problem := config_lib.check_setting("import", own)) is not None:
         raise ConfigError(path, [f"import = {str(own)[:60]}: {problem}"])
     config_lib.load_extensions([own] if isinstance(own, str) else own, path)
+    tasks.locate(raw, pathlib.Path(path).parent)
     problems = [*_misfits(raw, kind)]
     if problems:
         raise ConfigError(path, problems)

@@ -38,6 +38,7 @@ from typing import Any, Literal
 
 from lra_jax import RULES, Task
 from lra_jax.lab.config import extensions, notation
+from lra_jax.lab.config import tasks as tasks_lib
 from lra_jax.lab.config.arguments import (
     Argument,
     all_arguments,
@@ -48,7 +49,8 @@ from lra_jax.lab.config.arguments import (
 )
 from lra_jax.lab.config.draws import Draws
 from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.data import datasets
+from lra_jax.lab.data.datasets import Part
+from lra_jax.lab.data.sources import DatasetError
 
 MAX_MEMBERS = 1_000_000
 MAX_MEMORY = 2**40  # bytes that one member may need at the very least
@@ -136,7 +138,7 @@ class Config:
     patience: int = 30
     steps_after_solved: int = 0
     num_validation: int = 10_000
-    split: datasets.Part = "validation"
+    split: Part = "validation"
     validation: Literal["standard", "released"] = "standard"
     race: bool = False
     save_params: bool = False
@@ -277,7 +279,8 @@ def load(
       ConfigError: with all problems at once; only that of a module that cannot be
         imported, since nobody knows what it would have added.
     """
-    return resolve(read(path), str(path), overrides, imports)
+    folder = pathlib.Path(path).parent
+    return resolve(read(path), str(path), overrides, imports, folder)
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
@@ -337,6 +340,7 @@ def resolve(
     source: str,
     overrides: Sequence[str] = (),
     imports: Sequence[str] = (),
+    folder: pathlib.Path = pathlib.Path(),
 ) -> Config:
     """Checks what a config file says, as `tomllib` reads it; see `load`.
 
@@ -345,6 +349,7 @@ def resolve(
       source: a name for messages.
       overrides: see `load`.
       imports: see `load`.
+      folder: of the file, beside which its data may be.
 
     Raises:
       ConfigError: with all problems at once.
@@ -354,6 +359,7 @@ def resolve(
     with contextlib.suppress(_TooManyError):
         for override in overrides:
             _override(raw, override, problems)
+        tasks_lib.locate(raw, folder)
         said = raw.get("import", [])
         said = [said] if isinstance(said, str) else said
         if isinstance(said, list) and (said or imports):
@@ -674,7 +680,7 @@ def _check_table(
     defaults: Mapping[str, Any],
     invalid: Mapping[str, str | None],
     dtype: str,
-    split: datasets.Part,
+    split: Part,
     problems: list[str],
 ) -> dict[str, tuple[Any, ...]]:
     """Checks one table of the grid; returns its axes.
@@ -683,7 +689,7 @@ def _check_table(
     """
     table = _Table(where, raw, problems)
     names = table.axes.get("task", (defaults["task"],))
-    unknown = [n for n in names if not isinstance(n, str) or n not in datasets.KNOWN]
+    unknown = [name for name in names if not tasks_lib.is_found(name)]
     taken = [_near("task", name) or invalid.get("task") for name in unknown]
     tasks = _find_tasks([*names, *taken], split, problems)
     lengths = {None if task is None else task.max_seq_len for task in tasks.values()}
@@ -732,16 +738,16 @@ def _check_sizes(
 
 
 def _find_tasks(
-    names: Sequence[Any], split: datasets.Part, problems: list[str]
+    names: Sequence[Any], split: Part, problems: list[str]
 ) -> dict[str, Task | None]:
     """The tasks of names that are known; None for data that cannot be used."""
     found: dict[str, Task | None] = {}
     for name in names:
-        if not isinstance(name, str) or name not in datasets.KNOWN:
+        if not tasks_lib.is_found(name):
             continue  # reported with the setting itself
         try:
-            found[name] = datasets.find(name, split)
-        except datasets.DatasetError as error:
+            found[name] = tasks_lib.find(name, split)
+        except DatasetError as error:
             found[name] = None
             text = f"task = {_show(name)}: {error}"
             if text not in problems:
@@ -780,7 +786,7 @@ def _num_validation(
 
 
 _TABLES: dict[str, Mapping[str, Any]] = {
-    "task": datasets.KNOWN,
+    "task": tasks_lib.KNOWN,
     "rule": RULES,
     "optimizer": OPTIMIZERS,
 }
@@ -834,10 +840,14 @@ def check_setting(key: str, value: Any) -> str | None:
         ):
             return "expected a list of names of modules"
         return next(filter(None, map(extensions.problem_of, names)), None)
+    if key == "task" and tasks_lib.is_own(value):
+        return tasks_lib.problem_of(value)
     if key in _TABLES:
         problem = check_choice(value, tuple(_TABLES[key]))
-        is_known = problem is None or "did you mean" in problem
-        return problem if is_known else f"{problem}; one of your own: --import MODULE"
+        if problem is None or "did you mean" in problem:
+            return problem
+        own = "FILE.npz, MODULE:NAME or " * (key == "task")
+        return f"{problem}; one of your own: {own}--import MODULE"
     if typing.get_origin(_HINTS[key]) is Literal:
         return check_choice(value, typing.get_args(_HINTS[key]))
     if key == "seeds":

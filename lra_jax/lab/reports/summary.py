@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lra_jax import RULES
+from lra_jax.lab.config import tasks as tasks_lib
 from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.lab.config.config import AXES
-from lra_jax.lab.data import datasets
+from lra_jax.lab.data.sources import DatasetError
 from lra_jax.lab.reports import markdown as markdown_lib
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond
@@ -245,8 +246,8 @@ def chance(task: str, known: Mapping[str, float]) -> float | None:
     if task in known:
         return known[task]
     try:
-        return datasets.find(task).chance
-    except (datasets.DatasetError, KeyError):
+        return tasks_lib.find(task).chance
+    except (DatasetError, KeyError):
         return None
 
 
