@@ -1,5 +1,6 @@
 """One's own data in a config: a file of arrays, or a task of a module."""
 
+import json
 import shutil
 import sys
 
@@ -15,7 +16,7 @@ from lra_jax.lab.config.config import ConfigError
 from lra_jax.lab.data import own_arrays
 from lra_jax.lab.data.sources import DatasetError
 from lra_jax.lab.reports import summary
-from lra_jax.lab.runs import fingerprint, groups
+from lra_jax.lab.runs import fingerprint, groups, provenance, store
 from lra_jax.lab.terminal import machine
 
 RANDOM = np.random.default_rng(0)
@@ -310,8 +311,34 @@ def test_the_fingerprint_has_the_data(name, folder):
         "own.npz", inputs=SYMBOLS, labels=CLASSES[::-1], validation=0.25, test=0.25
     )
     after = fingerprint.of(config)
-    changed = [f"changed: {key}"] if name == "own.npz" else []
-    assert fingerprint.changes(before, after) == changed
+    is_file = name == "own.npz"
+    assert fingerprint.changes(before, after) == []
+    assert (
+        fingerprint.changes_of_data(before, after)
+        == [f"the {key} are others"] * is_file
+    )
+    assert fingerprint.changes_of_data({}, after) == []  # an older folder
+
+
+def test_a_run_of_other_data_is_another_run(folder):
+    config = config_lib.load(write("own.npz"))
+    described = provenance.describe_environment(config, ["grid"])
+    for labels, says in (
+        (CLASSES, None),
+        (CLASSES[::-1], "the data of own.npz are others"),
+    ):
+        run = store.RunFolder(folder / "run", config, accept_old_code=True)
+        np.savez("own.npz", inputs=SYMBOLS, labels=labels, validation=0.25, test=0.25)
+        if says is None:
+            run.open(resume=False)
+            text = json.dumps(described | {"finished": True})
+            (folder / "run/manifest.json").write_text(text)
+            assert run.is_finished()
+        else:
+            assert not run.is_finished()
+            with pytest.raises(store.OtherRunError, match=says):
+                run.open(resume=True)
+        run.close()
 
 
 def test_the_fingerprint_of_a_registered_task_has_its_data(monkeypatch):

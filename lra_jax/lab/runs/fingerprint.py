@@ -40,6 +40,7 @@ Fingerprint = Mapping[str, str]  # names of files, and of data, to hashes
 _LIBRARY = pathlib.Path(lra_jax.__file__).parent
 _LAB = _LIBRARY / "lab"
 
+_DATA = "data of "  # what the name of data begins with
 _AT_ONCE = 1000  # samples
 
 # Of the lab; of a file that does more, the definitions that count.
@@ -87,15 +88,29 @@ def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str]:
 
 
 def changes(found: object, now: Fingerprint) -> list[str]:
-    """What differs between a fingerprint that was kept and today's, in words."""
+    """How the code differs from that of a fingerprint that was kept, in words."""
     if not isinstance(found, Mapping) or not found:
         return ["it does not say by which code it was made"]
+    here, there = (
+        {name: x for name, x in files.items() if not str(name).startswith(_DATA)}
+        for files in (now, found)
+    )
     names = {
-        "changed": [name for name in now if found.get(name, now[name]) != now[name]],
-        "new": [name for name in now if name not in found],
-        "gone": [name for name in found if name not in now],
+        "changed": [name for name in here if there.get(name, here[name]) != here[name]],
+        "new": [name for name in here if name not in there],
+        "gone": [name for name in there if name not in here],
     }
     return [f"{word}: {', '.join(files)}" for word, files in names.items() if files]
+
+
+def changes_of_data(found: object, now: Fingerprint) -> list[str]:
+    """The data that are others than those of a fingerprint that was kept, in words."""
+    kept = found if isinstance(found, Mapping) else {}
+    return [
+        f"the {name} are others"
+        for name in now
+        if name.startswith(_DATA) and kept.get(name, now[name]) != now[name]
+    ]
 
 
 def _hash(path: pathlib.Path, definitions: Collection[str] = ()) -> str:
@@ -192,7 +207,7 @@ def _of_data(config: Config) -> dict[str, str]:
             task = tasks.find(name, config.split)
             parts = [x for x in (task.training, task.validation, task.test) if x]
             if parts:
-                hashes[f"data of {name}"] = _hash_of_samples(tuple(parts))
+                hashes[f"{_DATA}{name}"] = _hash_of_samples(tuple(parts))
     return hashes
 
 
