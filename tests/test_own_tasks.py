@@ -185,6 +185,14 @@ def test_a_file_that_is_not_there_gets_the_nearest_name():
     )
 
 
+def test_the_nearest_name_is_sought_beside_the_config(folder):
+    (folder / "configs").mkdir()
+    (folder / "own.npz").rename("configs/own.npz")
+    with pytest.raises(ConfigError) as error:
+        config_lib.load(write("onw.npz", "configs/my.toml"))
+    assert error.value.problems[0].endswith("; did you mean configs/own.npz?")
+
+
 # Paths.
 
 

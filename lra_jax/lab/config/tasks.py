@@ -160,7 +160,7 @@ def _located(value: Any, folder: pathlib.Path) -> Any:
         return value
     try:
         path = folder / value
-        if not path.is_file():
+        if not path.is_file() and pathlib.Path(value).is_file():
             return value
         place, here = pathlib.Path(os.path.abspath(path)), pathlib.Path.cwd()
     except (OSError, ValueError):
