@@ -64,14 +64,14 @@ def divide(
     for name, fraction in fractions.items():
         number = round(fraction * count)
         left -= number
-        said = f"{name}: a fraction of {fraction} of N = {count} samples"
+        prefix = f"{name}: a fraction of {fraction} of N = {count} samples"
         if number == 0:
-            raise ValueError(f"{said} leaves it empty")
+            raise ValueError(f"{prefix} leaves it empty")
         if left <= 0:
-            raise ValueError(f"{said} leaves no sample for training")
+            raise ValueError(f"{prefix} leaves no sample for training")
         taken = _shares(counts, fraction, number, room)
         if not taken.any():
-            raise ValueError(f"{said} leaves it empty: its classes have too few each")
+            raise ValueError(f"{prefix} leaves it empty: its classes have too few each")
         runs = zip(begin, taken, strict=True)
         parts.append(np.concatenate([order[b : b + n] for b, n in runs]))
         begin, room = begin + taken, room - taken
@@ -123,17 +123,17 @@ def check_held_out(
       ValueError: both share memory, are equal, or all samples of the part are among
         those of the other one, which are all different.
     """
-    said = f"{name}: expected data that are held out, got "
+    expected = f"{name}: expected data that are held out, got "
     if given is other_given:
-        raise ValueError(f"{said}the {other} inputs themselves")
+        raise ValueError(f"{expected}the {other} inputs themselves")
     if _share_memory(np.asarray(given), np.asarray(other_given)):
-        raise ValueError(f"{said}inputs that share memory with the {other} inputs")
+        raise ValueError(f"{expected}inputs that share memory with the {other} inputs")
     if np.array_equal(records.inputs, other_records.inputs):
-        raise ValueError(f"{said}a copy of the {other} inputs")
+        raise ValueError(f"{expected}a copy of the {other} inputs")
     known = set(map(hash, _rows(other_records)))
     distinct = len(known) == len(other_records.inputs)
     if distinct and known.issuperset(map(hash, _rows(records))):
-        raise ValueError(f"{said}samples that are all among the {other} samples")
+        raise ValueError(f"{expected}samples that are all among the {other} samples")
 
 
 def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:

@@ -111,10 +111,10 @@ def seq_len(parts: dict[str, Records]) -> int:
     first = parts[""]
     length = first.inputs.shape[1]
     for where, records in parts.items():
-        found = records.inputs.shape[1]
-        if found != length and records.lengths is None and first.lengths is None:
+        steps = records.inputs.shape[1]
+        if steps != length and records.lengths is None and first.lengths is None:
             raise ValueError(
-                f"{where}inputs: expected T = {length} as in inputs, got {found}; "
+                f"{where}inputs: expected T = {length} as in inputs, got {steps}; "
                 f"sequences of different lengths need lengths"
             )
     return max(records.inputs.shape[1] for records in parts.values())

@@ -189,13 +189,13 @@ class Task:
         """
         if seq_len is None and self.min_seq_len == self.max_seq_len:
             return self.min_seq_len
-        found = settings.check_size("seq_len", seq_len, self.min_seq_len)
-        if self.max_seq_len is not None and found > self.max_seq_len:
+        size = settings.check_size("seq_len", seq_len, self.min_seq_len)
+        if self.max_seq_len is not None and size > self.max_seq_len:
             raise ValueError(
                 f"seq_len: expected an integer of at most {self.max_seq_len}, "
                 f"got {seq_len!r}"
             )
-        return found
+        return size
 
 
 def position(seq_len: int, fraction: float) -> int:

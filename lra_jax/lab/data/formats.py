@@ -52,10 +52,10 @@ def read_table(path: pathlib.Path, side: int) -> Records:
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:
-    found = values.astype(np.uint8)
-    if not np.array_equal(found, values):
+    whole = values.astype(np.uint8)
+    if not np.array_equal(whole, values):
         raise ValueError("expected integers from 0 to 255")
-    return found
+    return whole
 
 
 def read_series(path: pathlib.Path) -> tuple[list[np.ndarray], list[str]]:

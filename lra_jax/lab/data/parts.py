@@ -44,14 +44,14 @@ def divide(
     held_out = validation + (test or 0)
     parts: list[list[int]] = [[], [], []]
     for value in np.unique(classes):
-        mine = order[classes[order] == value]
-        if mine.size <= held_out:
+        members = order[classes[order] == value]
+        if members.size <= held_out:
             raise ValueError(
-                f"class {value} has {mine.size} samples; expected over {held_out}"
+                f"class {value} has {members.size} samples; expected over {held_out}"
             )
-        parts[0].extend(mine[held_out:])
-        parts[1].extend(mine[:validation])
-        parts[2].extend(mine[validation:held_out])
+        parts[0].extend(members[held_out:])
+        parts[1].extend(members[:validation])
+        parts[2].extend(members[validation:held_out])
     if num_training is not None:
         parts[2].extend(range(num_training, len(classes)))
     return Parts(*(np.sort(np.array(part, int)) for part in parts))

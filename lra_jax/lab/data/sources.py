@@ -63,12 +63,12 @@ def fashion() -> Records:
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     for part in ("train", "t10k"):
-        for kind, found in (("images-idx3", images), ("labels-idx1", labels)):
+        for kind, arrays in (("images-idx3", images), ("labels-idx1", labels)):
             name = f"{part}-{kind}-ubyte"
             path = folder / name
             if not path.exists():
                 path = folder / f"{name}.gz"
-            found.append(read_file(path, read_idx))
+            arrays.append(read_file(path, read_idx))
     return Records(
         inputs=np.concatenate(images),
         labels=np.concatenate(labels).astype(np.int32),
@@ -96,10 +96,10 @@ def vowels() -> Records:
     series, names, counts = [], [], []
     for part in ("TRAIN", "TEST"):
         path = package_file("sktime", f"{folder}_{part}.ts", "vowels")
-        found, labels = read_file(path, read_series)
-        series += found
+        samples, labels = read_file(path, read_series)
+        series += samples
         names += labels
-        counts.append(len(found))
+        counts.append(len(samples))
     inputs, start = align(series)
     labels = np.unique(names, return_inverse=True)[1].astype(np.int32)
     return Records(inputs, labels, start, num_training=counts[0])
@@ -152,8 +152,8 @@ def chorales_file() -> pathlib.Path | None:
     try:
         version = importlib.metadata.version("music21")
     except importlib.metadata.PackageNotFoundError:
-        found = (kept / "data").glob("chorales-*.npz")
-        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+        paths = (kept / "data").glob("chorales-*.npz")
+        return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
     return kept / "data" / f"chorales-{version}.npz"
 
 
