@@ -11,6 +11,7 @@ from lra_jax.losses import (
 )
 from lra_jax.member import Experiment, Limits, Status
 from lra_jax.orthogonality import soft_orthogonality
+from lra_jax.predictions import accuracy, predict
 from lra_jax.rnn import forward, init_params
 from lra_jax.rules import (
     RULES,
@@ -32,7 +33,7 @@ from lra_jax.rules import (
     tptt,
 )
 from lra_jax.sweep import run_sweep
-from lra_jax.tasks import TASKS, Samples, Task
+from lra_jax.tasks import TASKS, Samples, Task, batches
 from lra_jax.train import evaluate, init_train_state, train_step
 from lra_jax.types import (
     Batch,
@@ -67,6 +68,8 @@ __all__ = [
     "Task",
     "Trace",
     "TrainState",
+    "accuracy",
+    "batches",
     "binary_cross_entropy_every_step",
     "bptt",
     "cross_entropy",
@@ -85,6 +88,7 @@ __all__ = [
     "lra_reversible",
     "params_from_flax",
     "params_to_flax",
+    "predict",
     "readout_only",
     "rec_lra",
     "register_rule",

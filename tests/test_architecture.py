@@ -41,6 +41,7 @@ ALLOWED = LIBRARY | {
     "train": {"types", "devices", "losses", "rnn"},
     "member": {"types", "settings", "losses", "rnn", "train", "tasks"},
     "diagnostics": LIBRARY["rules"] | {"tasks"},
+    "predictions": {"types", "losses", "rnn", "tasks"},
     "orthogonality": {"types", "settings", "numerics"},
     "flax_model": {"types"},
     "tiles": {"settings"},

@@ -305,7 +305,7 @@ def test_validation_that_refuses_the_data_is_a_problem_of_the_config(
         return batch._replace(start=jnp.zeros(batch_size, int))
 
     varied = dataclasses.replace(task, draw=draw)
-    monkeypatch.setattr(groups.datasets, "find", lambda *_: varied)
+    monkeypatch.setattr(groups.tasks, "find", lambda *_: varied)
     config = config_lib.load(write('validation = "released"\n' + GOOD))
     with pytest.raises(config_lib.ConfigError, match="start: expected None"):
         groups.make_groups(config)

@@ -13,8 +13,8 @@ import pytest
 
 from lra_jax import losses, member
 from lra_jax.lab.config import ConfigError, load, resolve
-from lra_jax.lab.data import datasets
-from lra_jax.lab.data.datasets import DatasetError, MissingDatasetError
+from lra_jax.lab.data import datasets, formats, sources
+from lra_jax.lab.data.sources import DatasetError, MissingDatasetError
 from lra_jax.lab.runs.groups import make_groups
 
 
@@ -45,7 +45,7 @@ def idx(array):
 
 def test_a_table_has_an_image_in_a_row_and_its_class_at_the_end(tmp_path):
     path = csv_gz(tmp_path / "x.csv.gz", [[0, 1, 2, 3, 7], [255, 16, 0, 5, 0]])
-    records = datasets.read_table(path, 2)
+    records = formats.read_table(path, 2)
     assert records.inputs.dtype == np.uint8
     assert records.inputs.tolist() == [[[0, 1], [2, 3]], [[255, 16], [0, 5]]]
     assert records.labels.dtype == np.int32
@@ -59,7 +59,7 @@ def test_a_table_has_an_image_in_a_row_and_its_class_at_the_end(tmp_path):
 )  # fmt: skip
 def test_a_wrong_table_is_refused(row, says, tmp_path):
     with pytest.raises(ValueError, match=says):
-        datasets.read_table(csv_gz(tmp_path / "x.csv.gz", [row]), 2)
+        formats.read_table(csv_gz(tmp_path / "x.csv.gz", [row]), 2)
 
 
 def test_series_of_different_lengths_are_aligned_at_their_ends(tmp_path):
@@ -67,11 +67,11 @@ def test_series_of_different_lengths_are_aligned_at_their_ends(tmp_path):
     path.write_text(
         "# 1:2\n@dimensions 2\n@data\n1,2,3:4,5,6:one\n7.5:-8:two\n\n", "utf8"
     )
-    series, labels = datasets.read_series(path)
+    series, labels = formats.read_series(path)
     assert labels == ["one", "two"]
     assert series[0].tolist() == [[1, 4], [2, 5], [3, 6]]
     assert series[1].dtype == np.float32
-    whole, start = datasets.align(series)
+    whole, start = formats.align(series)
     assert start.tolist() == [0, 2]
     assert start.dtype == np.int32
     assert whole[1].tolist() == [[0, 0], [0, 0], [7.5, -8]]
@@ -83,18 +83,18 @@ def test_an_idx_file_has_its_shape_in_front(tmp_path):
     plain.write_bytes(idx(array))
     packed.write_bytes(gzip.compress(idx(array)))
     for path in (plain, packed):
-        np.testing.assert_array_equal(datasets.read_idx(path), array)
+        np.testing.assert_array_equal(formats.read_idx(path), array)
     plain.write_bytes(idx(array)[:-1])
     with pytest.raises(ValueError, match="23 values; expected 24"):
-        datasets.read_idx(plain)
+        formats.read_idx(plain)
     plain.write_bytes(b"\0\0\x0d\x01" + bytes(4))
     with pytest.raises(ValueError, match="no idx file of bytes"):
-        datasets.read_idx(plain)
+        formats.read_idx(plain)
 
 
 def test_a_frame_has_the_keys_that_sound_at_its_quarter():
     # Middle C for a quarter and a half, an E from the second half on, and A0.
-    keys = datasets.roll([(0.0, 1.5, 60), (1.5, 1.5, 64), (2.0, 0.5, 21)])
+    keys = sources.roll([(0.0, 1.5, 60), (1.5, 1.5, 64), (2.0, 0.5, 21)])
     assert keys.shape == (3, 88)
     found = [np.flatnonzero(frame).tolist() for frame in keys]
     assert found == [[39], [39], [0, 43]]
@@ -108,7 +108,7 @@ def test_a_frame_has_the_keys_that_sound_at_its_quarter():
 def test_a_damaged_file_is_named_without_a_traceback(content, tmp_path, monkeypatch):
     path = tmp_path / "digits.csv.gz"
     path.write_bytes(content)
-    monkeypatch.setattr(datasets, "_package_file", lambda *_: path)
+    monkeypatch.setattr(sources, "package_file", lambda *_: path)
     with pytest.raises(DatasetError) as error:
         datasets.find("digits_rows")
     assert str(error.value).startswith(f"{path} cannot be read: ")
@@ -128,7 +128,7 @@ def test_a_missing_package_is_named_with_what_to_install(
     name, package, extra, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingDatasetError) as error:
         datasets.find(name)
     assert str(error.value) == (
@@ -149,28 +149,28 @@ def test_chorales_that_were_read_once_need_no_music21(installed, monkeypatch, tm
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(datasets.importlib.metadata, "version", version)
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(sources.importlib.metadata, "version", version)
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingDatasetError, match="needs the package music21"):
-        datasets.read_chorales()
+        sources.read_chorales()
     folder = tmp_path / "lra_jax/data"
     folder.mkdir(parents=True)
     frames = np.eye(88, dtype=np.uint8)[:5]
     np.savez(folder / "chorales-9.9.npz", frames=frames, lengths=np.array([2, 3]))
-    first, second = datasets.read_chorales()
+    first, second = sources.read_chorales()
     np.testing.assert_array_equal(first, frames[:2])
     np.testing.assert_array_equal(second, frames[2:])
 
 
 def test_a_package_without_its_data_is_told_from_none(tmp_path, monkeypatch):
     spec = python_types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda _: spec)
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda _: spec)
     with pytest.raises(MissingDatasetError, match=r"digits\.csv\.gz is missing: pip"):
         datasets.find("digits_rows")
 
 
 def test_without_fashion_mnist_both_folders_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "FASHION_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(sources, "FASHION_FOLDER", tmp_path / "none")
     monkeypatch.setenv("LRA_JAX_DATA", str(tmp_path))
     with pytest.raises(MissingDatasetError) as error:
         datasets.find("fashion_rows")
@@ -230,7 +230,7 @@ def test_the_order_is_that_of_the_hash_of_the_index():
 def test_a_class_that_is_too_small_is_named(monkeypatch):
     with pytest.raises(ValueError, match="class 1 has 2 samples; expected over 3"):
         datasets.divide(np.array([0] * 9 + [1] * 2), 1, 2)
-    records = datasets.Records(np.zeros((4, 2, 1)), np.array([0, 1, 2, 3]))
+    records = formats.Records(np.zeros((4, 2, 1)), np.array([0, 1, 2, 3]))
     small = datasets.Dataset("small", lambda: records, 3, 1, 1)
     monkeypatch.setitem(datasets.DATASETS, "small", small)
     with pytest.raises(DatasetError, match="class 3 of 3"):
@@ -245,7 +245,7 @@ COUNT = 40
 def fake(**changes):
     """Sample i has i in all of its inputs, and the class i modulo 4."""
     index = np.arange(COUNT, dtype=np.uint8)
-    records = datasets.Records(
+    records = formats.Records(
         inputs=np.tile(index[:, None, None], (1, 5, 2)),
         labels=(index % 4).astype(np.int32),
         **changes,
@@ -306,7 +306,7 @@ def test_without_labels_the_next_frame_is_what_a_step_has_to_answer(monkeypatch)
     start = (np.arange(9) % 3).astype(np.int32)
     loss = losses.binary_cross_entropy_every_step
     songs = datasets.Dataset(
-        "songs", lambda: datasets.Records(frames, None, start), 88, 2, 2,
+        "songs", lambda: formats.Records(frames, None, start), 88, 2, 2,
         output_loss=loss,
     )  # fmt: skip
     monkeypatch.setitem(datasets.DATASETS, "songs", songs)
@@ -438,7 +438,7 @@ def test_every_data_set_is_among_those_that_are_checked():
 @pytest.mark.parametrize("name", KNOWN)
 def test_installed_data_are_what_they_were(name):
     if name == "chorales":  # a minute, if they were never read
-        path = datasets.chorales_file()
+        path = sources.chorales_file()
         if path is None or not path.exists():
             pytest.skip("the chorales were never read")
     try:

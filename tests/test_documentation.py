@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +24,8 @@ from lra_jax import RULES
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.__main__ import COMMANDS
 from lra_jax.lab.config import arguments as arguments_lib
+from lra_jax.lab.config import tasks
 from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.data import datasets
 
 ROOT = Path(lra_jax.__file__).parent.parent
 PAGES = [
@@ -48,21 +49,32 @@ all_pages = pytest.mark.parametrize(
 
 
 class Block(NamedTuple):
-    """A fenced block of a page."""
+    """A fenced block of a page.
+
+    `<!-- needs NAME -->` on the line before it says which package it needs.
+    """
 
     line: int  # of its first line of text
     language: str
     text: str
+    needs: str | None
+
+    @property
+    def can_run(self):
+        return self.needs is None or importlib.util.find_spec(self.needs) is not None
 
 
 def blocks(path):
     """The fenced blocks of a page, but for directives, which are Sphinx's."""
     page = path.read_text("utf8")
-    fence = r"^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$"
+    fence = (
+        r"(?:^<!-- needs (?P<needs>\w+) -->\n)?"
+        r"^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$"
+    )
     for match in re.finditer(fence, page, re.MULTILINE | re.DOTALL):
         if not match["language"].startswith("{"):
-            line = page.count("\n", 0, match.start()) + 2
-            yield Block(line, match["language"], match["text"])
+            line = page.count("\n", 0, match.start("text")) + 1
+            yield Block(line, match["language"], match["text"], match["needs"])
 
 
 # Code.
@@ -76,7 +88,6 @@ def tables():
     for table, before in kept:
         table.clear()
         table.update(before)
-    datasets.find.cache_clear()
 
 
 @all_pages
@@ -84,14 +95,40 @@ def test_the_code_of_a_page_runs(path, tables, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
     for block in blocks(path):
-        if block.language == "python":
+        if block.language == "python" and block.can_run:
             # Tracebacks have the lines of the page.
             text = "\n" * (block.line - 1) + block.text
-            exec(compile(text, str(path), "exec"), namespace)
+            with warnings.catch_warnings():
+                if block.needs:  # what a package warns of is its own
+                    warnings.simplefilter("ignore")
+                exec(compile(text, str(path), "exec"), namespace)
         elif block.language == "toml":
             load(block.text, f"{path.name}:{block.line}")
     if path.name == "README.md":
         assert capsys.readouterr().out.endswith(" 0 errors of 10,000 at T = 30\n")
+
+
+@pytest.mark.parametrize(
+    ("page", "package"),
+    sorted({(p.name, b.needs) for p in PAGES for b in blocks(p) if b.needs}),
+)
+def test_a_package_that_a_page_needs_is_there(page, package):
+    """Skipped, with the name, where blocks of the page were not run."""
+    pytest.importorskip(package, reason=f"blocks of {page} that need {package} not run")
+
+
+def test_a_block_says_what_it_needs(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "a\n<!-- needs no_such -->\n```python\nx\n```\n<!-- needs json -->\n\n"
+        "```python\ny\n```\n<!-- needs json -->\n```python\nz\n```\n"
+    )
+    found = [(b.line, b.text, b.needs, b.can_run) for b in blocks(page)]
+    assert found == [
+        (4, "x\n", "no_such", False),
+        (9, "y\n", None, True),  # a line is between both
+        (13, "z\n", "json", True),
+    ]
 
 
 def load(text, name):
@@ -103,6 +140,8 @@ def load(text, name):
     tables = [method["grid"] for method in raw.pop("methods", {}).values()]
     for grid in tables or [raw.pop("grid", {"gamma": 1, "lr": 1})]:
         settings = {"name": "page", "task": "temporal_order", "seq_len": 10} | raw
+        if "seq_len" not in raw and tasks.is_own(settings["task"]):
+            del settings["seq_len"]
         config_lib.resolve(settings | {"grid": grid}, name)
 
 

@@ -11,7 +11,6 @@ from lra_jax.lab import grid
 from lra_jax.lab.benches import bench, reach
 from lra_jax.lab.config import ConfigError, extensions
 from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.data import datasets
 from lra_jax.lab.runs import groups
 from lra_jax.lab.terminal import machine
 
@@ -63,7 +62,6 @@ def folder(tmp_path, monkeypatch):
     for table, before in tables:
         table.clear()
         table.update(before)
-    datasets.find.cache_clear()
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import lra_jax
 from lra_jax.lab import config as config_lib
-from lra_jax.lab.data import datasets
-from lra_jax.tasks import arrays
+from lra_jax.lab.config import tasks
+from lra_jax.lab.data.sources import DatasetError
+from lra_jax.tasks import division, reading
 
 from_arrays = lra_jax.Task.from_arrays
 N, T, X, Y = 32, 8, 3, 4
@@ -75,12 +76,12 @@ def test_the_signature_is_settled():
 )
 def test_parts_have_each_sample_once_and_each_class_its_share(counts, fractions, seed):
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    records = arrays.Records(np.arange(len(labels))[:, None], labels, None)
+    records = reading.Records(np.arange(len(labels))[:, None], labels, None)
     names = dict(zip(("validation", "test"), fractions, strict=True))
     numbers = [round(fraction * len(labels)) for fraction in fractions]
     if 0 in numbers or sum(numbers) >= len(labels) or max(counts) < 4:
         return  # a part may be empty
-    parts = arrays.divide(records, names, seed, by_class=True)
+    parts = division.divide(records, names, seed, by_class=True)
     found = np.concatenate([part.inputs[:, 0] for part in parts])
     np.testing.assert_array_equal(np.sort(found), np.arange(len(labels)))
     assert set(parts[0].labels) == set(labels)  # each class is trained on
@@ -438,7 +439,6 @@ def test_indices_outside_of_a_part_are_refused():
 def test_a_config_finds_a_registered_task_and_its_parts(split, monkeypatch):
     task = from_arrays(SYMBOLS, CLASSES, validation=OTHER, test=0.25)
     monkeypatch.setitem(lra_jax.TASKS, "mine", task)
-    datasets.find.cache_clear()
     raw = {
         "name": "own",
         "task": "mine",
@@ -448,7 +448,7 @@ def test_a_config_finds_a_registered_task_and_its_parts(split, monkeypatch):
     found = config_lib.resolve(raw, "own")
     assert found.num_validation == {"validation": 10, "test": 8}[split]
     assert found.grid[0]["seq_len"] == (T,)
-    evaluated = datasets.find("mine", split).validation
+    evaluated = tasks.find("mine", split).validation
     expected = {"validation": task.validation, "test": task.test}[split]
     assert evaluated is expected
     for without, reason in (
@@ -456,11 +456,9 @@ def test_a_config_finds_a_registered_task_and_its_parts(split, monkeypatch):
         (lra_jax.TASKS["adding"], "has no test part: it is drawn"),
     ):
         monkeypatch.setitem(lra_jax.TASKS, "other", without)
-        datasets.find.cache_clear()
-        with pytest.raises(datasets.DatasetError) as error:
-            datasets.find("other", "test")
+        with pytest.raises(DatasetError) as error:
+            tasks.find("other", "test")
         assert str(error.value) == reason
-    datasets.find.cache_clear()
 
 
 # What is refused.

@@ -14,7 +14,7 @@ from command_line import ENVIRONMENT, call
 from lra_jax import losses
 from lra_jax.lab.benches import real
 from lra_jax.lab.config import ConfigError
-from lra_jax.lab.data import datasets
+from lra_jax.lab.data import datasets, formats, sources
 from lra_jax.lab.reports import results
 from lra_jax.lab.runs.runner import Evaluations
 
@@ -33,13 +33,13 @@ GOOD = {"name": "b", "task": "fake", "methods": METHODS, "num_trials": 2}
 def records():
     index = np.arange(40)
     inputs = np.tile((index % 4)[:, None, None], (1, 5, 2)).astype(np.uint8)
-    return datasets.Records(inputs, (index % 4).astype(np.int32))
+    return formats.Records(inputs, (index % 4).astype(np.int32))
 
 
 FAKE = datasets.Dataset("fake data", records, 4, 2, 3)
 SONGS = datasets.Dataset(
     "songs",
-    lambda: datasets.Records(np.zeros((40, 6, 88), np.uint8), None),
+    lambda: formats.Records(np.zeros((40, 6, 88), np.uint8), None),
     88, 8, 12,
     output_loss=losses.binary_cross_entropy_every_step,
 )  # fmt: skip
@@ -260,7 +260,7 @@ def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):
 
 def test_without_the_package_a_bench_says_what_to_install(monkeypatch):
     monkeypatch.setattr(real.config_lib, "read", lambda path: copy.deepcopy(raw))
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda _: None)
     raw = GOOD | {"task": "digits_rows"}
     with pytest.raises(ConfigError) as refusal:
         real.load("b.toml")
@@ -277,7 +277,7 @@ def test_every_bench_in_configs_is_good():
         assert raw["name"] == raw["task"] == path.stem
         try:
             datasets.find(raw["task"])
-        except datasets.MissingDatasetError:
+        except sources.MissingDatasetError:
             continue
         loaded = real.load(str(path))
         assert [*loaded.methods] == [
@@ -289,11 +289,11 @@ SCRIPT = """
 import sys
 import numpy as np
 from absl import app
-from lra_jax.lab.data import datasets
+from lra_jax.lab.data import datasets, formats, sources
 from lra_jax.lab.benches import real
 index = np.arange(80)
 inputs = np.tile((index % 4)[:, None, None], (1, 5, 2)).astype(np.uint8)
-records = datasets.Records(inputs, (index % 4).astype(np.int32))
+records = formats.Records(inputs, (index % 4).astype(np.int32))
 datasets.DATASETS["fake"] = datasets.Dataset("fake data", lambda: records, 4, 2, 3)
 app.run(real.main, sys.argv, flags_parser=real.parse)
 """

@@ -10,7 +10,7 @@ from command_line import call
 from test_summary import ROWS
 
 from lra_jax.lab import report
-from lra_jax.lab.data import datasets
+from lra_jax.lab.data import datasets, sources
 from lra_jax.lab.reports import results, texts, web_page
 from lra_jax.lab.runs import provenance, store
 
@@ -195,7 +195,7 @@ def test_a_report_needs_no_data_and_no_module_of_its_task(tmp_path, monkeypatch)
     rows = [{**row, "task": "mnist_rows", "rule": "my_own"} for row in ROWS]
     folder = make(tmp_path / "new", rows, chance={"mnist_rows": 0.125})
     old = make(tmp_path / "old", rows)
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda _: None)
     datasets.find.cache_clear()
     datasets._load.cache_clear()
     for path, said in ((folder, " Chance: mnist_rows 12.50 %."), (old, "")):
@@ -204,6 +204,6 @@ def test_a_report_needs_no_data_and_no_module_of_its_task(tmp_path, monkeypatch)
         line = f"6 members: 1 diverged, 1 exhausted, 3 solved, 1 stalled.{said}\n"
         assert line in text
         assert f"{line.strip()}</p>" in web_page.page([view])
-    with pytest.raises(datasets.DatasetError):
+    with pytest.raises(sources.DatasetError):
         datasets.find("mnist_rows")
     datasets.find.cache_clear()

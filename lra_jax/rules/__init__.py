@@ -4,10 +4,9 @@
 paper's published program computes.
 """
 
-import difflib
 from collections.abc import Callable
 
-from lra_jax import types
+from lra_jax import settings, types
 from lra_jax.paper.released import LRA_RELEASED_CARD, lra_released
 from lra_jax.rules.bptt import BPTT_CARD, bptt
 from lra_jax.rules.card import RuleCard
@@ -118,10 +117,9 @@ def rule_card(name: str) -> RuleCard:
       'none'
     """
     if name not in RULES:
-        near = difflib.get_close_matches(str(name), RULES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"name: expected one of {', '.join(RULES)}, got {name!r}{hint}"
+            f"name: expected one of {', '.join(RULES)}, got {name!r}"
+            f"{settings.did_you_mean(name, RULES)}"
         )
     return _CARDS.get(name, RuleCard())
 

@@ -2,6 +2,7 @@
 
 from lra_jax.tasks.adding import adding
 from lra_jax.tasks.arrays import Samples
+from lra_jax.tasks.epochs import batches
 from lra_jax.tasks.random_permutation import random_permutation
 from lra_jax.tasks.task import Task
 from lra_jax.tasks.temporal_order import temporal_order, temporal_order_3bit
@@ -23,4 +24,4 @@ Example:
   ((10, 2), (2,))
 """
 
-__all__ = ["TASKS", "Samples", "Task"]
+__all__ = ["TASKS", "Samples", "Task", "batches"]

@@ -30,6 +30,8 @@ class Task:
       validation: the validation set. None draws one, with `draw`: right where samples
         are made, wrong where they are taken from a stock that is trained on.
       test: another set that is held out, which nothing but its owner looks at.
+      training: the samples that `draw` takes from, for `batches`; None where it makes
+        them.
 
     Example:
       >>> def draw(key, batch_size, seq_len):
@@ -49,6 +51,7 @@ class Task:
     max_seq_len: int | None = None
     validation: Samples | None = None
     test: Samples | None = None
+    training: Samples | None = None
 
     @staticmethod
     def from_arrays(
@@ -143,6 +146,7 @@ class Task:
             output_loss=parts.output_loss,
             validation=parts.validation,
             test=parts.test,
+            training=parts.training,
         )
 
     def sample(
@@ -185,13 +189,13 @@ class Task:
         """
         if seq_len is None and self.min_seq_len == self.max_seq_len:
             return self.min_seq_len
-        found = settings.check_size("seq_len", seq_len, self.min_seq_len)
-        if self.max_seq_len is not None and found > self.max_seq_len:
+        size = settings.check_size("seq_len", seq_len, self.min_seq_len)
+        if self.max_seq_len is not None and size > self.max_seq_len:
             raise ValueError(
                 f"seq_len: expected an integer of at most {self.max_seq_len}, "
                 f"got {seq_len!r}"
             )
-        return found
+        return size
 
 
 def position(seq_len: int, fraction: float) -> int:

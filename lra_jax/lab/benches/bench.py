@@ -17,7 +17,7 @@ import rich.console
 from absl import flags
 
 from lra_jax.lab import config as config_lib
-from lra_jax.lab.config import AXES, Config, ConfigError
+from lra_jax.lab.config import AXES, Config, ConfigError, tasks
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.runs.runner import Runner, StoppedError
 from lra_jax.lab.terminal import command_line, machine, screen
@@ -146,6 +146,7 @@ def load(
     if (problem := config_lib.check_setting("import", own)) is not None:
         raise ConfigError(path, [f"import = {str(own)[:60]}: {problem}"])
     config_lib.load_extensions([own] if isinstance(own, str) else own, path)
+    tasks.locate(raw, pathlib.Path(path).parent)
     problems = [*_misfits(raw, kind)]
     if problems:
         raise ConfigError(path, problems)

@@ -26,15 +26,16 @@ import numpy as np
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import pictures
-from lra_jax.lab.config import Config
+from lra_jax.lab.config import Config, arguments, tasks
 from lra_jax.lab.data import datasets
+from lra_jax.lab.data.datasets import DATASETS
+from lra_jax.lab.data.sources import DatasetError
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.reports.statistics import mean_interval
 from lra_jax.lab.reports.summary import percent
 from lra_jax.lab.runs.runner import Evaluations, Runner
 from lra_jax.lab.terminal import screen
-from lra_jax.settings import did_you_mean
 
 TABLE = "table"  # of all data sets, beside the results of each
 COLUMNS = (
@@ -50,7 +51,8 @@ class Bench:
 
     Attributes:
       name: of the bench, and of its files and folders.
-      task: name of a data set, of `datasets.DATASETS`.
+      task: name of a data set, of `DATASETS`; or a task of one's own arrays, as in a
+        config, with a test part.
       methods: see `bench.Bench`.
       seeds: that are counted.
       tuning_seeds: that choose a setting.
@@ -153,14 +155,15 @@ def _contradictions(bench: Bench) -> Iterator[str]:
     """What is wrong with values of the right types."""
     if bench.name == TABLE:
         yield f"name = {TABLE}: is that of the table of all data sets"
-    if bench.task not in datasets.DATASETS:
-        hint = did_you_mean(bench.task, datasets.DATASETS)
-        names = ", ".join(datasets.DATASETS)
-        yield f"task = {bench.task}: expected one of {names}{hint}"
+    problem = arguments.check_choice(bench.task, tuple(DATASETS))
+    if tasks.is_own(bench.task):
+        problem = tasks.problem_of(bench.task)
+    if problem is not None:
+        yield f"task = {bench.task}: {problem}"
         return
     try:
-        datasets.find(bench.task)
-    except datasets.DatasetError as error:
+        tasks.find(bench.task, "test")
+    except DatasetError as error:
         yield f"task = {bench.task}: {error}"
         return
     most = max(1, math.ceil(bench.max_steps / max(1, bench.eval_every)))
@@ -171,7 +174,23 @@ def _contradictions(bench: Bench) -> Iterator[str]:
 
 def is_nll(task: str) -> bool:
     """Whether a data set asks for every step and has NLL per frame, not accuracy."""
-    return datasets.DATASETS[task].output_loss.every_step
+    return tasks.find(task).output_loss.every_step
+
+
+def title_of(task: str) -> str:
+    """The data of a task, for people."""
+    return DATASETS[task].title if task in DATASETS else task
+
+
+def varies(task: str) -> bool:
+    """Whether the sequences of a task differ in length."""
+    if task in DATASETS:
+        return datasets.varies(task)
+    return any(
+        part.take(np.arange(1)).start is not None
+        for part in (tasks.find(task).training, tasks.find(task).validation)
+        if part is not None
+    )
 
 
 def scores(task: str, config: Config, found: Evaluations) -> np.ndarray:
@@ -239,9 +258,9 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
     return {
         "name": f"{method} {bench.name}",
         "bench": bench.name,
-        "data": datasets.DATASETS[bench.task].title,
-        "lengths": ("≤ " if datasets.varies(bench.task) else "= ")
-        + str(datasets.find(bench.task).min_seq_len),
+        "data": title_of(bench.task),
+        "lengths": ("≤ " if varies(bench.task) else "= ")
+        + str(tasks.find(bench.task).min_seq_len),
         "method": bench.methods[method]["label"],
         "measure": "nll" if is_nll(bench.task) else "accuracy",
         "validation": choice.score if choice else None,
@@ -260,6 +279,8 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
 def page(rows: Sequence[Row]) -> str:
     """The table of one data set."""
     first = rows[0]
+    is_data_set = first["data"] in {dataset.title for dataset in DATASETS.values()}
+    trained_on = "training and validation parts" if is_data_set else "the training part"
     unit = "NLL per frame" if first["measure"] == "nll" else "accuracy %"
     header = ["method", "chosen setting", f"validation {unit}"]
     header += [f"test {unit}", "n"]
@@ -277,8 +298,8 @@ def page(rows: Sequence[Row]) -> str:
         f"{first['data']}, T {first['lengths']}. Of {first['settings']} settings of "
         f"each method, trained for {first['max_steps']:,} updates, the one with the "
         f"best mean over the last evaluations of {first['tuning_seeds']} tuning seeds "
-        "on the validation part; then trained for as long with other seeds on training "
-        "and validation parts, and evaluated on the test part.",
+        "on the validation part; then trained for as long with other seeds on "
+        f"{trained_on}, and evaluated on the test part.",
         _NOTE,
     )
     return markdown.table(header, body) + "\n" + markdown.notes(lines)
@@ -343,13 +364,13 @@ def _value(row: Row, value: float, interval: float | None = None) -> str:
 
 
 def all_rows(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
-    """The rows of all data sets in a folder of results, in the order of `DATASETS`.
+    """The rows of all data in a folder of results: `DATASETS` in order, then others.
 
     Returns:
       The rows, and the names of files that were written by another version of this
       program, whose rows have other columns, or that are damaged.
     """
-    titles = [dataset.title for dataset in datasets.DATASETS.values()]
+    titles = [dataset.title for dataset in DATASETS.values()]
     paths = [path for path in sorted(folder.glob("*.csv")) if path.stem != TABLE]
     found, others = dict[str, list[Row]](), []
     for path in paths:
@@ -358,10 +379,13 @@ def all_rows(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
         except ValueError:
             others.append(path.name)
     known = {
-        n: rows for n, rows in found.items() if rows and rows[0].get("data") in titles
+        n: rows
+        for n, rows in found.items()
+        if rows and (rows[0].get("data") in titles or tuple(rows[0]) == COLUMNS)
     }
     now = [rows for rows in known.values() if tuple(rows[0]) == COLUMNS]
-    now.sort(key=lambda rows: titles.index(rows[0]["data"]))
+    order = {title: place for place, title in enumerate(titles)}
+    now.sort(key=lambda rows: order.get(rows[0]["data"], len(order)))
     others += [name for name, rows in known.items() if tuple(rows[0]) != COLUMNS]
     return [row for rows in now for row in rows], others
 

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lra_jax.lab.config import extensions
+from lra_jax.lab.config import extensions, tasks
 from lra_jax.lab.config.arguments import all_arguments
 from lra_jax.lab.config.config import AXES, Config, key_of
 from lra_jax.lab.config.draws import Draws
@@ -40,6 +40,7 @@ def resolve(
     source: str,
     overrides: Sequence[str] = (),
     imports: Sequence[str] = (),
+    folder: pathlib.Path = pathlib.Path(),
 ) -> Config:
     """Checks what a config file says, as `tomllib` reads it; see `load`.
 
@@ -48,6 +49,7 @@ def resolve(
       source: a name for messages.
       overrides: see `load`.
       imports: see `load`.
+      folder: of the file, beside which its data may be.
 
     Raises:
       ConfigError: with all problems at once.
@@ -57,6 +59,7 @@ def resolve(
     with contextlib.suppress(_TooManyError):
         for override in overrides:
             apply_override(raw, override, problems)
+        tasks.locate(raw, folder)
         said = raw.get("import", [])
         said = [said] if isinstance(said, str) else said
         if isinstance(said, list) and (said or imports):
@@ -91,7 +94,8 @@ def load(
       ConfigError: with all problems at once; only that of a module that cannot be
         imported, since nobody knows what it would have added.
     """
-    return resolve(read(path), str(path), overrides, imports)
+    folder = pathlib.Path(path).parent
+    return resolve(read(path), str(path), overrides, imports, folder)
 
 
 class _TooManyError(Exception):

@@ -28,10 +28,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from lra_jax import RULES
+from lra_jax.lab.config import tasks
 from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.lab.config.draws import Draws
 from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.data import datasets
+from lra_jax.lab.data.datasets import Part
 
 # Settings that may be axes of a grid as well: each changes the compiled program.
 AXES = ("task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size")
@@ -84,7 +85,7 @@ class Config:
     patience: int = 30
     steps_after_solved: int = 0
     num_validation: int = 10_000
-    split: datasets.Part = "validation"
+    split: Part = "validation"
     validation: Literal["standard", "released"] = "standard"
     race: bool = False
     save_params: bool = False
@@ -201,7 +202,7 @@ def _toml_key(key: str) -> str:
 
 
 TABLES: dict[str, Mapping[str, Any]] = {
-    "task": datasets.KNOWN,
+    "task": tasks.KNOWN,
     "rule": RULES,
     "optimizer": OPTIMIZERS,
 }

@@ -21,7 +21,7 @@ from typing import Any
 from lra_jax import RULES, TASKS, Task
 from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.data import datasets
+from lra_jax.lab.data.datasets import DATASETS
 from lra_jax.lab.terminal import machine
 
 # What a config may name, by the key that names it.
@@ -69,11 +69,10 @@ def _load(name: str) -> None:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise ExtensionError(
-            f"module {name!r} cannot be imported: {_text(error)}"
+            f"module {name!r} cannot be imported: {as_line(error)}"
         ) from None
-    datasets.find.cache_clear()
     for key, row, value in _added(before):
-        if row in before[key] or (key == "task" and row in datasets.DATASETS):
+        if row in before[key] or (key == "task" and row in DATASETS):
             for table, rows in before.items():  # as if it had not been imported
                 _restore(table, rows)
             raise ExtensionError(
@@ -150,16 +149,16 @@ def _sources(module: ModuleType, loaded: set[str]) -> Iterator[pathlib.Path]:
                 yield path
 
 
-def _text(error: BaseException) -> str:
+def as_line(error: BaseException) -> str:
     """An error as a line, with the place that raised it."""
-    said = " ".join(str(error).split()) or "no reason given"
+    reason = " ".join(str(error).split()) or "no reason given"
     frames = traceback.extract_tb(error.__traceback__)
-    mine = [frame for frame in frames if "importlib" not in frame.filename]
+    own = [frame for frame in frames if "importlib" not in frame.filename]
     where = ""
-    if len(mine) > 1:  # the first is ours
-        last = mine[-1]
+    if len(own) > 1:  # the first is ours
+        last = own[-1]
         where = f" ({pathlib.Path(last.filename).name}, line {last.lineno})"
-    return f"{type(error).__name__}: {said}{where}"
+    return f"{type(error).__name__}: {reason}{where}"
 
 
 def _check_factory(value: Any) -> str | None:
@@ -169,7 +168,7 @@ def _check_factory(value: Any) -> str | None:
         known = arguments_of(value)
         parameters = inspect.signature(value).parameters
     except Exception as error:  # whatever a signature may be made of
-        return f"its signature cannot be read: {_text(error)}"
+        return f"its signature cannot be read: {as_line(error)}"
     for name, parameter in parameters.items():
         is_one = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         required = is_one and parameter.default is parameter.empty

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from lra_jax.lab.config import extensions, notation
+from lra_jax.lab.config import extensions, notation, tasks
 from lra_jax.lab.config.arguments import arguments_of, check_choice, check_integer
 from lra_jax.lab.config.config import TABLES, Config, toml_of
 from lra_jax.lab.config.problems import show, show_key
@@ -31,10 +31,14 @@ def check_setting(key: str, value: Any) -> str | None:
         ):
             return "expected a list of names of modules"
         return next(filter(None, map(extensions.problem_of, names)), None)
+    if key == "task" and tasks.is_own(value):
+        return tasks.problem_of(value)
     if key in TABLES:
         problem = check_choice(value, tuple(TABLES[key]))
-        is_known = problem is None or "did you mean" in problem
-        return problem if is_known else f"{problem}; one of your own: --import MODULE"
+        if problem is None or "did you mean" in problem:
+            return problem
+        own = "FILE.npz, MODULE:NAME or " * (key == "task")
+        return f"{problem}; one of your own: {own}--import MODULE"
     if typing.get_origin(_HINTS[key]) is Literal:
         return check_choice(value, typing.get_args(_HINTS[key]))
     if key == "seeds":

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lra_jax import RULES, Task
+from lra_jax.lab.config import tasks as tasks_lib
 from lra_jax.lab.config.arguments import Argument, arguments_of, check_argument
 from lra_jax.lab.config.config import AXES
 from lra_jax.lab.config.draws import Draws
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.config.problems import is_like, show, show_key, unknown_key
 from lra_jax.lab.config.settings import check_setting, meant, near
-from lra_jax.lab.data import datasets
+from lra_jax.lab.data.datasets import Part
+from lra_jax.lab.data.sources import DatasetError
 
 MAX_MEMORY = 2**40  # bytes that one member may need at the very least
 _NOT_DRAWN = "only real numbers can be drawn; expected a list of values"
@@ -26,7 +28,7 @@ def check_table(
     defaults: Mapping[str, Any],
     invalid: Mapping[str, str | None],
     dtype: str,
-    split: datasets.Part,
+    split: Part,
     problems: list[str],
 ) -> dict[str, tuple[Any, ...]]:
     """Checks one table of the grid; returns its axes.
@@ -35,7 +37,7 @@ def check_table(
     """
     table = _Table(where, raw, problems)
     names = table.axes.get("task", (defaults["task"],))
-    unknown = [n for n in names if not isinstance(n, str) or n not in datasets.KNOWN]
+    unknown = [name for name in names if not tasks_lib.is_found(name)]
     taken = [near("task", name) or invalid.get("task") for name in unknown]
     tasks = _find_tasks([*names, *taken], split, problems)
     lengths = {None if task is None else task.max_seq_len for task in tasks.values()}
@@ -230,16 +232,16 @@ def _check_sizes(
 
 
 def _find_tasks(
-    names: Sequence[Any], split: datasets.Part, problems: list[str]
+    names: Sequence[Any], split: Part, problems: list[str]
 ) -> dict[str, Task | None]:
     """The tasks of names that are known; None for data that cannot be used."""
     found: dict[str, Task | None] = {}
     for name in names:
-        if not isinstance(name, str) or name not in datasets.KNOWN:
+        if not tasks_lib.is_found(name):
             continue  # reported with the setting itself
         try:
-            found[name] = datasets.find(name, split)
-        except datasets.DatasetError as error:
+            found[name] = tasks_lib.find(name, split)
+        except DatasetError as error:
             found[name] = None
             text = f"task = {show(name)}: {error}"
             if text not in problems:

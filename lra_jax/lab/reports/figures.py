@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lra_jax.lab.config import tasks
 from lra_jax.lab.reports import canvas, run_view, summary
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -48,7 +49,7 @@ def draw(
         for (task, seq_len), group in _by(rows, ("task", "seq_len")).items():
             if not summary.settings(group):
                 continue
-            suffix = f"{task}_T{seq_len}"
+            suffix = f"{tasks.file_name(task)}_T{seq_len}"
             title = f"{task.replace('_', ' ')}, T = {seq_len}"
             figures = [
                 (

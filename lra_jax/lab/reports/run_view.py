@@ -7,7 +7,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lra_jax.lab.data import datasets
+from lra_jax.lab.config import tasks as tasks_lib
+from lra_jax.lab.data.sources import DatasetError
 from lra_jax.lab.reports.summary import percent
 from lra_jax.lab.terminal import screen
 
@@ -88,8 +89,8 @@ def chance(task: str, chances: Mapping[str, float]) -> float | None:
     if task in chances:
         return chances[task]
     try:
-        return datasets.find(task).chance
-    except (datasets.DatasetError, KeyError):
+        return tasks_lib.find(task).chance
+    except (DatasetError, KeyError):
         return None
 
 

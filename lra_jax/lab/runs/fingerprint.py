@@ -4,11 +4,11 @@ A fingerprint has a hash for each source file. Only what a file does counts: com
 docstrings, layout and the cards of rules do not. What is in it, and why:
 
 - all of `lra_jax` but the lab: rules, tasks, network, training, the grid;
-- of the lab, `optimizers.py`, and `datasets.py` with `draws.py`, from which the data
-  and the drawn settings come;
+- of the lab, `optimizers.py`, `draws.py`, and what makes tasks of recorded data;
 - `groups.py`, and of `config.py` what makes members of a grid: they decide which number
   reaches which member;
-- the files of rules, optimizers and tasks that are somebody else's.
+- the files of rules, optimizers and tasks that are somebody else's;
+- the data of a task that is made of arrays, but for the data sets.
 
 The versions of JAX and its kin are no part of it: a run folder's manifest has them, and
 a finished result of another version remains a result.
@@ -25,23 +25,34 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-import lra_jax
-from lra_jax import RULES
-from lra_jax.lab.config import Config
-from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.data import datasets
+import jax
+import numpy as np
 
-Fingerprint = Mapping[str, str]  # names of files to hashes
+import lra_jax
+from lra_jax import RULES, Samples
+from lra_jax.lab.config import Config, tasks
+from lra_jax.lab.config.optimizers import OPTIMIZERS
+from lra_jax.lab.data.datasets import DATASETS
+
+Fingerprint = Mapping[str, str]  # names of files, and of data, to hashes
 
 _LIBRARY = pathlib.Path(lra_jax.__file__).parent
 _LAB = _LIBRARY / "lab"
+
+_DATA = "data of "  # what the name of data begins with
+_AT_ONCE = 1000  # samples
 
 # Of the lab; of a file that does more, the definitions that count.
 _FILES: dict[str, tuple[str, ...]] = {
     "config/config.py": ("AXES", "Config", "_product"),
     "config/draws.py": (),
     "config/optimizers.py": (),
+    "config/tasks.py": (),
     "data/datasets.py": (),
+    "data/formats.py": (),
+    "data/own_arrays.py": (),
+    "data/parts.py": (),
+    "data/sources.py": (),
     "runs/groups.py": (),
 }
 
@@ -53,7 +64,7 @@ def of(config: Config, files: Iterable[pathlib.Path] = ()) -> dict[str, str]:
       config: whose rules, optimizers and tasks may be somebody else's.
       files: more that counts.
     """
-    return ours() | of_files([*_foreign_files(config), *files])
+    return ours() | of_files([*_foreign_files(config), *files]) | _of_data(config)
 
 
 @functools.cache
@@ -76,15 +87,29 @@ def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str]:
 
 
 def changes(found: object, now: Fingerprint) -> list[str]:
-    """What differs between a fingerprint that was kept and today's, in words."""
+    """How the code differs from that of a fingerprint that was kept, in words."""
     if not isinstance(found, Mapping) or not found:
         return ["it does not say by which code it was made"]
+    here, there = (
+        {name: x for name, x in files.items() if not str(name).startswith(_DATA)}
+        for files in (now, found)
+    )
     names = {
-        "changed": [name for name in now if found.get(name, now[name]) != now[name]],
-        "new": [name for name in now if name not in found],
-        "gone": [name for name in found if name not in now],
+        "changed": [name for name in here if there.get(name, here[name]) != here[name]],
+        "new": [name for name in here if name not in there],
+        "gone": [name for name in there if name not in here],
     }
     return [f"{word}: {', '.join(files)}" for word, files in names.items() if files]
+
+
+def changes_of_data(found: object, now: Fingerprint) -> list[str]:
+    """The data that are others than those of a fingerprint that was kept, in words."""
+    kept = found if isinstance(found, Mapping) else {}
+    return [
+        f"the {name} are others"
+        for name in now
+        if name.startswith(_DATA) and kept.get(name, now[name]) != now[name]
+    ]
 
 
 def _hash(path: pathlib.Path, definitions: Collection[str] = ()) -> str:
@@ -169,6 +194,40 @@ def _factories(config: Config) -> Iterator[Any]:
         for key, known in (("rule", RULES), ("optimizer", OPTIMIZERS)):
             names = table.get(key, (getattr(config, key),))
             yield from (known[name] for name in names if name in known)
-        for name in table.get("task", (config.task,)):
-            if name in datasets.KNOWN:
-                yield datasets.find(name, config.split).draw
+    for name in _tasks(config):
+        yield tasks.find(name, config.split).draw
+
+
+def _tasks(config: Config) -> list[str]:
+    """The tasks of a config that are there."""
+    names = dict.fromkeys(
+        name
+        for table in config.grid or ({},)
+        for name in table.get("task", (config.task,))
+    )
+    return [name for name in names if tasks.is_found(name)]
+
+
+def _of_data(config: Config) -> dict[str, str]:
+    """A hash for each task that is made of arrays; data sets do not change."""
+    hashes = {}
+    for name in _tasks(config):
+        if name not in DATASETS:
+            task = tasks.find(name, config.split)
+            parts = [x for x in (task.training, task.validation, task.test) if x]
+            if parts:
+                hashes[f"{_DATA}{name}"] = _hash_of_samples(tuple(parts))
+    return hashes
+
+
+@functools.cache
+def _hash_of_samples(parts: tuple[Samples, ...]) -> str:
+    digest = hashlib.sha256()
+    for samples in parts:
+        for first in range(0, samples.size, _AT_ONCE):
+            batch = samples.take(np.arange(first, min(first + _AT_ONCE, samples.size)))
+            for array in jax.tree.leaves(batch):
+                values = np.ascontiguousarray(array)
+                digest.update(f"{values.dtype} {values.shape}".encode())
+                digest.update(values.tobytes())
+    return digest.hexdigest()[:16]

@@ -11,10 +11,9 @@ import numpy as np
 import optax
 
 from lra_jax import RULES, rnn, train, types
-from lra_jax.lab.config import AXES, Config, ConfigError
+from lra_jax.lab.config import AXES, Config, ConfigError, tasks
 from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.data import datasets
 from lra_jax.member import Experiment, Hyperparameters
 from lra_jax.paper.released import evaluate_released
 from lra_jax.sweep import Grid, make_grid
@@ -102,7 +101,7 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
     first = found[0][1]
     numbers = _numbers(first)
     statics = {k: v for k, v in first.items() if k not in (*numbers, "seed")}
-    task = datasets.find(statics["task"], config.split)
+    task = tasks.find(statics["task"], config.split)
     options = {k: v for k, v in statics.items() if k not in AXES}
 
     def build(

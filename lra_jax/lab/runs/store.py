@@ -252,25 +252,26 @@ class RunFolder:
         """How the folder's run is not the one that was asked for.
 
         Returns:
-          Where its config asks for something else; and where it was left to other
-          defaults, or made by other code.
+          Where its config asks for something else, or its data were others; and where
+          it was left to other defaults, or made by other code.
         """
         digest = manifest.get("config_digest")
         now = fingerprint.of(self.config, extensions.imported_files())
         code = fingerprint.changes(manifest.get("fingerprint"), now)
+        data = fingerprint.changes_of_data(manifest.get("fingerprint"), now)
         for later in manifest.get("later", []):
             code += (
                 f"gone on with: {line}"
                 for line in fingerprint.changes(later["fingerprint"], now)
             )
         if digest in (self._digest, self.config.request_digest()):
-            return [], code
+            return data, code
         try:
             text = (self.path / "config.resolved.toml").read_text("utf-8")
             other, defaults = comparison.differences(text, self.config)
         except (OSError, ValueError):
             return ["config.resolved.toml cannot be read"], code
-        return other, defaults + code
+        return other + data, defaults + code
 
     def load_states(self, groups: Sequence[Group]) -> list[SweepState | None]:
         """The saved state of each group; None where it has not begun.
