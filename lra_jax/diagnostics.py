@@ -151,6 +151,7 @@ def compare(update: Update, other: Update) -> Cosines:
         )
     steps = (
         matmul(jnp.swapaxes(gradients.previous(each.z), -1, -2), each.errors)
+        / each.errors.shape[-2]
         for each in (update, other)
     )
     return Cosines(
