@@ -14,7 +14,7 @@ from lra_jax.lab.benches import real
 from lra_jax.lab.config import ConfigError, extensions, tasks
 from lra_jax.lab.data import own_arrays
 from lra_jax.lab.data.sources import DatasetError
-from lra_jax.lab.reports import summary
+from lra_jax.lab.reports import run_view
 from lra_jax.lab.runs import fingerprint, groups, provenance, store
 from lra_jax.lab.terminal import machine
 
@@ -296,9 +296,9 @@ def test_numbers_of_a_run_in_float64_are_not_rounded():
 
 def test_reports_know_the_chance_and_names_of_files_are_plain():
     np.savez("own.npz", inputs=SYMBOLS, labels=CLASSES, **OTHER)
-    assert summary.chance("own.npz", {}) == 0.5
-    assert summary.chance("gone.npz", {}) is None
-    assert summary.chance("my_none:x", {}) is None
+    assert run_view.chance("own.npz", {}) == 0.5
+    assert run_view.chance("gone.npz", {}) is None
+    assert run_view.chance("my_none:x", {}) is None
     assert tasks.file_name("data/own.npz") == "data-own"
     assert tasks.file_name("my_data:made") == "my_data-made"
     assert tasks.file_name("temporal_order") == "temporal_order"
