@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -61,6 +62,12 @@ def test_what_the_user_has_set_stays(monkeypatch, tmp_path):
         monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
         machine.prepare()
     assert "jax_num_cpu_devices" not in updates
+
+
+def test_float64_is_of_the_block_alone():
+    with machine.float64():
+        assert jnp.ones(2).dtype == np.float64
+    assert jnp.ones(2).dtype == np.float32
 
 
 def test_as_many_members_as_are_of_use_and_fit(monkeypatch, grid):

@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 import jax
+import jax.experimental
 import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
@@ -65,6 +66,13 @@ def prepare() -> None:
         if folder is not None and cache.writable(folder):
             config.update("jax_compilation_cache_dir", str(folder))
             config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def float64() -> contextlib.AbstractContextManager[None]:
+    """Within it JAX computes in float64."""
+    # JAX 0.7 has it elsewhere.
+    owner: Any = jax if hasattr(jax, "enable_x64") else jax.experimental
+    return owner.enable_x64(True)
 
 
 def join_processes(process: str | None) -> None:
