@@ -33,7 +33,7 @@ docs: .venv/installed
 # The installed wheel, from an empty folder, in an environment of its own: it runs, and its
 # types are seen from outside.
 wheel-test: .venv/installed
-	rm -rf dist build/wheel-test && mkdir -p build/wheel-test/empty
+	rm -rf dist build/lib build/bdist.* build/wheel-test && mkdir -p build/wheel-test/empty
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv build/wheel-test/venv
 	build/wheel-test/venv/bin/pip install --quiet dist/*.whl

@@ -1,6 +1,7 @@
 """`lra-jax` and `python -m experiments`: what there is, help, and wrong words."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -103,6 +104,16 @@ def test_help_has_the_flags_of_the_command_and_no_others(program, name, modules)
     assert shown == set().union(*map(flags_of, modules))
     words = f"lra-jax {name}" if program == "lra-jax" else f"{program}.{name}"
     assert words in done.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", lab.COMMANDS)
+def test_the_help_of_the_wheels_commands_names_nothing_of_the_clone(name, monkeypatch):
+    room = lab.ROOMS.get(name, "lra_jax.lab.benches")
+    module = importlib.import_module(f"{room}.{name}")
+    monkeypatch.setattr(sys, "argv", [f"lra-jax {name}"])
+    text = command_line.usage(module.__name__)
+    assert f"lra-jax {name}" in text
+    assert "experiments" not in text
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_a_missing_package_is_named_with_what_to_install(
     with pytest.raises(MissingDatasetError) as error:
         datasets.find(name)
     assert str(error.value) == (
-        f"needs the package {package}: pip install -e '.[{extra}]'"
+        f"needs the package {package}: pip install 'lra_jax[{extra}]'"
     )
     with pytest.raises(ConfigError) as refusal:
         resolve({"name": "x", "task": name, "grid": {"rule": "bptt", "lr": 1}}, "x")

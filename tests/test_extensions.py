@@ -57,7 +57,7 @@ def folder(tmp_path, monkeypatch):
     known = {*sys.modules}
     yield tmp_path
     for name in {*sys.modules} - known:
-        if not name.startswith(("jax", "optax", "experiments")):
+        if not name.startswith(("jax", "optax", "lra_jax", "experiments")):
             del sys.modules[name]
     for table, before in tables:
         table.clear()

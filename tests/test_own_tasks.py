@@ -294,9 +294,19 @@ def test_numbers_of_a_run_in_float64_are_not_rounded():
     assert whole(narrow.validation).inputs.dtype == np.float32
 
 
+def test_a_registered_task_may_have_any_name(monkeypatch):
+    for name in ("noise:0.1", "noise.npz"):
+        monkeypatch.setitem(lra_jax.TASKS, name, lra_jax.TASKS["adding"])
+        assert not tasks.is_own(name)
+        assert tasks.find(name) is lra_jax.TASKS["adding"]
+    assert tasks.is_own("noise:0.2")
+
+
 def test_reports_know_the_chance_and_names_of_files_are_plain():
     np.savez("own.npz", inputs=SYMBOLS, labels=CLASSES, **OTHER)
-    assert run_view.chance("own.npz", {}) == 0.5
+    assert run_view.chance("own.npz", {"own.npz": 0.5}) == 0.5
+    assert run_view.chance("own.npz", {}) is None  # a report reads no data of others
+    assert run_view.chance("temporal_order", {}) == 0.25
     assert run_view.chance("gone.npz", {}) is None
     assert run_view.chance("my_none:x", {}) is None
     assert tasks.file_name("data/own.npz") == "data-own"

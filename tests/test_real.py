@@ -265,7 +265,7 @@ def test_without_the_package_a_bench_says_what_to_install(monkeypatch):
     with pytest.raises(ConfigError) as refusal:
         real.load("b.toml")
     assert refusal.value.problems == [
-        "task = digits_rows: needs the package sklearn: pip install -e '.[digits]'"
+        "task = digits_rows: needs the package sklearn: pip install 'lra_jax[digits]'"
     ]
 
 
@@ -351,7 +351,10 @@ def test_the_command_trains_both_phases_and_goes_on_where_it_stood(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "experiments.real: --config is missing, such as configs/real/digits_rows"),
+        (
+            (),
+            "experiments.real: --config is missing, such as --config configs/real/digi",
+        ),
         (("--config", "no.toml"), "no.toml: 1 problem\n  cannot be read: No such file"),
     ],
 )

@@ -144,6 +144,8 @@ def test_a_rule_is_registered_with_a_card_or_without(own_rules):
     lra_jax.register_rule("mine", lra_jax.fa, card)
     assert RULES["mine"] is lra_jax.fa
     assert lra_jax.rule_card("mine") is card
+    RULES["mine"] = lra_jax.dfa
+    assert lra_jax.rule_card("mine") == lra_jax.RuleCard()
     lra_jax.register_rule("mine", lra_jax.dfa)  # again, as in a notebook
     assert lra_jax.rule_card("mine") == lra_jax.RuleCard()
     RULES["plain"] = lra_jax.fa

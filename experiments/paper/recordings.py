@@ -188,8 +188,10 @@ class PaperRunner(Runner):
 
 def _code() -> dict[str, str]:
     """The fingerprint of the code that makes recordings."""
-    files = [recording.__file__, flow_tables.__file__, curriculum.__file__]
-    return fingerprint.ours() | fingerprint.of_files(map(pathlib.Path, files))
+    modules = [recording, flow_tables, statistics, curriculum]
+    return fingerprint.ours() | fingerprint.of_files(
+        pathlib.Path(str(module.__file__)) for module in modules
+    )
 
 
 def _made_with(name: str, dtype: str) -> Row:

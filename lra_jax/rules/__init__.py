@@ -52,7 +52,7 @@ Example:
   True
 """
 
-_CARDS: dict[str, RuleCard] = {name: row[1] for name, row in _TABLE.items()}
+_CARDS: dict[str, tuple[RuleFactory | None, RuleCard]] = dict(_TABLE)
 
 
 def register_rule(
@@ -94,7 +94,7 @@ def register_rule(
     if card is not None and not isinstance(card, RuleCard):
         raise ValueError(f"card: expected a RuleCard, got {card!r}")
     RULES[name] = factory
-    _CARDS[name] = RuleCard() if card is None else card
+    _CARDS[name] = factory, RuleCard() if card is None else card
 
 
 def rule_card(name: str) -> RuleCard:
@@ -121,7 +121,8 @@ def rule_card(name: str) -> RuleCard:
             f"name: expected one of {', '.join(RULES)}, got {name!r}"
             f"{settings.did_you_mean(name, RULES)}"
         )
-    return _CARDS.get(name, RuleCard())
+    factory, card = _CARDS.get(name, (None, RuleCard()))
+    return card if RULES[name] is factory else RuleCard()
 
 
 __all__ = [

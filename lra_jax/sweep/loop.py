@@ -87,7 +87,7 @@ def iterate_sweep(
 
     Where a device's memory does not suffice, tiles are halved until it does: those of
     all processes, where one finds it so. Other errors are of one process alone, and it
-    has to end the others (as `experiments.grid` does), which wait for it.
+    has to end the others (as `lra_jax.lab.grid` does), which wait for it.
 
     Args:
       experiment: what all members have in common.

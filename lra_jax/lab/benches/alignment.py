@@ -1,6 +1,6 @@
 """Why a rule works, or does not: `python -m experiments.alignment`.
 
-Every rule but `lra_released` (which `experiments.reproduce` takes apart) learns
+Every rule but `lra_released` (which the paper's reproduction takes apart) learns
 temporal order with gradients of its own. At regular intervals `lra_jax.diagnostics`
 asks it what it would do next, and BPTT what it would do with the same weights and
 batch: do the rule's errors point where BPTT's do, at each step and in sum over them,
@@ -33,7 +33,7 @@ from lra_jax.lab.benches.published import TITLES
 from lra_jax.lab.flow import recording as flow
 from lra_jax.lab.flow import tables
 from lra_jax.lab.flow.recording import RELATIVE_NORM, Recording, Setting
-from lra_jax.lab.reports import markdown, results
+from lra_jax.lab.reports import markdown, results, statistics
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.reports.statistics import finite_mean_interval
 from lra_jax.lab.reports.summary import percent
@@ -106,7 +106,7 @@ _NESTEROV: dict[str, Any] = {
 }
 
 # One setting of each rule: from results/standard where T = 60 has one, else the best of
-# a few on two other seeds (BUILD_NOTES.md has them).
+# a few on two other seeds (docs/notes/rules.md has them).
 _SETTINGS = (
     Setting("bptt", "bptt", _NORM, 0.1),
     Setting("lra_diff", "lra_diff", _LRA, 0.1),
@@ -340,7 +340,9 @@ def _diverged(row: Row) -> str:
 
 def _code() -> dict[str, str]:
     """The fingerprint of what is observed, and of what observes it."""
-    files = map(pathlib.Path, (__file__, flow.__file__, tables.__file__))
+    files = map(
+        pathlib.Path, (__file__, flow.__file__, tables.__file__, statistics.__file__)
+    )
     return fingerprint.ours() | fingerprint.of_files(files)
 
 

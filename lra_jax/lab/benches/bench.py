@@ -92,7 +92,7 @@ def program(
 
     def check_flags() -> None:
         if _CONFIG.value is None:
-            raise flags.Error(f"--config is missing, such as {example}")
+            raise flags.Error(f"--config is missing, such as --config {example}")
 
     def train(console: rich.console.Console) -> int:
         path, out = str(_CONFIG.value), pathlib.Path(_OUT.value)

@@ -8,7 +8,7 @@ where at least `required` of the seeds are solved. All methods have as many sett
 and as many updates. One with a single setting needs no tuning.
 
 Runs go into `runs/reach/NAME/` and go on where they stand; tables and the figure go
-into `results/reach/NAME/`. Exit codes are those of `experiments.grid`.
+into `results/reach/NAME/`. Exit codes are those of `grid`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ updates. docs/real_data.md describes the data and their parts.
 Runs go into `runs/real/NAME/` and go on where they stand. Results go into
 `results/real/NAME.csv` and `.md`, and with those of all other data sets there into
 `results/real/table.csv`, `.json`, `.md`, `.png` and `.svg`. Exit codes are those of
-`experiments.grid`.
+`grid`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ evaluations in these updates that have no error either; one that is missing, bec
 member diverged, counts as an error.
 
 Tables go beside those of the bench, `results/reach/NAME/stability.csv` and `.md`. Exit
-codes are those of `experiments.grid`.
+codes are those of `grid`.
 """
 
 from __future__ import annotations

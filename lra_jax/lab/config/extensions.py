@@ -1,8 +1,8 @@
 """Modules of a user's own, which put rules, tasks and optimizers where configs look.
 
-A module adds rows to `lra_jax.RULES`, `lra_jax.TASKS` or `experiments.optimizers.
-OPTIMIZERS` when it is imported. A config names it with `import = ["my_rules"]`, a
-command with `--import my_rules`.
+A module adds rows to `lra_jax.RULES`, `lra_jax.TASKS` or
+`lra_jax.lab.config.optimizers.OPTIMIZERS` when it is imported. A config names it with
+`import = ["my_rules"]`, a command with `--import my_rules`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ _FILE = ".npz"
 
 def is_own(name: Any) -> bool:
     """Whether a config means a file or a member of a module, right or wrong."""
-    return isinstance(name, str) and (name.endswith(_FILE) or ":" in name)
+    if not isinstance(name, str) or name in KNOWN:
+        return False
+    return name.endswith(_FILE) or ":" in name
 
 
 def is_found(name: Any) -> bool:
@@ -155,7 +157,7 @@ def locate(raw: dict[str, Any], folder: pathlib.Path) -> None:
 def _located(value: Any, folder: pathlib.Path) -> Any:
     if isinstance(value, list):
         return [_located(item, folder) for item in value]
-    if not isinstance(value, str) or not value.endswith(_FILE):
+    if not is_own(value) or not value.endswith(_FILE):
         return value
     try:
         path = folder / value

@@ -170,7 +170,7 @@ def _parse_chorales() -> list[np.ndarray]:
             from music21 import corpus, harmony
     except ImportError as error:
         raise MissingDatasetError(
-            f"music21 cannot be imported ({error}): pip install -e '.[chorales]'"
+            f"music21 cannot be imported ({error}): pip install 'lra_jax[chorales]'"
         ) from None
     print("Reading the chorales, once: about a minute.", file=sys.stderr)
     rolls = []
@@ -209,7 +209,7 @@ def package_file(package: str, name: str, extra: str) -> pathlib.Path:
       MissingDatasetError: the package, or the file in it, is not there.
     """
     spec = importlib.util.find_spec(package)
-    install = f"pip install -e '.[{extra}]'"
+    install = f"pip install 'lra_jax[{extra}]'"
     if spec is None or not spec.submodule_search_locations:
         raise MissingDatasetError(f"needs the package {package}: {install}")
     path = pathlib.Path(spec.submodule_search_locations[0]) / name

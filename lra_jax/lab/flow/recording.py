@@ -45,7 +45,7 @@ class Setting:
       rule: a name of `lra_jax.RULES`.
       options: keyword arguments of the rule, without `output_loss`.
       lr: learning rate.
-      optimizer: a name of `experiments.optimizers.OPTIMIZERS`.
+      optimizer: a name of `lra_jax.lab.config.optimizers.OPTIMIZERS`.
       optimizer_options: keyword arguments of the optimizer, without `lr`.
     """
 

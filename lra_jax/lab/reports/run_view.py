@@ -83,14 +83,17 @@ def chance(task: str, chances: Mapping[str, float]) -> float | None:
 
     Args:
       task: its name.
-      chances: those that runs have recorded. Older runs recorded none; then the task
-        itself is asked, if it can be loaded.
+      chances: those that runs have recorded. Older runs recorded none; then a task of
+        the library or a data set is asked. A run folder never makes a report import
+        a module.
     """
     if task in chances:
         return chances[task]
+    if task not in tasks_lib.KNOWN:
+        return None
     try:
         return tasks_lib.find(task).chance
-    except (DatasetError, KeyError):
+    except DatasetError:
         return None
 
 
