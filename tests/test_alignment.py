@@ -20,6 +20,7 @@ from lra_jax.lab.benches import alignment
 from lra_jax.lab.flow.recording import RELATIVE_NORM, Setting
 from lra_jax.lab.reports import results
 from lra_jax.lab.runs import store
+from lra_jax.lab.terminal import machine
 
 BUDGET = alignment.BUDGETS["smoke"]
 T = BUDGET.seq_len
@@ -98,7 +99,7 @@ def first_update(seed, name):
         batch = task.sample(jax.random.fold_in(stream, 0), experiment.batch_size, T)
         return member.start(experiment, {}, seed, initial).train, batch
 
-    with jax.enable_x64(True):
+    with machine.in_float64():
         return rule, *jax.jit(start)(jnp.asarray(seed))
 
 
@@ -110,7 +111,7 @@ def test_norms_are_those_of_the_gradients_of_single_samples():
         _, _, info = rule.grads(state.key, state.params, state.rule_state, one)
         return info.w_xh_grad_norm  # of one sample: its error at each step
 
-    with jax.enable_x64(True):
+    with machine.in_float64():
         found = jax.jit(jax.vmap(norms))(batch.inputs.T, batch.labels)
     expected = np.asarray(found).mean(axis=0)
     seen = record("lra_e").seen

@@ -6,7 +6,6 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-import jax
 import rich.console
 
 from experiments.paper import configs, curriculum
@@ -64,7 +63,7 @@ class PaperRunner(Runner):
         else:
             path.mkdir(parents=True, exist_ok=True)
             files[0].unlink(missing_ok=True)  # it vouches for the others
-            with jax.enable_x64(True):
+            with machine.in_float64():
                 recordings = [
                     self._record(setting, budget, seeds, num_steps, every)
                     for setting in settings
@@ -126,7 +125,7 @@ class PaperRunner(Runner):
             self._check_code(path, code)
             return row
         self.stop_if_asked()
-        with jax.enable_x64(True):
+        with machine.in_float64():
             cosines = recording.label_swap(
                 setting,
                 task=task,

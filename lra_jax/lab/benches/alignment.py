@@ -23,7 +23,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import rich.console
 from absl import flags
@@ -158,7 +157,7 @@ _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
 
 def record(setting: Setting, seq_len: int, budget: Budget) -> Recording:
     """Trains a setting with all seeds, in float64: errors of 1e-60 are errors."""
-    with jax.enable_x64(True):
+    with machine.in_float64():
         return flow.record(
             setting,
             task=TASK,

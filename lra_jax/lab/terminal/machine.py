@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import pathlib
@@ -65,6 +66,14 @@ def prepare() -> None:
         if folder is not None and cache.writable(folder):
             config.update("jax_compilation_cache_dir", str(folder))
             config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def in_float64() -> contextlib.AbstractContextManager[None]:
+    """Everything inside is in float64; JAX 0.7 has this by another name."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    jax_0_7: Any = importlib.import_module("jax.experimental")
+    return jax_0_7.enable_x64(True)
 
 
 def join_processes(process: str | None) -> None:
