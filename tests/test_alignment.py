@@ -99,7 +99,7 @@ def first_update(seed, name):
         batch = task.sample(jax.random.fold_in(stream, 0), experiment.batch_size, T)
         return member.start(experiment, {}, seed, initial).train, batch
 
-    with machine.float64():
+    with machine.in_float64():
         return rule, *jax.jit(start)(jnp.asarray(seed))
 
 
@@ -111,7 +111,7 @@ def test_norms_are_those_of_the_gradients_of_single_samples():
         _, _, info = rule.grads(state.key, state.params, state.rule_state, one)
         return info.w_xh_grad_norm  # of one sample: its error at each step
 
-    with machine.float64():
+    with machine.in_float64():
         found = jax.jit(jax.vmap(norms))(batch.inputs.T, batch.labels)
     expected = np.asarray(found).mean(axis=0)
     seen = record("lra_e").seen

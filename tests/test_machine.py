@@ -65,7 +65,7 @@ def test_what_the_user_has_set_stays(monkeypatch, tmp_path):
 
 
 def test_float64_is_of_the_block_alone():
-    with machine.float64():
+    with machine.in_float64():
         assert jnp.ones(2).dtype == np.float64
     assert jnp.ones(2).dtype == np.float32
 

@@ -286,7 +286,7 @@ def test_own_tasks_may_be_an_axis():
 def test_numbers_of_a_run_in_float64_are_not_rounded():
     np.savez("own.npz", inputs=VECTORS, labels=CLASSES)
     narrow = tasks.find("own.npz")
-    with machine.float64():
+    with machine.in_float64():
         wide = tasks.find("own.npz")
         values = whole(wide.validation).inputs
         assert values.dtype == np.float64

@@ -265,7 +265,7 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
         return [np.array([0.5, 0.5]), np.array([0.25, 0.25])]
 
     monkeypatch.setattr(recordings.recording, "label_swap", label_swap)
-    monkeypatch.setattr(recordings.machine, "float64", contextlib.nullcontext)
+    monkeypatch.setattr(recordings.machine, "in_float64", contextlib.nullcontext)
     budget = budgets.BUDGETS["smoke"]
 
     def ask(**options):

@@ -63,7 +63,7 @@ class PaperRunner(Runner):
         else:
             path.mkdir(parents=True, exist_ok=True)
             files[0].unlink(missing_ok=True)  # it vouches for the others
-            with machine.float64():
+            with machine.in_float64():
                 recordings = [
                     self._record(setting, budget, seeds, num_steps, every)
                     for setting in settings
@@ -125,7 +125,7 @@ class PaperRunner(Runner):
             self._check_code(path, code)
             return row
         self.stop_if_asked()
-        with machine.float64():
+        with machine.in_float64():
             cosines = recording.label_swap(
                 setting,
                 task=task,

@@ -157,7 +157,7 @@ _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
 
 def record(setting: Setting, seq_len: int, budget: Budget) -> Recording:
     """Trains a setting with all seeds, in float64: errors of 1e-60 are errors."""
-    with machine.float64():
+    with machine.in_float64():
         return flow.record(
             setting,
             task=TASK,

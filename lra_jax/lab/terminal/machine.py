@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import pathlib
@@ -17,7 +18,6 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 import jax
-import jax.experimental
 import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
@@ -68,11 +68,12 @@ def prepare() -> None:
             config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def float64() -> contextlib.AbstractContextManager[None]:
-    """Within it JAX computes in float64."""
-    # JAX 0.7 has it elsewhere.
-    owner: Any = jax if hasattr(jax, "enable_x64") else jax.experimental
-    return owner.enable_x64(True)
+def in_float64() -> contextlib.AbstractContextManager[None]:
+    """Everything inside is in float64; JAX 0.7 has this by another name."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    jax_0_7: Any = importlib.import_module("jax.experimental")
+    return jax_0_7.enable_x64(True)
 
 
 def join_processes(process: str | None) -> None:
