@@ -59,6 +59,14 @@ def test_the_list_has_a_line_for_each(program, words, capsys):
 
 
 @each_program
+def test_the_version_is_that_of_the_library(program, capsys):
+    with pytest.raises(SystemExit) as end:
+        command_line.choose(program, PROGRAMS[program][1], ["--version"])
+    assert not end.value.code
+    assert capsys.readouterr().out.startswith(f"lra_jax {lra_jax.__version__}, JAX ")
+
+
+@each_program
 def test_a_wrong_word_is_one_message_with_the_nearest_command(program, capsys):
     with pytest.raises(SystemExit) as end:
         command_line.choose(program, PROGRAMS[program][1], ["gird", "--config", "x"])

@@ -16,9 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import flax.serialization
 import pytest
+import rich.console
 from command_line import (
     CONFIG,
     HANGS,
@@ -30,6 +32,9 @@ from command_line import (
     run,
     start,
 )
+
+from lra_jax.lab import config as config_lib
+from lra_jax.lab.runs import run as training
 
 FILES = [
     "manifest.json",
@@ -460,3 +465,30 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(tmp_path, uninterrupted
         assert f"{name} is of another config or group" in err
     assert "Nothing was changed. Put back copies" in err
     assert_same_results(contents(path), contents(uninterrupted(1500)))
+
+
+def test_a_signal_between_two_groups_is_heard_before_the_next(tmp_path, monkeypatch):
+    (tmp_path / "my.toml").write_text(
+        CONFIG.replace("[0, 0.1]", "0").replace("[1, 2]", "1")
+    )
+    config = config_lib.load(tmp_path / "my.toml", ["hidden_size=4", "max_steps=5"])
+    interruption = mock.Mock(signal=None)
+    begin, begun = training.init_sweep, []
+
+    def init_sweep(group, max_parallel):
+        begun.append(group)
+        if len(begun) == 2:
+            interruption.signal = signal.SIGINT
+        return begin(group, max_parallel)
+
+    monkeypatch.setattr(training, "init_sweep", init_sweep)
+    number = training.train(
+        rich.console.Console(quiet=True), config, tmp_path / "run", resume=False,
+        command=["x"], interruption=interruption,
+    )  # fmt: skip
+    assert number == signal.SIGINT
+    assert len(begun) == 2
+    statuses = {
+        row["rule"]: row["status"] for row in read_file(tmp_path / "run/results.csv")
+    }
+    assert statuses == {"lra_diff": "exhausted", "readout_only": "pending"}

@@ -139,11 +139,21 @@ def _train(
     manifest["chunks"] = max(manifest["chunks"], folder.num_chunks)
     if writes:
         folder.save(groups, states, manifest)
+
+    def stop() -> int:
+        """The signal that any process was stopped by; everything is saved then."""
+        number = machine.largest(interruption.signal or 0)
+        if number and writes:
+            folder.save(groups, states, manifest)
+        return number
+
     with Progress(console, limits, config.num_validation, members) as progress:
         for index, group in enumerate(groups):
             state = states[index]
             if state is None:
                 state = init_sweep(group, max_parallel)
+            if number := stop():  # compiling takes long, and so does a chunk
+                return number
             if (state.members.status <= Status.RUNNING).any():
                 progress.compiles(_compiling(index, groups))
             for advanced in sweep.iterate_sweep(
@@ -162,10 +172,7 @@ def _train(
                 if writes:
                     folder.save(groups, states, manifest, changed=index)
                 progress.show(members)
-                number = machine.largest(interruption.signal or 0)
-                if number:
-                    if writes:
-                        folder.save(groups, states, manifest)
+                if number := stop():
                     return number
         progress.show(members, last=True)
     manifest["finished"] = True

@@ -7,9 +7,11 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import rich.console
 from absl import flags, logging
 
+import lra_jax
 from lra_jax.lab.terminal import screen
 from lra_jax.settings import did_you_mean
 
@@ -57,6 +59,9 @@ def choose(
     short = program.removeprefix("python -m ")
     if not words or words[0] in ("help", "--help", "-h", "-help"):
         print(listed)
+        sys.exit(screen.finish(0, short))
+    if words[0] == "--version":
+        print(f"lra_jax {lra_jax.__version__}, JAX {jax.__version__}")
         sys.exit(screen.finish(0, short))
     name = words[0].replace("-", "_")
     if name not in commands:

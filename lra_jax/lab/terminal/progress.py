@@ -108,5 +108,7 @@ class Progress:
             parts.append(f"{rate:,.0f} member-steps/s")
         if rate and left and not self._compiles:
             minutes, rest = divmod(int(left / rate), 60)
-            parts.append(f"at most {minutes}:{rest:02d} left")
+            hours, minutes = divmod(minutes, 60)
+            clock = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+            parts.append(f"at most {clock}:{rest:02d} left")
         return ", ".join(parts), total - left, total
