@@ -152,7 +152,9 @@ def _train(
             state = states[index]
             if state is None:
                 state = init_sweep(group, max_parallel)
-            if number := stop():  # compiling takes long, and so does a chunk
+            # Compiling takes long, and so does a chunk. The first one is always made: a
+            # run that was begun has something to show.
+            if index and (number := stop()):
                 return number
             if (state.members.status <= Status.RUNNING).any():
                 progress.compiles(_compiling(index, groups))
