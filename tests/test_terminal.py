@@ -9,13 +9,16 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import rich.console
 from absl import flags
 
 import lra_jax
+from lra_jax import sweep
 from lra_jax.lab import grid
-from lra_jax.lab.terminal import command_line, files, screen
+from lra_jax.lab.terminal import command_line, files, progress, screen
+from lra_jax.member import Status
 
 ROOT = pathlib.Path(lra_jax.__file__).parent.parent
 SOURCES = [*(ROOT / "lra_jax/lab").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]
@@ -270,3 +273,28 @@ def test_a_file_that_several_processes_write_has_an_aside_for_each(tmp_path):
     files.write(path, b"c")
     assert path.read_bytes() == b"c"
     assert [*tmp_path.iterdir()] == [path]  # the name that is not shared was taken
+
+
+# Progress.
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left"),
+    [(1, "1:39 left"), (60, "1:39:00 left"), (3600, "99:00:00 left")],
+)
+def test_the_time_left_has_hours_where_there_are_any(monkeypatch, seconds, left):
+    """One update of 100 in so many seconds; 99 are left."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    console, printed = printing(monkeypatch)
+
+    def members(step):
+        values = (Status.RUNNING, step, 5, 5, 0)
+        return sweep.Members(*(np.array([value]) for value in values))
+
+    limits = lra_jax.Limits(max_steps=100)
+    shown = progress.Progress(console, limits, 10, members(0))
+    shown.show(members(0))  # what was compiled does not count
+    now[0] += seconds
+    shown.show(members(1), last=True)
+    assert printed().rstrip().endswith(f"at most {left}")

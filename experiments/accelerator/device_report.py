@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from experiments.accelerator.device_cells import ENGINE, LOOPED, MAPPED, WAYS, Method
+from experiments.speed.benchmark_report import number
 from lra_jax.lab.reports import markdown
 
 if TYPE_CHECKING:  # the extra `plot`
@@ -29,16 +30,6 @@ kernels is the number that it starts at least, times a step of a loop, as a part
 time. MB is the compiler's account for a device.
 """
 COLUMNS = {ENGINE: "engine", MAPPED: "vmap", LOOPED: "loop"}
-
-
-def number(x: float | None, unit: str = "") -> str:
-    """Three digits, with thousands apart; a dash for None."""
-    if x is None:
-        return "-"
-    if x == 0 or not math.isfinite(x):
-        return f"{x:g}{unit}"
-    digits = max(0, 2 - math.floor(math.log10(abs(x))))
-    return f"{x:,.{digits}f}{unit}"
 
 
 def _percent(x: float | None) -> str:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:  # the extra `plot`
     from matplotlib.figure import Figure
 
 
-def _number(x: float | None) -> str:
-    """Three digits, with thousands apart."""
+def number(x: float | None, unit: str = "") -> str:
+    """Three digits, with thousands apart; a dash for None."""
     if x is None:
         return "-"
     if x == 0 or not math.isfinite(x):
-        return f"{x:g}"
+        return f"{x:g}{unit}"
     digits = max(0, 2 - math.floor(math.log10(abs(x))))
-    return f"{x:,.{digits}f}"
+    return f"{x:,.{digits}f}{unit}"
 
 
 def show(console: rich.console.Console, document: dict[str, Any]) -> None:
@@ -40,13 +40,13 @@ def show(console: rich.console.Console, document: dict[str, Any]) -> None:
     screen.say(
         console,
         f"{on['count']} × {on['kind']}, {on['cores']} cores, load "
-        f"{_number(load['before'])} before and {_number(load['after'])} after the "
+        f"{number(load['before'])} before and {number(load['after'])} after the "
         f"timings; JAX {document['versions']['jax']}",
     )
     header = ("variant", "compile s", "member-steps/s", "× engine")
     body = []
     for row in document["variants"]:
-        cells = [_number(row[x]) for x in ("compile_seconds", "rate", "ratio")]
+        cells = [number(row[x]) for x in ("compile_seconds", "rate", "ratio")]
         if row["missing"]:
             cells = ["-", f"{row['missing']} not installed", "-"]
         body.append([row["name"], *cells])
@@ -57,28 +57,28 @@ def show(console: rich.console.Console, document: dict[str, Any]) -> None:
     lines = [
         (
             "multiply-adds of a member-step",
-            _number(needed["multiply_adds"] / 1e6) + " M",
+            number(needed["multiply_adds"] / 1e6) + " M",
         ),
-        ("tanh of a member-step", _number(needed["tanh"] / 1e3) + " k"),
-        ("bytes of a member-step", _number(needed["bytes"] / 1e3) + " kB"),
+        ("tanh of a member-step", number(needed["tanh"] / 1e3) + " k"),
+        ("bytes of a member-step", number(needed["bytes"] / 1e3) + " kB"),
         ("product rate", _rate(document["products"], "G", "multiply-adds")),
         ("tanh rate", _rate(document["tanh"], "G", "tanh")),
-        ("ceiling", f"{_number(ceiling['rate'])} member-steps/s"),
+        ("ceiling", f"{number(ceiling['rate'])} member-steps/s"),
         ("engine, of the ceiling", f"{100 * ceiling['fraction']:.1f} %"),
-        ("cost of λ > 0 over λ = 0", _number(costs["lambda"])),
+        ("cost of λ > 0 over λ = 0", number(costs["lambda"])),
         (
             f"cost of K = 1 over K = {settings['num_refinements']}",
-            _number(costs["one_refinement"]),
+            number(costs["one_refinement"]),
         ),
         (
             "cost of mixed K over the sum of its parts",
-            _number(costs["mixed_refinements"]),
+            number(costs["mixed_refinements"]),
         ),
         (
             "cost of T = 100 over T = 10",
             "with --scan"
             if costs["seq_len_100_over_10"] is None
-            else _number(costs["seq_len_100_over_10"]),
+            else number(costs["seq_len_100_over_10"]),
         ),
         (
             f"memory of a device at T = {', '.join(need['bytes'])}",
@@ -102,7 +102,7 @@ def _rate(rows: Sequence[dict[str, Any]], prefix: str, unit: str) -> str:
     """The best rate, and what else there was."""
     present = [row for row in rows if row["rate"] is not None]
     best = max(present, key=lambda row: row["rate"])
-    text = f"{_number(best['rate'] / 1e9)} {prefix} {unit}/s ({best['name']})"
+    text = f"{number(best['rate'] / 1e9)} {prefix} {unit}/s ({best['name']})"
     missing = {row["missing"] for row in rows if row["missing"]}
     return text + "".join(f"; {name} not installed" for name in sorted(missing))
 

@@ -65,10 +65,7 @@ def strength_rows(
                     "num_refinements": members[0]["num_refinements"],
                     "gamma": gamma,
                     "lambda": strength,
-                    "accuracy": cell.accuracy,
-                    "interval_95": cell.interval,
-                    "solved": cell.solved,
-                    "seeds": cell.num_seeds,
+                    **cell.columns(),
                     "max_steps": max_steps,
                     "updates_to_solve": cell.updates,
                 }

@@ -91,10 +91,7 @@ def bounds_rows(rows: Sequence[Row], max_steps: int) -> list[dict[str, Any]]:
             {"name": " ".join(f"{value:g}" for value in values)}
             | dict(zip(keys, values, strict=True))
             | {
-                "accuracy": cell.accuracy,
-                "interval_95": cell.interval,
-                "solved": cell.solved,
-                "seeds": cell.num_seeds,
+                **cell.columns(),
                 "max_steps": max_steps,
                 "updates_to_solve": cell.updates,
             }

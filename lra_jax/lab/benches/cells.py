@@ -31,6 +31,15 @@ class Cell(NamedTuple):
     num_settings: int
     updates: float | None
 
+    def columns(self) -> Row:
+        """What every table of cells has, as its CSV names it."""
+        return {
+            "accuracy": self.accuracy,
+            "interval_95": self.interval,
+            "solved": self.solved,
+            "seeds": self.num_seeds,
+        }
+
 
 def cell_of(rows: Sequence[Row]) -> Cell:
     """The cell of all rows of a grid; the choice is made on the validation set."""
