@@ -1,6 +1,7 @@
 """`lra-jax` and `python -m experiments`: what there is, help, and wrong words."""
 
 import ast
+import collections
 import importlib
 import pathlib
 import subprocess
@@ -20,6 +21,10 @@ PROGRAMS = {
     "python -m experiments": ("experiments", COMMANDS),
     "lra-jax": ("lra_jax.lab", lab.COMMANDS),
 }
+SOURCES = [
+    *(ROOT / "lra_jax/lab").rglob("*.py"),
+    *(path for path in DOORS.rglob("*.py") if path.parent != DOORS),
+]
 each_program = pytest.mark.parametrize("program", PROGRAMS)
 
 
@@ -43,6 +48,20 @@ def test_every_door_is_a_command():
     for name in lab.COMMANDS:
         room = lab.ROOMS.get(name, "lra_jax.lab.benches")
         assert f"from {room}.{name} import main, parse\n" in doors[name]
+
+
+def test_commands_may_be_imported_in_any_order():
+    """Of the definitions of one flag, all but one may be replaced by another's."""
+    fixed = collections.Counter(
+        node.args[0].value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text("utf8")))
+        if isinstance(node, ast.Call)
+        and "flags.DEFINE_" in ast.unparse(node.func)
+        and "allow_override" not in {keyword.arg for keyword in node.keywords}
+    )
+    assert len(fixed) > 10
+    assert set(fixed.values()) == {1}, fixed.most_common(3)
 
 
 @each_program
@@ -77,12 +96,6 @@ def test_a_wrong_word_is_one_message_with_the_nearest_command(program, capsys):
     short = program.removeprefix("python -m ")
     assert first == f"{short}: no command 'gird'; did you mean 'grid'?"
     assert f"{program} COMMAND" in rest
-
-
-SOURCES = [
-    *(ROOT / "lra_jax/lab").rglob("*.py"),
-    *(path for path in DOORS.rglob("*.py") if path.parent != DOORS),
-]
 
 
 def flags_of(name):

@@ -43,6 +43,7 @@ _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
     "accept_old_code",
     False,
     "Use results that other code than today's has made.",
+    allow_override=True,  # other commands have a flag of this name
 )
 
 

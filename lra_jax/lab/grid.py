@@ -35,7 +35,10 @@ _RESUME = flags.DEFINE_boolean(
     "resume", False, "Go on with the run that --out holds, if it holds one."
 )
 _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
-    "accept_old_code", False, "Go on with a run that other code than today's has made."
+    "accept_old_code",
+    False,
+    "Go on with a run that other code than today's has made.",
+    allow_override=True,  # other commands have a flag of this name
 )
 _DRY_RUN = flags.DEFINE_boolean(
     "dry_run", False, "Show members, compiled groups and memory, and stop."
