@@ -1,6 +1,7 @@
 """Recurrent networks trained without backpropagation through time, in JAX."""
 
 from lra_jax import diagnostics as diagnostics
+from lra_jax import networks as networks
 from lra_jax.flax_model import params_from_flax, params_to_flax
 from lra_jax.losses import (
     LOCAL_LOSSES,
@@ -40,6 +41,7 @@ from lra_jax.types import (
     EmptyState,
     LearningRule,
     Metrics,
+    NetworkParams,
     OutputLoss,
     Params,
     RuleInfo,
@@ -59,6 +61,7 @@ __all__ = [
     "LearningRule",
     "Limits",
     "Metrics",
+    "NetworkParams",
     "OutputLoss",
     "Params",
     "RuleCard",

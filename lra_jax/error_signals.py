@@ -7,6 +7,7 @@ the same for all, and are here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,11 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from lra_jax import devices, gradients, numerics, rnn, types
+from lra_jax.networks.network import Cell, Network, Place, Term
+from lra_jax.numerics import matmul
+
+# An update's key, folded with this, is that of the network's noise.
+NOISE = 0x6E6F6973
 
 
 class Signals(NamedTuple):
@@ -36,6 +42,8 @@ class Forward(NamedTuple):
     """What every rule knows of a batch before it asks for errors.
 
     Attributes:
+      network: whose weights they are; says what an error asks of states and weights.
+      place: the network's states and inputs at all steps, `[T, ...]`.
       params: the weights.
       trace: of the forward pass.
       pi: `[B, Y]` ∂E_b/∂logits, or `[T, B, Y]` of every step.
@@ -44,12 +52,62 @@ class Forward(NamedTuple):
       started: bool `[T, B]`, which steps are a sample's own; None is all.
     """
 
-    params: types.Params
+    params: types.AnyParams
     trace: types.Trace
     pi: jax.Array
     loss: jax.Array
     inputs: jax.Array
     started: jax.Array | None
+    network: Network
+    place: Place
+
+    @property
+    def cell(self) -> Cell:
+        """The weights of the network's cell."""
+        return rnn.cell_of(self.params)
+
+    @property
+    def above(self) -> Place:
+        """The steps t = 1 .. T-1, whose errors go to the step before."""
+        return jax.tree.map(lambda x: x[1:], self.place)
+
+    @property
+    def output_states(self) -> tuple[jax.Array, jax.Array]:
+        """s and z where the readout reads, `[B, ...]`, or `[T, B, ...]` of all steps."""
+        reads = functools.partial(rnn.read_states, pi=self.pi)
+        return reads(self.place.s), reads(self.place.z)
+
+    def slope(self, e: jax.Array) -> jax.Array:
+        """An error at what the readout reads, at the state: (∂z/∂s)ᵀ e."""
+        s, z = self.output_states
+        return self.network.slope(self.cell, s, e, z=z)
+
+    def pull(self, q: jax.Array, place: Place) -> jax.Array:
+        """(∂sₜ/∂sₜ₋₁)ᵀ q, `[B, D]`, for a step of `above`."""
+        return self.network.pull(
+            self.cell,
+            place.s_prev,
+            place.x,
+            q,
+            z_prev=place.z_prev,
+            drive=place.drive,
+            key=place.key,
+        )
+
+    def pull_through(
+        self, feedback: tuple[jax.Array, ...], q: jax.Array, place: Place
+    ) -> jax.Array:
+        """`pull` with other matrices in place of the transposed recurrent weights."""
+        return self.network.pull_through(
+            feedback,
+            self.cell,
+            place.s_prev,
+            place.x,
+            q,
+            z_prev=place.z_prev,
+            drive=place.drive,
+            key=place.key,
+        )
 
 
 SignalsOf = Callable[
@@ -58,29 +116,47 @@ SignalsOf = Callable[
 
 
 def run_forward(
-    params: types.Params, batch: types.Batch, output_loss: types.OutputLoss
+    params: types.AnyParams,
+    batch: types.Batch,
+    output_loss: types.OutputLoss,
+    network: Network = rnn.TANH,
+    key: jax.Array | None = None,
 ) -> Forward:
-    """Runs the network on a batch, and compares its outputs with the labels."""
-    trace = rnn.forward(
-        params, batch.inputs, start=batch.start, every_step=output_loss.every_step
-    )
+    """Runs the network on a batch, and compares its outputs with the labels.
+
+    Args:
+      params: the weights.
+      batch: the samples.
+      output_loss: E.
+      network: whose weights they are.
+      key: of the update; the network's noise comes of it.
+    """
     started = rnn.has_started(batch.inputs, batch.start)
+    inputs = rnn.silence(rnn.index_symbols(params, batch.inputs, network), started)
+    noise = None
+    if key is not None and network.is_noisy:
+        noise = jax.random.fold_in(key, NOISE)
+    place = rnn.run(params, inputs, network=network, started=started, key=noise)
+    z = place.z
+    logits = rnn.readout(params, z if output_loss.every_step else z[-1])
     return Forward(
         params,
-        trace,
-        pi=output_loss.grad(trace.logits, batch.labels),
-        loss=jnp.mean(output_loss.value(trace.logits, batch.labels)),
-        inputs=rnn.silence(rnn.index_symbols(params, batch.inputs), started),
+        types.Trace(h=place.s, z=z, logits=logits),
+        pi=output_loss.grad(logits, batch.labels),
+        loss=jnp.mean(output_loss.value(logits, batch.labels)),
+        inputs=inputs,
         started=started,
+        network=network,
+        place=place,
     )
 
 
-def top(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Array:
-    """q_{T-1} = ∂E_b/∂h_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1}, `[B, H]`.
+def top(forward: Forward) -> jax.Array:
+    """q_{T-1} = ∂E_b/∂s_{T-1} = (∂z/∂s)ᵀ (π W_hyᵀ), `[B, D]`.
 
-    With a loss of every step, (πₜ W_hyᵀ) ⊙ σ'ₜ of all t, `[T, B, H]`.
+    With a loss of every step that of all t, `[T, B, D]`.
     """
-    return gradients.output_error(params, rnn.read_states(trace.z, pi), pi)
+    return forward.slope(matmul(forward.pi, forward.params.w_hy.T))
 
 
 def chain(
@@ -124,6 +200,7 @@ def make_rule(
     *,
     max_norm: ArrayLike,
     output_loss: types.OutputLoss,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """The rule that descends  Σₜ mean_b zₜ₋₁ᵀ qₜ  and its like, and E in the readout.
 
@@ -136,40 +213,47 @@ def make_rule(
       max_norm: g ← g max_norm / ‖g‖ where ‖g‖ > max_norm, one norm over all five
         gradients; 0 is none.
       output_loss: E.
+      network: what is trained.
     """
+    rnn.check_network(network)
 
     @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
-        params: types.Params,
+        params: types.AnyParams,
         rule_state: types.RuleState,
         batch: types.Batch,
-    ) -> tuple[types.Params, types.RuleState, types.RuleInfo]:
-        forward = run_forward(params, batch, output_loss)
-        z = forward.trace.z
+    ) -> tuple[types.AnyParams, types.RuleState, types.RuleInfo]:
+        forward = run_forward(params, batch, output_loss, network, key)
         errors, rule_state = signals(key, rule_state, forward)
         errors = jax.tree.map(lambda x: rnn.silence(x, forward.started), errors)
-        summed = gradients.sum_local_gradients(params, forward.inputs, z, errors.q)
-        readout = gradients.readout_gradients(z, forward.pi)
+        terms = Term(forward.place, errors.q)
+        summed = gradients.sum_over_time(network, forward.cell, terms)
+        readout = gradients.readout_gradients(forward.trace.z, forward.pi)
         info = types.RuleInfo(
             loss=forward.loss,
             local_loss=_over_batch(errors.local_loss),
             target_step_norm=_over_batch(errors.target_step_norm),
-            w_hh_grad_norm=summed.w_hh_norm,
-            w_xh_grad_norm=summed.w_xh_norm,
+            **norms(network, summed.norms),
         )
-        return bounded(summed.grads, readout, max_norm), rule_state, info
+        grads = rnn.join(network, summed.grads, *readout)
+        return bounded(grads, max_norm), rule_state, info
 
     return types.LearningRule(init, grads)
 
 
-def bounded(
-    hidden: gradients.HiddenGrads,
-    readout: tuple[jax.Array, jax.Array],
-    max_norm: ArrayLike,
-) -> types.Params:
-    """All five gradients, with `max_norm` for the one norm of them all; 0 is none."""
-    flat, unravel = ravel_pytree(types.Params(*hidden, *readout))
+def norms(network: Network, of_arrays: Any) -> dict[str, Any]:
+    """The fields of `RuleInfo` that have the norms of each step's gradients."""
+    return {
+        "w_hh_grad_norm": gradients.norms_of_role(network, of_arrays, "recurrent"),
+        "w_xh_grad_norm": gradients.norms_of_role(network, of_arrays, "input"),
+        "cell_grad_norms": of_arrays,
+    }
+
+
+def bounded(grads: types.AnyParams, max_norm: ArrayLike) -> types.AnyParams:
+    """Gradients with `max_norm` for the one norm of them all; 0 is none."""
+    flat, unravel = ravel_pytree(grads)
     return unravel(numerics.clip(flat, max_norm).value)
 
 

@@ -5,7 +5,8 @@ all: with qₜ `[B, H]`, the error at hₜ per sample, and zₜ₋₁ constant,
 
     ∇W_hhᵗ = mean_b zₜ₋₁ᵀ qₜ     ∇W_xhᵗ = mean_b xₜᵀ qₜ     ∇b_hᵗ = mean_b qₜ
 
-each bounded on its own, then summed over t = 0 .. T-1. The readout gets the exact
+of the tanh network, and mean_b (∂sₜ/∂p)ᵀ qₜ for each array p of any; each array is
+bounded on its own, then summed over t = 0 .. T-1. The readout gets the exact
 gradients of E.
 """
 
@@ -20,45 +21,21 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from lra_jax import devices, rnn, types
-from lra_jax.numerics import Normalized, clip, largest, matmul
-
-
-class HiddenGrads(NamedTuple):
-    """Gradients of the hidden layer's weights."""
-
-    w_xh: jax.Array  # [X, H]
-    w_hh: jax.Array  # [H, H]
-    b_h: jax.Array  # [H]
+from lra_jax import devices, numerics, rnn, types
+from lra_jax.networks.network import Cell, Network, Term
+from lra_jax.numerics import Normalized, clip, matmul
 
 
 class SummedGrads(NamedTuple):
-    """`HiddenGrads` summed over t, and the norm of each step's part, `[T]`."""
-
-    grads: HiddenGrads
-    w_xh_norm: jax.Array
-    w_hh_norm: jax.Array
-
-
-class Rows(NamedTuple):
-    """What a step's gradients are sums of: products of rows, divided by B.
-
-    For the shared formula these are the rows of xₜ, zₜ₋₁ and qₜ, R = B. A rule whose
-    error reaches the weights on several ways has more of them.
+    """Gradients of a cell summed over t, and the norms of each step's part.
 
     Attributes:
-      x: int `[R]` or float `[R, X]`.
-      z_prev: `[R, H]`.
-      q: `[R, H]`.
-      left: `[R', H]` and
-      right: `[R', H]`, further pairs for W_hh alone; None if there are none.
+      grads: like the cell.
+      norms: `[T]` for each array of it.
     """
 
-    x: jax.Array
-    z_prev: jax.Array
-    q: jax.Array
-    left: jax.Array | None = None
-    right: jax.Array | None = None
+    grads: Cell
+    norms: Any
 
 
 def mean_outer(left: jax.Array, right: jax.Array) -> jax.Array:
@@ -70,17 +47,9 @@ def mean_outer(left: jax.Array, right: jax.Array) -> jax.Array:
     return matmul(rows_left.T, rows_right) / left.shape[-2]
 
 
-def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """All rows divided by their largest absolute value, and that value."""
-    rows = a if b is None else jnp.concatenate([a, b])
-    scale = largest(rows).reshape(())
-    return rows / jnp.where(scale == 0, 1, scale), scale
-
-
-def no_gradients(params: types.Params, q: jax.Array) -> HiddenGrads:
+def no_gradients(cell: Cell, q: jax.Array) -> Cell:
     """Zeros: the sum over no steps, of errors q."""
-    weights = (params.w_xh, params.w_hh, params.b_h)
-    return HiddenGrads(*(devices.varying_as(jnp.zeros_like(w), q) for w in weights))
+    return jax.tree.map(lambda w: devices.varying_as(jnp.zeros_like(w), q), cell)
 
 
 def result_sharding(
@@ -99,88 +68,68 @@ def result_sharding(
 
 
 def add_step(
-    total: HiddenGrads,
-    now: Rows,
-    batch_size: int,
+    network: Network,
+    cell: Cell,
+    total: Cell,
+    term: Term,
     normalize: Callable[..., Normalized],
-) -> tuple[HiddenGrads, tuple[jax.Array, jax.Array]]:
-    """total + Normalize(∇ᵗ) of one step, and the norms of its parts of W_xh and W_hh.
-
-    The rows are scaled before they are multiplied, not the products after: a `[B, H]`
-    array is smaller than `[H, H]`, and no square of a tiny product vanishes.
-    """
-    right, q_scale = _join(now.q, now.right)
-    left, z_scale = _join(now.z_prev, now.left)
-    q = right[: now.q.shape[0]]
-    if now.x.ndim == 1:  # symbols: xₜᵀ q adds row b of q to row x_b
-        w_xh = jnp.zeros_like(total.w_xh).at[now.x].add(q)
-    else:
-        w_xh = matmul(now.x.astype(q.dtype).T, q)
-    scale = q_scale / batch_size
-    parts = (
-        normalize(w_xh, scale=scale),
-        normalize(matmul(left.T, right), scale=scale * z_scale),
-        normalize(jnp.sum(q, axis=0), scale=scale),
-    )
-    total = HiddenGrads(*(a + g.value for a, g in zip(total, parts, strict=True)))
-    return total, (parts[0].norm.reshape(()), parts[1].norm.reshape(()))
+) -> tuple[Cell, Any]:
+    """total + Normalize(∇ᵗ) of one step, and the norm of each array's part."""
+    units, scales = network.weigh_term(cell, term)
+    if any(jax.tree.leaves(frozen := network.is_frozen(cell))):
+        units = jax.tree.map(
+            lambda g, still: jnp.zeros_like(g) if still else g, units, frozen
+        )
+    leaves, tree = jax.tree.flatten(units)
+    parts = [
+        normalize(g, scale=scale)
+        for g, scale in zip(leaves, jax.tree.leaves(scales), strict=True)
+    ]
+    bounded = jax.tree.unflatten(tree, [part.value for part in parts])
+    norms = jax.tree.unflatten(tree, [part.norm.reshape(()) for part in parts])
+    return jax.tree.map(jnp.add, total, bounded), norms
 
 
 def sum_over_time(
-    rows: Rows,
-    params: types.Params,
-    batch_size: int,
-    normalize: Callable[..., Normalized],
+    network: Network,
+    cell: Cell,
+    terms: Term,
+    normalize: Callable[..., Normalized] = functools.partial(clip, c=0.0),
 ) -> SummedGrads:
     """Σₜ Normalize(∇ᵗ), in memory that does not grow with T.
 
     Args:
-      rows: arrays `[T, ...]`.
-      params: weights of the shapes and dtype to sum in.
-      batch_size: B.
-      normalize: `(gradient, scale=...) -> Normalized`, for each of a step's three.
+      network: says what an error asks of the weights.
+      cell: its weights.
+      terms: arrays `[T, ...]`.
+      normalize: `(gradient, scale=...) -> Normalized`, for each array of a step; none
+        is bounded by default.
     """
-    grads, (w_xh_norm, w_hh_norm) = lax.scan(
-        lambda total, now: add_step(total, now, batch_size, normalize),
-        no_gradients(params, rows.q),
-        rows,
+    return SummedGrads(
+        *lax.scan(
+            lambda total, term: add_step(network, cell, total, term, normalize),
+            no_gradients(cell, terms.q),
+            terms,
+        )
     )
-    return SummedGrads(grads, w_xh_norm, w_hh_norm)
 
 
-def sum_local_gradients(
-    params: types.Params, inputs: jax.Array, z: jax.Array, q: jax.Array
-) -> SummedGrads:
-    """The shared formula, summed over t without bounds.
-
-    Args:
-      params: weights of the shapes to sum in.
-      inputs: int `[T, B]` or float `[T, B, X]`.
-      z: `[T, B, H]` of the forward pass.
-      q: `[T, B, H]`, the errors at h.
-    """
-    return sum_over_time(
-        Rows(inputs, previous(z), q),
-        params,
-        q.shape[1],
-        functools.partial(clip, c=0.0),
-    )
+def norms_of_role(network: Network, norms: Any, role: str) -> jax.Array | None:
+    """`[T]`, the norm of all arrays of a role together; None where there are none."""
+    roles = jax.tree.leaves(network.roles(norms))
+    chosen = [
+        norm
+        for norm, each in zip(jax.tree.leaves(norms), roles, strict=True)
+        if each == role
+    ]
+    if len(chosen) < 2:
+        return chosen[0] if chosen else None
+    return numerics.norm(jnp.stack(chosen), axis=0)[0]
 
 
 def previous(z: jax.Array) -> jax.Array:
     """zₜ₋₁ for all t, with z₋₁ = 0: `[T, B, H]` to `[T, B, H]`."""
     return jnp.concatenate([jnp.zeros_like(z[:1]), z[:-1]])
-
-
-def output_error(params: types.Params, z: jax.Array, pi: jax.Array) -> jax.Array:
-    """(π W_hyᵀ) ⊙ σ', `[..., H]`: ∂E_b/∂h through the output of the states z.
-
-    Args:
-      params: the weights.
-      z: `[..., H]`, the states that were read out.
-      pi: `[..., Y]`.
-    """
-    return matmul(pi, params.w_hy.T) * (1 - z**2)
 
 
 def readout_gradients(z: jax.Array, pi: jax.Array) -> tuple[jax.Array, jax.Array]:

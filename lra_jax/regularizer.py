@@ -38,6 +38,10 @@ class NormPreservation(NamedTuple):
     left: jax.Array  # [B, H] = M ω ⊙ σ'(hₜ₋₁), M = max|u| per sample
     right: jax.Array  # [B, H] = u / M
 
+    def times(self, weight: jax.Array) -> NormPreservation:
+        """The same with gradients that are times λ, `[B, 1]`."""
+        return self._replace(a=weight * self.a, right=weight * self.right)
+
 
 def norm_preservation(
     u: jax.Array, u_back: jax.Array, z_prev: jax.Array

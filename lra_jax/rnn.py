@@ -1,9 +1,13 @@
-"""The network: a simple recurrent layer of tanh units and a linear readout.
+"""The forward pass: a recurrent network, and a linear readout of what it emits.
 
-hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ),   z₋₁ = 0,   t = 0 .. T-1
+sₜ = step(sₜ₋₁, xₜ),   zₜ = emit(sₜ),   s₋₁ = 0,   t = 0 .. T-1
 logits = z_{T-1} W_hy + b_y,   or at every step   logitsₜ = zₜ W_hy + b_y
 
-A sample with a `start` has hₜ = zₜ = 0 before it.
+The default is the paper's network, a layer of tanh units, whose state is called h:
+
+hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ)
+
+A sample with a `start` has sₜ = 0 before it.
 """
 
 from __future__ import annotations
@@ -17,8 +21,12 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from lra_jax import devices, matrices, settings, symbols, types
+from lra_jax import devices, matrices, networks, settings, symbols, types
+from lra_jax.networks import Network
+from lra_jax.networks.network import Cell, Place
 from lra_jax.numerics import matmul
+
+TANH = networks.tanh()  # the default everywhere
 
 WEIGHT_DTYPES = ("bfloat16", "float16", "float32", "float64")
 
@@ -47,8 +55,11 @@ def init_params(
     *,
     input_gain: ArrayLike = 1.0,
     dtype: DTypeLike | None = None,
-) -> types.Params:
-    """Orthogonal matrices (semi-orthogonal where not square), zero biases.
+    network: Network = TANH,
+) -> Any:
+    """Initial weights: orthogonal matrices and zero biases, if the network has no others.
+
+    Matrices that are not square are semi-orthogonal.
 
     Args:
       key: consumed.
@@ -60,9 +71,10 @@ def init_params(
       dtype: of the weights: bfloat16, float16, float32 or float64; None is JAX's
         default float type, float32, or float64 under x64. What has 16 bits is drawn
         with 32.
+      network: any of `lra_jax.networks`, whose cell's weights are drawn as it says.
 
     Returns:
-      `Params` of that type.
+      `Params` of that type; for another network than tanh, `NetworkParams`.
 
     Raises:
       ValueError: a size is not a positive integer, `input_gain` not positive, or
@@ -85,15 +97,39 @@ def init_params(
     )
     check_input_gain(input_gain)
     kind = _weight_dtype(dtype)
-    key_xh, key_hh, key_hy = jax.random.split(key, 3)
-    w_xh = orthogonal(key_xh, (input_size, hidden_size), kind)
-    return types.Params(
-        w_xh=jnp.asarray(input_gain, kind) * w_xh,
-        w_hh=orthogonal(key_hh, (hidden_size, hidden_size), kind),
-        b_h=jnp.zeros((hidden_size,), kind),
-        w_hy=orthogonal(key_hy, (hidden_size, output_size), kind),
-        b_y=jnp.zeros((output_size,), kind),
+    check_network(network)
+    cell = jax.tree.map(
+        lambda w: w.astype(kind) if jnp.issubdtype(w.dtype, jnp.floating) else w,
+        network.init(key, input_size, hidden_size, kind),
     )
+    if not (isinstance(input_gain, int | float) and input_gain == 1):
+        cell = network.scale_inputs(cell, input_gain)
+    key_hy = jax.random.split(key, 3)[2]  # the others are the cell's
+    w_hy = orthogonal(key_hy, (hidden_size, output_size), kind)
+    return join(network, cell, w_hy, jnp.zeros((output_size,), kind))
+
+
+def join(network: Network, cell: Cell, w_hy: jax.Array, b_y: jax.Array) -> Any:
+    """`Params` of tanh, `NetworkParams` of other networks."""
+    if isinstance(network, networks.Tanh):
+        return types.Params(*cell, w_hy=w_hy, b_y=b_y)
+    return types.NetworkParams(cell, w_hy, b_y)
+
+
+def cell_of(params: types.AnyParams) -> Cell:
+    """The weights of the cell: all but the readout's."""
+    if isinstance(params, types.NetworkParams):
+        return params.cell
+    return networks.LayerCell(params.w_xh, params.w_hh, params.b_h)
+
+
+def check_network(network: Any) -> None:
+    """Raises ValueError for what is no network."""
+    if not isinstance(network, Network):
+        raise ValueError(
+            "network: expected one of lra_jax.networks, such as networks.gru(), "
+            f"got {network!r}"
+        )
 
 
 def _weight_dtype(dtype: DTypeLike | None) -> jnp.dtype:
@@ -115,8 +151,50 @@ def check_input_gain(input_gain: ArrayLike) -> None:
     )
 
 
-def check_params(params: types.Params) -> None:
-    """Raises ValueError where weights do not fit each other, are empty, or not real."""
+def check_params(params: types.AnyParams, network: Network = TANH) -> None:
+    """Raises ValueError where weights are not the network's, do not fit each other, are
+    empty, or not real."""
+    check_network(network)
+    if isinstance(network, networks.Tanh):
+        _check_tanh(params)
+        return
+    if not isinstance(params, types.NetworkParams):
+        raise ValueError(
+            f"params: expected NetworkParams of the network {network.name}, "
+            f"got {type(params).__name__}: init_params has an argument network, too"
+        )
+    if params.w_hy.ndim != 2 or 0 in params.w_hy.shape:
+        raise ValueError(
+            f"w_hy: expected [H, Y] with H ≥ 1, Y ≥ 1, got {params.w_hy.shape}"
+        )
+    hidden_size, output_size = params.w_hy.shape
+    if params.b_y.shape != (output_size,):
+        raise ValueError(f"b_y: expected [Y] = {(output_size,)}, got {params.b_y.shape}")
+    input_size = networks.input_size(network, params.cell, hidden_size)
+    expected = jax.tree.map(
+        jnp.shape, networks.shapes(network, input_size or 1, hidden_size)
+    )
+    got = jax.tree.map(jnp.shape, params.cell)
+    if got != expected:
+        raise ValueError(
+            f"params.cell: expected the weights of {network.name} for "
+            f"H = {hidden_size}, {expected}, got {got}"
+        )
+    dtype = params.w_hy.dtype
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype != dtype:
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)}: expected {dtype}, as w_hy, "
+                f"got {leaf.dtype}"
+            )
+
+
+def _check_tanh(params: types.Params) -> None:
+    if not isinstance(params, types.Params):
+        raise ValueError(
+            f"params: expected Params, of the network tanh, got "
+            f"{type(params).__name__}: give network= for weights of another one"
+        )
     if params.w_xh.ndim != 2 or params.w_hy.ndim != 2:
         raise ValueError(
             "params: expected w_xh [X, H] and w_hy [H, Y], "
@@ -142,40 +220,70 @@ def check_params(params: types.Params) -> None:
             )
 
 
-def check_inputs(params: types.Params, inputs: jax.Array) -> bool:
+def check_inputs(
+    params: types.AnyParams, inputs: jax.Array, network: Network = TANH
+) -> bool:
     """Whether `inputs` are symbols (else real vectors).
 
     Raises:
       ValueError: `inputs` is neither int `[T, B]` nor float `[T, B, X]` with T ≥ 1 and
         B ≥ 1, or the weights do not fit each other.
     """
-    check_params(params)
+    check_params(params, network)
     settings.check_array("inputs", inputs)
-    input_size = params.w_xh.shape[0]
+    size = input_size(params, network)
     are_symbols = jnp.issubdtype(inputs.dtype, jnp.integer) and inputs.ndim == 2
     are_vectors = (
         jnp.issubdtype(inputs.dtype, jnp.floating)
         and inputs.ndim == 3
-        and inputs.shape[2] == input_size
+        and size in (inputs.shape[2], None)
     )
     if not (are_symbols or are_vectors) or 0 in inputs.shape[:2]:
         raise ValueError(
-            f"inputs: expected integer symbols [T, B] or real [T, B, {input_size}], "
+            "inputs: expected integer symbols [T, B] or real "
+            f"[T, B, {'X' if size is None else size}], "
             "time-major (time is the first axis), with T ≥ 1 and B ≥ 1, "
             f"got {inputs.dtype} {inputs.shape}"
         )
     return bool(are_symbols)
 
 
-def index_symbols(params: types.Params, inputs: jax.Array) -> jax.Array:
-    """Inputs whose symbols, of any integer type, are int32; vectors as they are."""
-    if not check_inputs(params, inputs):
+def input_size(params: types.AnyParams, network: Network) -> int | None:
+    """X; None where the weights do not tell."""
+    if isinstance(params, types.Params):
+        return params.w_xh.shape[0]
+    return networks.input_size(network, params.cell, params.w_hy.shape[0])
+
+
+def index_symbols(
+    params: types.AnyParams, inputs: jax.Array, network: Network = TANH
+) -> jax.Array:
+    """Inputs whose symbols, of any integer type, are int32; vectors as they are.
+
+    For a network that knows no symbols they become one-hot vectors, NaN for what is
+    none.
+
+    Raises:
+      ValueError: see `check_inputs`; or the weights do not tell how many there are.
+    """
+    if not check_inputs(params, inputs, network):
         return inputs
-    return symbols.as_index(inputs, params.w_xh.shape[0])
+    size = input_size(params, network)
+    if size is None:
+        raise ValueError(
+            f"inputs: expected vectors [T, B, X], as no array of {network.name} tells "
+            "how many symbols there are; got symbols"
+        )
+    indices = symbols.as_index(inputs, size)
+    if network.takes_symbols:
+        return indices
+    one_hot = jax.nn.one_hot(indices, size, dtype=params.w_hy.dtype)
+    known = symbols.is_index(indices, size)[..., None]
+    return jnp.where(known, one_hot, jnp.asarray(jnp.nan, one_hot.dtype))
 
 
 def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
-    """xₜ W_xh + b_h for all t: a row gather for symbols, a product for vectors.
+    """xₜ W_xh + b_h for all t, of tanh: a row gather for symbols, else a product.
 
     Args:
       params: the weights.
@@ -187,14 +295,8 @@ def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
     Raises:
       ValueError: `inputs` is neither of the two.
     """
-    if check_inputs(params, inputs):
-        rows = jnp.asarray(params.w_xh).at[index_symbols(params, inputs)]
-        projected = rows.get(
-            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
-        )
-    else:
-        projected = matmul(inputs.astype(params.w_xh.dtype), params.w_xh)
-    return projected + params.b_h[None, None]
+    check_inputs(params, inputs)
+    return TANH.drive(params, inputs)
 
 
 def has_started(inputs: jax.Array, start: jax.Array | None) -> jax.Array | None:
@@ -264,12 +366,6 @@ def scan(
     return first, nothing
 
 
-def _known(inputs: jax.Array, started: jax.Array | None) -> jax.Array:
-    """The inputs, 0 for vectors before a start: no derivative is NaN times 0."""
-    are_symbols = jnp.issubdtype(inputs.dtype, jnp.integer)
-    return inputs if are_symbols else silence(inputs, started)
-
-
 def read_states(z: jax.Array, pi: jax.Array) -> jax.Array:
     """The states that the readout reads, z_{T-1} or all, for what it gives there.
 
@@ -283,21 +379,23 @@ def read_states(z: jax.Array, pi: jax.Array) -> jax.Array:
     return z if pi.ndim == 3 else z[-1]
 
 
-def readout(params: types.Params, z: jax.Array) -> jax.Array:
+def readout(params: types.AnyParams, z: jax.Array) -> jax.Array:
     """logits = z W_hy + b_y, `[..., Y]`, of states z `[..., H]`."""
     b_y = jnp.expand_dims(params.b_y, tuple(range(z.ndim - 1)))
     return matmul(z, params.w_hy) + b_y
 
 
 def _trace_sharding(
-    params: types.Params,
+    params: types.AnyParams,
     inputs: jax.Array,
     *,
     start: jax.Array | None = None,
     every_step: bool = False,
+    network: Network = TANH,
+    key: jax.Array | None = None,
 ) -> types.Trace:
     """How a trace is divided on a mesh with Explicit axes: as the samples are."""
-    del params, start
+    del params, start, network, key
     (batch,) = devices.spec(inputs, axis=1)
     every = PartitionSpec(None, batch)
     logits = every if every_step else PartitionSpec(batch)
@@ -306,11 +404,13 @@ def _trace_sharding(
 
 @devices.divided(_trace_sharding)
 def forward(
-    params: types.Params,
+    params: types.AnyParams,
     inputs: jax.Array,
     *,
     start: jax.Array | None = None,
     every_step: bool = False,
+    network: Network = TANH,
+    key: jax.Array | None = None,
 ) -> types.Trace:
     """The forward pass with everything that a learning rule needs of it.
 
@@ -319,13 +419,16 @@ def forward(
       inputs: int `[T, B]` or float `[T, B, X]`.
       start: int `[B]`, the first step of each sample, as in `Batch`.
       every_step: whether every state is read out, as `OutputLoss.every_step`.
+      network: whose weights they are.
+      key: of the network's noise; None is none.
 
     Returns:
       `Trace(h [T, B, H], z [T, B, H], logits)`, logits `[B, Y]` of the last state or
       `[T, B, Y]` of every one.
 
     Raises:
-      ValueError: `inputs` or `start` has another type or shape.
+      ValueError: `inputs` or `start` has another type or shape, or the weights are not
+        the network's.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
@@ -336,49 +439,135 @@ def forward(
       >>> lra_jax.forward(params, jax.nn.one_hot(inputs, 6)).logits.shape  # vectors
       (2, 4)
     """
+    read = index_symbols(params, inputs, network)
+    started = has_started(inputs, start)
+    read = silence(read, started)
+    place = run(params, read, network=network, started=started, key=key)
+    z = place.z
+    logits = readout(params, z if every_step else z[-1])
+    return types.Trace(h=place.s, z=z, logits=logits)
+
+
+def run(
+    params: types.AnyParams,
+    inputs: jax.Array,
+    *,
+    network: Network,
+    started: jax.Array | None,
+    key: jax.Array | None = None,
+) -> Place:
+    """All that is known of the network at all steps, `[T, B, ...]`.
+
+    Args:
+      params: the weights.
+      inputs: from `index_symbols`, silent before a sample's start.
+      network: whose weights they are.
+      started: from `has_started`.
+      key: of the network's noise; None is none.
+    """
+    cell = cell_of(params)
+    drive = network.drive(cell, inputs)
+    keys = None
+    if key is not None and network.is_noisy:
+        keys = jax.random.split(key, len(inputs))
+    s_first = _first_state(params, network, drive, inputs)
+    z_first = network.emit_first(cell, s_first)
 
     def step(
-        z_prev: jax.Array, now: tuple[jax.Array, jax.Array | None]
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        x_w, started = now
-        h = silence(matmul(z_prev, params.w_hh) + x_w, started)
-        z = jnp.tanh(h)
-        return z, (h, z)
+        before: tuple[jax.Array, jax.Array],
+        now: tuple[Any, jax.Array | None, jax.Array | None],
+    ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+        drive, key, started = now
+        s = network.advance(cell, before[0], drive, z_prev=before[1], key=key)
+        _check_step(network, s, before[0])
+        s = silence(s, started)
+        z = network.emit(cell, s)
+        return (s, z), (s, z)
 
-    check_inputs(params, inputs)
-    started = has_started(inputs, start)
-    projected = project_inputs(params, _known(inputs, started))
-    now = (projected, started)
-    _, (h, z) = lax.scan(step, jnp.zeros_like(projected[0]), now)
-    return types.Trace(h=h, z=z, logits=readout(params, z if every_step else z[-1]))
+    _, (s, z) = lax.scan(step, (s_first, z_first), (drive, keys, started))
+    return Place(
+        s_prev=jnp.concatenate([s_first[None], s[:-1]]),
+        z_prev=jnp.concatenate([z_first[None], z[:-1]]),
+        s=s,
+        z=z,
+        x=inputs,
+        drive=drive,
+        key=keys,
+    )
+
+
+def _first_state(
+    params: types.AnyParams, network: Network, drive: Any, inputs: jax.Array
+) -> jax.Array:
+    """s₋₁ = 0, `[B, D]`."""
+    size = network.state_size(params.w_hy.shape[0])
+    if isinstance(drive, jax.Array) and drive.shape[2:] == (size,):
+        return jnp.zeros_like(drive[0])
+    zeros = jnp.zeros((inputs.shape[1], size), params.w_hy.dtype)
+    return devices.varying_as(zeros, inputs)
+
+
+def _check_step(network: Network, s: jax.Array, s_prev: jax.Array) -> None:
+    """Raises ValueError where a step's state is another array than the one before."""
+    if s.shape != s_prev.shape or s.dtype != s_prev.dtype:
+        raise ValueError(
+            f"network: expected a step of {network.name} to return the next state, "
+            f"{s_prev.dtype} [B, D] = {s_prev.shape} like the weights of the readout "
+            f"and the state before, got {s.dtype} {s.shape}"
+        )
 
 
 def final_state(
-    params: types.Params, inputs: jax.Array, *, start: jax.Array | None = None
+    params: types.AnyParams,
+    inputs: jax.Array,
+    *,
+    start: jax.Array | None = None,
+    network: Network = TANH,
+    key: jax.Array | None = None,
 ) -> jax.Array:
     """`forward(...).z[-1]`, in memory that does not grow with T·H.
 
     Arguments and errors as for `forward`.
     """
+    cell = cell_of(params)
+    started = has_started(inputs, start)
+    inputs = silence(index_symbols(params, inputs, network), started)
+    keys = None
+    if key is not None and network.is_noisy:
+        keys = jax.random.split(key, len(inputs))
 
     def step(
-        z_prev: jax.Array, now: tuple[jax.Array, jax.Array | None]
-    ) -> tuple[jax.Array, None]:
-        x_t, started = now
-        x_w = project_inputs(params, x_t[None])[0]
-        return jnp.tanh(silence(matmul(z_prev, params.w_hh) + x_w, started)), None
+        before: tuple[jax.Array, jax.Array],
+        now: tuple[jax.Array, jax.Array | None, jax.Array | None],
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        x, key, started = now
+        drive = network.drive_one(cell, x)
+        s = network.advance(cell, before[0], drive, z_prev=before[1], key=key)
+        _check_step(network, s, before[0])
+        s = silence(s, started)
+        return (s, network.emit(cell, s)), None
 
-    inputs = index_symbols(params, inputs)
-    started = has_started(inputs, start)
-    now = (_known(inputs, started), started)
-    x_0, started_0 = jax.tree.map(lambda x: x[:1], now)
-    z_0 = jnp.tanh(silence(project_inputs(params, x_0), started_0)[0])
-    z_last, _ = scan(step, z_0, jax.tree.map(lambda x: x[1:], now))
-    return z_last
+    now = (inputs, keys, started)
+    first = jax.tree.map(lambda x: x[:1], now)
+    drive = network.drive(cell, first[0])
+    s_first = _first_state(params, network, drive, inputs)
+    here = jax.tree.map(lambda x: x[0], (drive, *first[1:]))
+    s = network.first(cell, here[0], s_first, key=here[1])
+    _check_step(network, s, s_first)
+    s = silence(s, here[2])
+    rest = jax.tree.map(lambda x: x[1:], now)
+    (_, z), _ = scan(step, (s, network.emit(cell, s)), rest)
+    return z
 
 
 def final_logits(
-    params: types.Params, inputs: jax.Array, *, start: jax.Array | None = None
+    params: types.AnyParams,
+    inputs: jax.Array,
+    *,
+    start: jax.Array | None = None,
+    network: Network = TANH,
+    key: jax.Array | None = None,
 ) -> jax.Array:
     """`forward(...).logits` of the last state; see `final_state`."""
-    return readout(params, final_state(params, inputs, start=start))
+    z = final_state(params, inputs, start=start, network=network, key=key)
+    return readout(params, z)

@@ -12,17 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lra_jax import (
-    gradients,
-    losses,
-    refinements,
-    regularizer,
-    rnn,
-    symbols,
-    types,
-)
+from lra_jax import losses, refinements, regularizer, rnn, symbols, types
+from lra_jax.error_signals import Forward
 from lra_jax.losses import LocalLoss
-from lra_jax.numerics import Normalized, matmul, norm, tanh_difference
+from lra_jax.networks.network import Cell, Network, Place
+from lra_jax.numerics import Normalized, matmul, norm
 
 REFINEMENTS = ("fixed", "overwrite")
 
@@ -44,8 +38,8 @@ class Targets(NamedTuple):
     """Displacements and local errors at every step.
 
     Attributes:
-      d: `[T, B, H]`, hₜ - ĥₜ.
-      u: `[T, B, H]`, ∂L_b/∂hₜ with the target constant.
+      d: `[T, B, D]`, sₜ - ŝₜ; of tanh hₜ - ĥₜ.
+      u: `[T, B, D]`, ∂L_b/∂sₜ with the target constant.
       local_loss: `[T, B]`, L_b(zₜ, ẑₜ).
       step_norm: `[T, B]`, ‖Δhₜ‖ of the last refinement.
       omega: Ω of the pairs (t-1, t) for t = 0 .. T-1, arrays `[T, ...]`, of which `a`
@@ -57,7 +51,7 @@ class Targets(NamedTuple):
     u: jax.Array
     local_loss: jax.Array
     step_norm: jax.Array
-    omega: regularizer.NormPreservation | None
+    omega: Any
 
 
 def refine(
@@ -88,22 +82,26 @@ def refine(
 
 
 def local_error(
-    d: jax.Array, h: jax.Array, z: jax.Array, step: TargetStep
+    network: Network, cell: Cell, d: jax.Array, s: jax.Array, z: jax.Array, step: TargetStep
 ) -> tuple[jax.Array, jax.Array]:
-    """L_b(z, ẑ) and u = ∂L_b/∂h = s ℓ'(z - ẑ) ⊙ σ'(h), the target constant.
+    """L_b(z, ẑ) and u = ∂L_b/∂s = (∂z/∂s)ᵀ s ℓ'(z - ẑ), the target constant.
+
+    Of tanh, u = s ℓ'(z - ẑ) ⊙ σ'(h).
 
     Args:
-      d: `[..., B, H]`, h - ĥ.
-      h: `[..., B, H]`.
-      z: `[..., B, H]`, tanh(h).
+      network: says what a displacement of s is at z.
+      cell: its weights.
+      d: `[..., B, D]`, s - ŝ.
+      s: `[..., B, D]`.
+      z: `[..., B, H]`, emit(s).
       step: the local loss and its scale s.
 
     Returns:
-      `[..., B]` and `[..., B, H]`.
+      `[..., B]` and `[..., B, D]`.
     """
-    e = tanh_difference(z, jnp.tanh(h - d), d)
+    e = network.gap(cell, s, d, z=z)
     value = step.scale * jnp.sum(step.local_loss.value(e), axis=-1)
-    return value, step.scale * step.local_loss.derivative(e) * (1 - z**2)
+    return value, network.slope(cell, s, step.scale * step.local_loss.derivative(e), z=z)
 
 
 class Output(NamedTuple):
@@ -118,74 +116,87 @@ OutputGrad = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def own_error(
-    params: types.Params, z: jax.Array, output: Output, output_grad: OutputGrad
+    network: Network,
+    params: types.AnyParams,
+    s: jax.Array,
+    z: jax.Array,
+    output: Output,
+    output_grad: OutputGrad,
 ) -> jax.Array:
-    """(π W_hyᵀ) ⊙ σ', `[B, H]`: ∂E_b/∂h through the output of the state z `[B, H]`."""
+    """(∂z/∂s)ᵀ (π W_hyᵀ), `[B, D]`: ∂E_b/∂s through the output of the state s."""
     pi = output_grad(output.logits, output.labels)
-    return gradients.output_error(params, z, pi)
+    return network.slope(rnn.cell_of(params), s, matmul(pi, params.w_hy.T), z=z)
 
 
 def top_target(
-    params: types.Params,
-    h: jax.Array,
+    network: Network,
+    params: types.AnyParams,
+    s: jax.Array,
     z: jax.Array,
     output: Output,
     output_grad: OutputGrad,
     step: TargetStep,
 ) -> tuple[jax.Array, jax.Array]:
-    """The target of h_{T-1}, which descends E (lines 8-13).
+    """The target of s_{T-1}, which descends E (lines 8-13).
 
-        Δ = Normalize( (π(z̄) W_hyᵀ) ⊙ (1 - z̄²), c1 ),   z̄ = tanh(h̄)
+        Δ = Normalize( (∂z̄/∂s̄)ᵀ (π(z̄) W_hyᵀ), c1 ),   z̄ = emit(s̄)
 
     Note: line 13 prints z where ẑ is meant, and omits h̄ ← ĥ; read literally, all K
     iterations would be the same. Line 10 prints no Normalize: c1 bounds every Δh.
 
     Args:
+      network: whose state it is.
       params: the weights.
-      h: `[B, H]`, h_{T-1}.
+      s: `[B, D]`, s_{T-1}; of tanh h_{T-1}.
       z: `[B, H]`, z_{T-1}.
       output: of step T-1.
       output_grad: π of step T-1.
       step: γ, K and Normalize.
 
     Returns:
-      d_{T-1} `[B, H]` and ‖Δh_{T-1}‖ `[B]`.
+      d_{T-1} `[B, D]` and ‖Δ‖ `[B]`.
     """
+    cell = rnn.cell_of(params)
 
     def direction(d_bar: jax.Array) -> jax.Array:
-        z_bar = jnp.tanh(h - d_bar)
+        s_bar = s - d_bar
+        z_bar = network.emit(cell, s_bar)
         moved = output._replace(logits=rnn.readout(params, z_bar))
-        return own_error(params, z_bar, moved, output_grad)
+        return own_error(network, params, s_bar, z_bar, moved, output_grad)
 
-    return refine(own_error(params, z, output, output_grad), direction, step)
+    return refine(own_error(network, params, s, z, output, output_grad), direction, step)
 
 
 class _Level(NamedTuple):
     """A step t ≥ 1 and the state below it, whose target is wanted."""
 
-    h: jax.Array
-    z: jax.Array
-    h_prev: jax.Array
-    z_prev: jax.Array
+    place: Place
     output: Output | None  # of t-1, with a loss of every step
 
 
 def _target_below(
-    params: types.Params,
+    network: Network,
+    params: types.AnyParams,
     output_grad: OutputGrad,
     d: jax.Array,
     size_next: jax.Array,
     level: _Level,
     step: TargetStep,
-) -> tuple[jax.Array, jax.Array, jax.Array, regularizer.NormPreservation | None]:
-    """The target of hₜ₋₁, which brings zₜ nearer to ẑₜ (lines 19-27).
+) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
+    """The target of sₜ₋₁, which brings zₜ nearer to ẑₜ (lines 19-27).
+
+        p = step(s̄),   ẑ' = emit(p)
+        u = (∂ẑ'/∂p)ᵀ s ℓ'(ẑ' - τ)
+        Δ = Normalize( (∂p/∂s̄)ᵀ u + λ ∂Ω/∂s̄, c1 )
+
+    which of tanh is
 
         p = tanh(h̄) W_hh + xₜ W_xh + b_h,   ẑ' = tanh(p)
         u = s ℓ'(ẑ' - τ) ⊙ (1 - ẑ'²)
         Δ = Normalize( (u W_hhᵀ) ⊙ (1 - tanh²(h̄)) + λ ∂Ω/∂h̄, c1 )
 
-    With a loss of every step, + (πₜ₋₁(tanh(h̄)) W_hyᵀ) ⊙ (1 - tanh²(h̄)) in Normalize:
-    the target descends Lₜ and E of its own output together.
+    With a loss of every step, + (∂z̄/∂s̄)ᵀ (πₜ₋₁(z̄) W_hyᵀ) in Normalize: the target
+    descends Lₜ and E of its own output together.
 
     λ follows the step's schedule, for which `size_next` is ‖uₜ₊₁‖ `[B, 1]`; the third
     result is ‖uₜ‖, for the next call.
@@ -193,78 +204,94 @@ def _target_below(
     τ is ẑₜ, the target, with refinement="fixed". Lines 24-25 as printed overwrite it:
     with "overwrite" τ is zₜ from the second iteration on.
     """
-    z_hat = jnp.tanh(level.h - d)
-    # hₜ minus the pre-activation whose tanh is τ, and τ, for the iterations k ≥ 2.
+    cell, place = rnn.cell_of(params), level.place
+    given = {"drive": place.drive, "key": place.key}
+    z_hat = network.emit(cell, place.s - d)
+    # sₜ minus the state that emits τ, and τ, for the iterations k ≥ 2.
     d_tau, tau = {
         "fixed": (d, z_hat),
-        "overwrite": (jnp.zeros_like(d), level.z),
+        "overwrite": (jnp.zeros_like(d), place.z),
     }[step.refinement]
 
     def descent(
-        u: jax.Array, z_bar: jax.Array, output: Output | None
-    ) -> tuple[jax.Array, regularizer.NormPreservation | None]:
-        u_back = matmul(u, params.w_hh.T)
-        v = u_back * (1 - z_bar**2)
-        if output is not None:
-            v += own_error(params, z_bar, output, output_grad)
+        u: jax.Array, s_bar: jax.Array, z_bar: jax.Array, output: Output | None
+    ) -> tuple[jax.Array, Any]:
+        at = (cell, s_bar, place.x, u)
+        omega = None
         if step.lambda_ is None:
+            v = network.pull(*at, z_prev=z_bar, **given)
+        else:
+            v, omega = network.norm_preservation(*at, z_prev=z_bar, **given)
+        if output is not None:
+            v += own_error(network, params, s_bar, z_bar, output, output_grad)
+        if step.lambda_ is None or omega is None:
             return v, None
-        omega = regularizer.norm_preservation(u, u_back, z_bar)
         weight = step.schedule(step.lambda_, omega, norm(u, axis=-1), size_next)
-        omega = omega._replace(a=weight * omega.a, right=weight * omega.right)
+        omega = omega.times(weight)
         return v + omega.a, omega
 
     def direction(d_bar: jax.Array) -> jax.Array:
-        z_bar = jnp.tanh(level.h_prev - d_bar)
-        # r = hₜ - p, from the difference of the states: no cancellation.
-        r = matmul(tanh_difference(level.z_prev, z_bar, d_bar), params.w_hh)
-        z_new = jnp.tanh(level.h - r)
-        e = tanh_difference(z_new, tau, d_tau - r)
-        u = step.scale * step.local_loss.derivative(e) * (1 - z_new**2)
+        s_bar = place.s_prev - d_bar
+        z_bar = network.emit(cell, s_bar)
+        # r = sₜ - p, from the difference of the states: no cancellation.
+        r = network.move(
+            cell,
+            place.s_prev,
+            place.x,
+            d_bar,
+            s=place.s,
+            z_prev=place.z_prev,
+            z_moved=z_bar,
+            **given,
+        )
+        s_new = place.s - r
+        z_new = network.emit(cell, s_new)
+        e = network.gap(cell, s_new, d_tau - r, z=z_new, z_moved=tau)
+        asked = step.scale * step.local_loss.derivative(e)
+        u = network.slope(cell, s_new, asked, z=z_new)
         output = level.output
         if output is not None:
             output = output._replace(logits=rnn.readout(params, z_bar))
-        return descent(u, z_bar, output)[0]
+        return descent(u, s_bar, z_bar, output)[0]
 
     # At k = 1, ẑ' is zₜ, and u the error that the weights of step t descend.
-    _, u = local_error(d, level.h, level.z, step)
-    first, omega = descent(u, level.z_prev, level.output)
+    _, u = local_error(network, cell, d, place.s, place.z, step)
+    first, omega = descent(u, place.s_prev, place.z_prev, level.output)
     d_prev, step_norm = refine(first, direction, step)
     return d_prev, step_norm, norm(u, axis=-1), omega
 
 
 def propagate(
-    params: types.Params,
-    trace: types.Trace,
+    forward: Forward,
     labels: jax.Array,
     output_loss: types.OutputLoss,
     step: TargetStep,
-    started: jax.Array | None = None,
 ) -> Targets:
     """Targets of all steps, from t = T-1 down to 0.
 
     Only values pass from step to step: nothing is differentiated through the
     network's history, and ẑₜ and zₜ₋₁ are constants of step t.
 
+    Before a sample's start there are no targets, and all is 0.
+
     Args:
-      params: the weights.
-      trace: of the forward pass.
+      forward: of the batch.
       labels: as `output_loss` expects them.
       output_loss: E, of the last step or of every one.
       step: the choices and numbers of a target's refinement.
-      started: bool `[T, B]`, where a sample has started; None is everywhere. Before
-        that there are no targets, and all is 0.
     """
+    network, params, trace = forward.network, forward.params, forward.trace
+    cell, started = forward.cell, forward.started
 
     def backward_step(
         carry: tuple[jax.Array, jax.Array], level: _Level
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, ...]]:
         d, step_norm, size, omega = _target_below(
-            params, output_grad, *carry, level, step
+            network, params, output_grad, *carry, level, step
         )
         return (d, size), (d, step_norm, omega)
 
-    h, z = trace.h, trace.z
+    s, z = trace.h, trace.z
     output_grad, top = output_loss.grad, Output(trace.logits, labels)
     earlier = None
     if output_loss.every_step:
@@ -272,9 +299,10 @@ def propagate(
         output_grad = losses.grad_of_step(output_loss, labels)
         earlier = Output(trace.logits[:-1], labels[:-1])
         top = Output(trace.logits[-1], labels[-1])
-    d_top, norm_top = top_target(params, h[-1], z[-1], top, output_grad, step)
-    _, u_top = local_error(d_top, h[-1], z[-1], step)
-    levels = _Level(h[1:], z[1:], h_prev=h[:-1], z_prev=z[:-1], output=earlier)
+    last = (s[-1], z[-1])
+    d_top, norm_top = top_target(network, params, *last, top, output_grad, step)
+    _, u_top = local_error(network, cell, d_top, *last, step)
+    levels = _Level(forward.above, output=earlier)
     _, (d, step_norm, omega) = rnn.scan(
         backward_step, (d_top, norm(u_top, axis=-1)), levels, reverse=True
     )
@@ -284,7 +312,7 @@ def propagate(
         lambda x: rnn.silence(x, before), (d, step_norm, omega)
     )
     d = jnp.concatenate([d, d_top[None]])
-    value, u = local_error(d, h, z, step)
+    value, u = local_error(network, cell, d, s, z, step)
     return Targets(
         d=d,
         u=u,

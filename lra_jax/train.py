@@ -12,11 +12,12 @@ import optax
 from jax.sharding import PartitionSpec
 
 from lra_jax import devices, losses, rnn, types
+from lra_jax.networks import Network
 
 
 def init_train_state(
     key: jax.Array,
-    params: types.Params,
+    params: types.AnyParams,
     rule: types.LearningRule,
     optimizer: optax.GradientTransformation,
 ) -> types.TrainState:
@@ -109,11 +110,11 @@ def train_step(
     key = jax.random.fold_in(state.key, state.step)
 
     def compute(
-        params: types.Params,
-    ) -> tuple[types.Params, types.RuleState, types.RuleInfo]:
+        params: types.AnyParams,
+    ) -> tuple[types.AnyParams, types.RuleState, types.RuleInfo]:
         return rule.grads(key, params, state.rule_state, batch)
 
-    def loss(params: types.Params, obj_fn: Any = None, grad_fn: Any = None) -> Any:
+    def loss(params: types.AnyParams, obj_fn: Any = None, grad_fn: Any = None) -> Any:
         # A line search hands on what it was given and has no use for.
         del obj_fn, grad_fn
         return compute(params)[2].loss
@@ -140,7 +141,7 @@ def train_step(
 
 
 def _check_rule(
-    params: types.Params, grads: types.Params, info: types.RuleInfo
+    params: types.AnyParams, grads: types.AnyParams, info: types.RuleInfo
 ) -> None:
     """A rule may be a user's: gradients like the weights, and one loss."""
     try:
@@ -156,10 +157,12 @@ def _check_rule(
 
 @devices.divided(lambda *_, **options: PartitionSpec())
 def evaluate(
-    params: types.Params,
+    params: types.AnyParams,
     batch: types.Batch,
     *,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
+    key: jax.Array | None = None,
 ) -> types.Metrics:
     """The loss and the number of errors on a batch, from z₋₁ = 0 as in training.
 
@@ -169,6 +172,8 @@ def evaluate(
       params: the weights.
       batch: see `Batch`.
       output_loss: E and what counts as an error; a task's is `task.output_loss`.
+      network: whose weights they are, as in training.
+      key: of the network's noise; None is an evaluation without.
 
     Returns:
       `Metrics(loss [], num_errors [] int32)`. Errors are counted, not averaged: a
@@ -186,10 +191,19 @@ def evaluate(
       (dtype('int32'), True)
     """
     if output_loss.every_step:
-        trace = rnn.forward(params, batch.inputs, start=batch.start, every_step=True)
+        trace = rnn.forward(
+            params,
+            batch.inputs,
+            start=batch.start,
+            every_step=True,
+            network=network,
+            key=key,
+        )
         logits = trace.logits
     else:
-        logits = rnn.final_logits(params, batch.inputs, start=batch.start)
+        logits = rnn.final_logits(
+            params, batch.inputs, start=batch.start, network=network, key=key
+        )
     value = output_loss.value(logits, batch.labels)
     is_error = output_loss.is_error(logits, batch.labels)
     try:  # an output loss may be a user's

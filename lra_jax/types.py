@@ -54,6 +54,31 @@ class Params(NamedTuple):
     b_y: jax.Array
 
 
+class NetworkParams(NamedTuple):
+    """Weights of any network of `lra_jax.networks`; gradients have the same type.
+
+    The paper's network, tanh, has `Params` instead.
+
+    Attributes:
+      cell: the network's own, any pytree of arrays.
+      w_hy: `[H, Y]`, to the outputs.
+      b_y: `[Y]`, bias of the outputs.
+
+    Example:
+      >>> network = lra_jax.networks.gru()
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, network=network)
+      >>> params.cell.w_hh.shape, params.w_hy.shape
+      ((8, 24), (8, 4))
+    """
+
+    cell: Any
+    w_hy: jax.Array
+    b_y: jax.Array
+
+
+AnyParams = Params | NetworkParams
+
+
 class Batch(NamedTuple):
     """Sequences and what to answer at their end, or at every step.
 
@@ -92,8 +117,9 @@ class Trace(NamedTuple):
     """What a forward pass leaves behind.
 
     Attributes:
-      h: `[T, B, H]`, pre-activations.
-      z: `[T, B, H]`, tanh(h).
+      h: `[T, B, H]`, pre-activations; of other networks than tanh the states
+        `[T, B, D]`.
+      z: `[T, B, H]`, tanh(h); of other networks what they emit.
       logits: `[B, Y]` of the last step, or `[T, B, Y]` of every step.
 
     Example:
@@ -150,8 +176,11 @@ class RuleInfo(NamedTuple):
       local_loss: `[T]` mean over the batch of L(zₜ, ẑₜ).
       target_step_norm: `[T]` mean over the batch of ‖Δhₜ‖, the last refinement's
         step after Ω and Normalize. For rules with targets in z: of ‖ẑₜ - zₜ‖.
-      w_hh_grad_norm: `[T]` Frobenius norm of step t's part of the gradient.
-      w_xh_grad_norm: `[T]` the same for W_xh.
+      w_hh_grad_norm: `[T]` Frobenius norm of step t's part of the gradient; of other
+        networks than tanh that of all recurrent weights.
+      w_xh_grad_norm: `[T]` the same for W_xh, and for all input weights.
+      cell_grad_norms: `[T]` for each array of the network's cell: the norm of step t's
+        part of its gradient.
       reversal_error: `[]` of states that are computed back: mean over the batch of the
         norm of the state before the first step, which is 0 but for rounding.
 
@@ -171,6 +200,7 @@ class RuleInfo(NamedTuple):
     w_hh_grad_norm: jax.Array | None = None
     w_xh_grad_norm: jax.Array | None = None
     reversal_error: jax.Array | None = None
+    cell_grad_norms: Any = None
 
 
 class EmptyState(NamedTuple):

@@ -24,9 +24,10 @@ MODULES = {module_name(path): ast.parse(path.read_text("utf8")) for path in PATH
 LAYERS = [
     {"types", "settings", "symbols"},
     {"numerics", "devices", "refinements"},
-    {"matrices"},
+    {"matrices", "regularizer"},
+    {"networks"},
     {"losses", "rnn"},
-    {"gradients", "regularizer", "targets", "error_signals"},
+    {"gradients", "targets", "error_signals"},
     {"rules"},
 ]
 LIBRARY = {
@@ -38,10 +39,10 @@ ALLOWED = LIBRARY | {
     "rules": LIBRARY["rules"] | {"rules"},
     "paper": LIBRARY["rules"] | {"rules", "paper"},
     "tasks": {"types", "settings", "losses", "tasks"},
-    "train": {"types", "devices", "losses", "rnn"},
-    "member": {"types", "settings", "losses", "rnn", "train", "tasks"},
+    "train": {"types", "devices", "losses", "networks", "rnn"},
+    "member": {"types", "networks", "settings", "losses", "rnn", "train", "tasks"},
     "diagnostics": LIBRARY["rules"] | {"tasks"},
-    "predictions": {"types", "losses", "rnn", "tasks"},
+    "predictions": {"types", "networks", "losses", "rnn", "tasks"},
     "orthogonality": {"types", "settings", "numerics"},
     "flax_model": {"types"},
     "tiles": {"settings"},

@@ -11,11 +11,14 @@ from lra_jax import (
     RULES,
     TASKS,
     LearningRule,
+    cross_entropy,
     diagnostics,
-    forward,
+    error_signals,
     gradients,
     init_params,
+    rnn,
 )
+from lra_jax.networks.network import Term
 from lra_jax.rules.bptt import backward
 
 T, B, H = 10, 4, 16
@@ -87,9 +90,8 @@ def test_labels_are_swapped_within_the_classes_that_occur(task, expected):
 def test_the_hidden_errors_of_bptt_are_its_own(task):
     rule, params, state, batch = rule_and_batch("bptt", task)
     q = errors(rule, params, state, batch)
-    trace = jax.jit(forward)(params, batch.inputs)
-    pi = TASKS[task].output_loss.grad(trace.logits, batch.labels)
-    np.testing.assert_allclose(q, backward(params, trace, pi), rtol=1e-4, atol=1e-7)
+    forward = error_signals.run_forward(params, batch, TASKS[task].output_loss)
+    np.testing.assert_allclose(q, backward(forward), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -99,8 +101,10 @@ def test_hidden_errors_add_up_to_the_gradient_of_any_rule(name):
     )
     grads, _, _ = jax.jit(rule.grads)(jax.random.key(0), params, state, batch)
     q = errors(rule, params, state, batch)
-    trace = forward(params, batch.inputs)
-    summed = gradients.sum_local_gradients(params, batch.inputs, trace.z, q).grads
+    place = error_signals.run_forward(params, batch, cross_entropy).place
+    summed = gradients.sum_over_time(
+        rnn.TANH, rnn.cell_of(params), Term(place, q)
+    ).grads
     scale = float(jnp.max(jnp.abs(grads.w_xh)))
     np.testing.assert_allclose(summed.w_xh, grads.w_xh, rtol=1e-4, atol=1e-5 * scale)
     if name in LOCAL:

@@ -9,7 +9,7 @@ import pytest
 from oracles import numpy_lra as oracle
 
 import lra_jax
-from lra_jax import losses, numerics, regularizer, targets
+from lra_jax import error_signals, losses, numerics, regularizer, targets
 
 T, B, X, H, Y = 10, 5, 6, 16, 4
 CHOICES = (
@@ -162,8 +162,8 @@ def found_targets(
         normalize=functools.partial(numerics.clip, c=0.0, axis=-1),
         refinement=refinement,
     )
-    trace = lra_jax.forward(params, batch.inputs)
-    return targets.propagate(params, trace, batch.labels, lra_jax.cross_entropy, step)
+    forward = error_signals.run_forward(params, batch, lra_jax.cross_entropy)
+    return targets.propagate(forward, batch.labels, lra_jax.cross_entropy, step)
 
 
 def test_without_a_target_step_targets_are_the_states():

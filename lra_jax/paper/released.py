@@ -28,6 +28,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from lra_jax import devices, gradients, losses, numerics, refinements, rnn, types
+from lra_jax.networks import Network
 from lra_jax.numerics import matmul
 from lra_jax.paper.arithmetic import PROGRAM_LOSSES, Numbers
 from lra_jax.paper.hidden_layer import (
@@ -80,6 +81,7 @@ def lra_released(
     local_loss: Literal["mse", "log_penalty"] = "mse",
     descend_local_loss: bool = True,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """The authors' released code as a rule, for the audit: do not train with it.
 
@@ -102,6 +104,7 @@ def lra_released(
         W_xh only: a control that the program does not have.
       output_loss: E. The program has cross entropy only, and its gradient is NaN as
         soon as a probability is too small for the number type.
+      network: tanh alone: the program has no other.
 
     Returns:
       A rule without state. `RuleInfo.loss` is E before the update, as for every
@@ -127,6 +130,7 @@ def lra_released(
     arguments.check_choices(lra_released, locals())
     arguments.check_numbers(lra_released, locals())
     arguments.check_last_step(lra_released, output_loss)
+    arguments.check_tanh(lra_released, network, "is the paper's program")
 
     @devices.divided(gradients.result_sharding)
     def grads(

@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
-from lra_jax import settings, types
+from lra_jax import networks, rnn, settings, types
 
 # The kinds of numbers, of which a factory's signature speaks.
 Count = settings.Count
@@ -54,6 +54,32 @@ def _kinds(factory: Callable[..., Any]) -> dict[str, str]:
         elif typing.get_origin(hint) is typing.Annotated:
             _, kinds[name] = typing.get_args(hint)
     return kinds
+
+
+def check_tanh(factory: Callable[..., Any], network: Any, why: str) -> None:
+    """Raises ValueError for another network than tanh, in a rule that knows no other.
+
+    Args:
+      factory: of the rule.
+      network: what is to be trained.
+      why: what the rule does that other networks have no answer to.
+    """
+    rnn.check_network(network)
+    if not isinstance(network, networks.Tanh):
+        raise ValueError(
+            f"network: expected tanh, as {factory.__name__} {why}, got {network.name}"
+        )
+
+
+def check_recurrent(factory: Callable[..., Any], network: Any) -> None:
+    """Raises ValueError for a network that does not say which weights are recurrent."""
+    rnn.check_network(network)
+    if not network.has_recurrent:
+        raise ValueError(
+            "network: expected tanh, relu, leaky, gru, lstm or a stack of them, as "
+            f"{factory.__name__} puts feedback weights in place of the recurrent ones "
+            f"and has to know which they are, got {network.name}"
+        )
 
 
 def check_last_step(factory: Callable[..., Any], output_loss: types.OutputLoss) -> None:

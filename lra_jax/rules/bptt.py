@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, losses, types
-from lra_jax.numerics import matmul
+from lra_jax import error_signals, losses, rnn, types
+from lra_jax.networks import Network
 from lra_jax.rules import arguments, card
 
 BPTT_CARD = card.RuleCard(
@@ -20,22 +20,19 @@ BPTT_CARD = card.RuleCard(
 )
 
 
-def backward(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Array:
-    """qₜ = ∂E_b/∂hₜ for all t, `[T, B, H]`.
+def backward(forward: error_signals.Forward) -> jax.Array:
+    """qₜ = ∂E_b/∂sₜ for all t, `[T, B, D]`.
+
+        q_{T-1} = (∂z/∂s)ᵀ (π W_hyᵀ);   qₜ₋₁ = (∂sₜ/∂sₜ₋₁)ᵀ qₜ
+
+    which of tanh is
 
         q_{T-1} = (π W_hyᵀ) ⊙ σ'_{T-1};   qₜ₋₁ = (qₜ W_hhᵀ) ⊙ σ'ₜ₋₁
 
-    and with a loss of every step + (πₜ₋₁ W_hyᵀ) ⊙ σ'ₜ₋₁.
-
-    Args:
-      params: the weights.
-      trace: of the forward pass.
-      pi: `[B, Y]`, or `[T, B, Y]`, ∂E_b/∂logits.
+    and with a loss of every step + (∂z/∂s)ᵀ (πₜ₋₁ W_hyᵀ).
     """
     return error_signals.chain(
-        lambda q, z_prev: matmul(q, params.w_hh.T) * (1 - z_prev**2),
-        error_signals.top(params, trace, pi),
-        trace.z[:-1],
+        forward.pull, error_signals.top(forward), forward.above
     )
 
 
@@ -43,6 +40,7 @@ def bptt(
     *,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """The exact gradient of E, optionally clipped.
 
@@ -50,6 +48,7 @@ def bptt(
       max_norm: g ← g max_norm / ‖g‖ where ‖g‖ > max_norm, one norm over all five
         gradients; 0 is none. May be traced.
       output_loss: E.
+      network: what is trained, any of `lra_jax.networks`.
 
     Returns:
       A rule without state. `RuleInfo` has the norms of each step's part of ∇W_hh and
@@ -73,9 +72,12 @@ def bptt(
         key: jax.Array, rule_state: types.EmptyState, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, types.EmptyState]:
         del key
-        q = backward(forward.params, forward.trace, forward.pi)
-        return error_signals.Signals(q), rule_state
+        return error_signals.Signals(backward(forward)), rule_state
 
     return error_signals.make_rule(
-        types.init_empty, signals, max_norm=max_norm, output_loss=output_loss
+        types.init_empty,
+        signals,
+        max_norm=max_norm,
+        output_loss=output_loss,
+        network=network,
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, rnn, types
+from lra_jax.networks import Network
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
 
@@ -35,15 +36,20 @@ def dfa(
     feedback: Literal["random", "readout"] = "random",
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """Direct feedback alignment (Nøkland 2016), the same weights at every step.
 
         qₜ = (π E_y) ⊙ σ'ₜ,   E_y ~ N(0, 1/H) fixed
 
+    and (∂z/∂s)ᵀ (π E_y) of other networks: the errors of a stack reach its last layer's
+    states, and the weights of the layers below through the same step.
+
     Args:
       feedback: "random", or "readout": W_hyᵀ, as it is now, in place of E_y.
       max_norm: as for `bptt`.
       output_loss: E.
+      network: what is trained, any of `lra_jax.networks`.
 
     Returns:
       A rule whose state is E_y, which never changes. `RuleInfo` is as that of `bptt`.
@@ -75,9 +81,11 @@ def dfa(
     ) -> tuple[error_signals.Signals, DirectFeedback]:
         del key
         e_y = {"random": rule_state.e_y, "readout": forward.params.w_hy.T}[feedback]
-        q = matmul(forward.pi, e_y)[None] * (1 - forward.trace.z**2)
+        place, z = forward.place, forward.trace.z
+        e = jnp.broadcast_to(matmul(forward.pi, e_y)[None], z.shape)
+        q = network.slope(forward.cell, place.s, e, z=z)
         return error_signals.Signals(q), rule_state
 
     return error_signals.make_rule(
-        init, signals, max_norm=max_norm, output_loss=output_loss
+        init, signals, max_norm=max_norm, output_loss=output_loss, network=network
     )

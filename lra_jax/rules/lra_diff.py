@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from lra_jax import (
     targets,
     types,
 )
+from lra_jax.networks import Network
+from lra_jax.networks.network import Term
 from lra_jax.rules import arguments, card
 
 LRA_DIFF_CARD = card.RuleCard(
@@ -41,24 +43,16 @@ def _without_first(u: jax.Array, started: jax.Array | None) -> jax.Array:
     return rnn.silence(u, gradients.previous(started))
 
 
-def _rows(
-    x: jax.Array,
-    z_prev: jax.Array,
-    u: jax.Array,
-    omega: regularizer.NormPreservation | None,
-) -> gradients.Rows:
-    """What the weight gradients of all steps sum over, B of uₜ and B of ∂Ωₜ."""
+def _terms(forward: error_signals.Forward, u: jax.Array, omega: Any) -> Term:
+    """What the weight gradients of all steps sum over: uₜ, and ∂Ωₜ."""
+    place = forward.place
     if omega is None:
-        return gradients.Rows(x, z_prev, u)
-    # Via hₜ₋₁, ∂Ωₜ is the shared formula one step earlier, with error a. Ω of a first
-    # step is 0: which input stands there for x₋₁ does not matter.
-    return gradients.Rows(
-        x=jnp.concatenate([x, jnp.concatenate([x[:1], x[:-1]])], axis=1),
-        z_prev=jnp.concatenate([z_prev, gradients.previous(z_prev)], axis=1),
-        q=jnp.concatenate([u, omega.a], axis=1),
-        left=omega.left,
-        right=omega.right,
-    )
+        return Term(place, u)
+    # Via sₜ₋₁, ∂Ωₜ is the shared formula one step earlier. Ω of a first step is 0: what
+    # stands there for the step before does not matter.
+    before = jax.tree.map(lambda x: jnp.concatenate([x[:1], x[:-1]]), place)
+    zeros = gradients.previous(place.z_prev)
+    return Term(place, u, before._replace(z_prev=zeros), omega)
 
 
 def lra_diff(
@@ -76,6 +70,7 @@ def lra_diff(
     descend_local_loss: bool = True,
     schedule: Literal["constant", "matched", "shrinkage", "error_ratio"] = "constant",
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """Difference target propagation by gradient steps: local representation alignment.
 
@@ -84,6 +79,9 @@ def lra_diff(
     zₜ₋₁ constant. Per step t, uₜ = s ℓ'(zₜ - ẑₜ) ⊙ σ'(hₜ):
 
         ∇W_hhᵗ = Normalize( mean_b zₜ₋₁ᵀ uₜ + λ ∂Ωₜ/∂W_hh, c0 )      and so W_xh, b_h
+
+    Of other networks zₜ₋₁ᵀ uₜ is (∂sₜ/∂W)ᵀ uₜ and σ' is ∂z/∂s: docs/networks.md has the
+    general form.
 
     With a loss of every step each target descends its own output's error as well:
     docs/every_step.md.
@@ -109,6 +107,7 @@ def lra_diff(
       schedule: λ of each step and sample, one of `regularizer.SCHEDULES`; all but
         "constant" are of this project.
       output_loss: E.
+      network: what is trained, any of `lra_jax.networks`.
 
     Returns:
       A rule without state. All fields of its `RuleInfo` are set.
@@ -134,19 +133,18 @@ def lra_diff(
     """
     arguments.check_choices(lra_diff, locals())
     arguments.check_numbers(lra_diff, locals())
+    rnn.check_network(network)
     normalize = numerics.NORMALIZATIONS[normalization]
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0
 
     @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
-        params: types.Params,
+        params: types.AnyParams,
         rule_state: types.EmptyState,
         batch: types.Batch,
-    ) -> tuple[types.Params, types.EmptyState, types.RuleInfo]:
-        del key
-        hidden_size = params.w_hh.shape[0]
-        dtype = params.w_hh.dtype
+    ) -> tuple[types.AnyParams, types.EmptyState, types.RuleInfo]:
+        hidden_size, dtype = params.w_hy.shape[0], params.w_hy.dtype
         weight = None if without_omega else jnp.asarray(lambda_, dtype)
         step = targets.TargetStep(
             gamma=jnp.asarray(gamma, dtype),
@@ -158,28 +156,24 @@ def lra_diff(
             normalize=functools.partial(normalize, c=c1, axis=-1),
             refinement=refinement,
         )
-        forward = error_signals.run_forward(params, batch, output_loss)
-        trace, started = forward.trace, forward.started
-        local = targets.propagate(
-            params, trace, batch.labels, output_loss, step, started
-        )
-
+        forward = error_signals.run_forward(params, batch, output_loss, network, key)
+        local = targets.propagate(forward, batch.labels, output_loss, step)
         u = local.u if descend_local_loss else jnp.zeros_like(local.u)
         if not update_first_step:
-            u = _without_first(u, started)
-        z_prev = gradients.previous(trace.z)
-        rows = _rows(forward.inputs, z_prev, u, local.omega)
+            u = _without_first(u, forward.started)
         summed = gradients.sum_over_time(
-            rows, params, z_prev.shape[1], functools.partial(normalize, c=c0)
+            network,
+            forward.cell,
+            _terms(forward, u, local.omega),
+            functools.partial(normalize, c=c0),
         )
-        w_hy, b_y = gradients.readout_gradients(trace.z, forward.pi)
+        readout = gradients.readout_gradients(forward.trace.z, forward.pi)
         info = types.RuleInfo(
             loss=forward.loss,
             local_loss=jnp.mean(local.local_loss, axis=1),
             target_step_norm=jnp.mean(local.step_norm, axis=1),
-            w_hh_grad_norm=summed.w_hh_norm,
-            w_xh_grad_norm=summed.w_xh_norm,
+            **error_signals.norms(network, summed.norms),
         )
-        return types.Params(*summed.grads, w_hy, b_y), rule_state, info
+        return rnn.join(network, summed.grads, *readout), rule_state, info
 
     return types.LearningRule(types.init_empty, grads)

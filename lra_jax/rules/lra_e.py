@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, rnn, types
-from lra_jax.gradients import previous
-from lra_jax.numerics import matmul, tanh_difference
+from lra_jax.gradients import mean_outer, previous
+from lra_jax.networks import Network
+from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
 
 LRA_E_CARD = card.RuleCard(
@@ -27,8 +29,8 @@ LRA_E_CARD = card.RuleCard(
 class ErrorSynapses(NamedTuple):
     """The weights that carry errors."""
 
-    e_y: jax.Array  # [Y, H] from the output to the last state
-    a: jax.Array  # [H, H] from each state to the one before
+    e_y: jax.Array  # [Y, D] from the output to the last state
+    a: jax.Array  # [H, D] from each error to the state before, D = H of tanh
 
 
 def lra_e(
@@ -37,6 +39,7 @@ def lra_e(
     feedback_lr: ArrayLike = 0.0,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """LRA-E (Ororbia & Mali 2019), step by step through time.
 
@@ -52,6 +55,7 @@ def lra_e(
       feedback_lr: learning rate of A and E_y; 0 leaves them as they are drawn.
       max_norm: as for `bptt`.
       output_loss: E.
+      network: what is trained, any of `lra_jax.networks`.
 
     Returns:
       A rule whose state is E_y and A, drawn orthogonal. Of `RuleInfo`, `local_loss` is
@@ -76,21 +80,24 @@ def lra_e(
     arguments.check_numbers(lra_e, locals())
     arguments.check_last_step(lra_e, output_loss)
     return error_signals.make_rule(
-        init_synapses,
+        functools.partial(init_synapses, network=network),
         lambda key, state, forward: error_synapses(state, forward, beta, feedback_lr),
         max_norm=max_norm,
         output_loss=output_loss,
+        network=network,
     )
 
 
-def init_synapses(key: jax.Array, params: types.Params) -> ErrorSynapses:
+def init_synapses(
+    key: jax.Array, params: types.AnyParams, network: Network
+) -> ErrorSynapses:
     """Random (semi-)orthogonal error synapses of the shapes that `params` needs."""
     key_y, key_a = jax.random.split(key)
     hidden_size, output_size = params.w_hy.shape
-    dtype = params.w_hh.dtype
+    state_size, dtype = network.state_size(hidden_size), params.w_hy.dtype
     return ErrorSynapses(
-        e_y=rnn.orthogonal(key_y, (output_size, hidden_size), dtype),
-        a=rnn.orthogonal(key_a, (hidden_size, hidden_size), dtype),
+        e_y=rnn.orthogonal(key_y, (output_size, state_size), dtype),
+        a=rnn.orthogonal(key_a, (hidden_size, state_size), dtype),
     )
 
 
@@ -109,31 +116,36 @@ def error_synapses(
       beta: β.
       feedback_lr: learning rate of A and E_y.
       skips: whether a skip reaches a step in place of its neighbour's error, `[T]`,
-        and the skip, `[B, H]`, before β; None is none.
+        and the skip, `[B, D]`, before β; None is none.
     """
-    z, h = forward.trace.z, forward.trace.h
+    z, s = forward.trace.z, forward.trace.h
+    network, cell = forward.network, forward.cell
     rate = jnp.asarray(beta, z.dtype)
 
-    def error(received: jax.Array, h: jax.Array, z: jax.Array) -> jax.Array:
-        d = rate * received
-        return tanh_difference(z, jnp.tanh(h - d), d)
+    def error(received: jax.Array, s: jax.Array, z: jax.Array) -> jax.Array:
+        return network.gap(cell, s, rate * received, z=z)
 
     def error_below(e: jax.Array, below: Any) -> jax.Array:
-        h, z, is_skipped = below
+        s, z, is_skipped = below
         received = matmul(e, synapses.a)
         if skips is not None:
             received = jnp.where(is_skipped, skips[1], received)
-        return error(received, h, z)
+        return error(received, s, z)
 
     e = error_signals.chain(
         error_below,
-        error(matmul(forward.pi, synapses.e_y), h[-1], z[-1]),
-        (h[:-1], z[:-1], None if skips is None else skips[0][:-1]),
+        error(matmul(forward.pi, synapses.e_y), s[-1], z[-1]),
+        (s[:-1], z[:-1], None if skips is None else skips[0][:-1]),
     )
-    # Nothing is learned before a sample's start, nor at it: zₜ₋₁ is 0.
-    rows = (-1, z.shape[-1])
-    learned = matmul(e.reshape(rows).T, previous(z).reshape(rows)) / z.shape[1]
-    gradient = ErrorSynapses(e_y=matmul(forward.pi.T, z[-1]) / z.shape[1], a=learned)
+    # What A takes errors to: the places of the state that z shows.
+    seen = network.spread(cell, s, z)
+    # Nothing is learned before a sample's start, nor at it: the state before is 0.
+    before = previous(seen)
+    if forward.started is not None:
+        before = rnn.silence(before, previous(forward.started))
+    learned = mean_outer(e, before)
+    gradient = ErrorSynapses(e_y=mean_outer(forward.pi, seen[-1]), a=learned)
     kappa = jnp.asarray(feedback_lr, z.dtype)
     synapses = jax.tree.map(lambda w, g: w - kappa * g, synapses, gradient)
-    return error_signals.with_targets(e, e), synapses
+    q = network.spread(cell, s, e)
+    return error_signals.with_targets(q, e), synapses

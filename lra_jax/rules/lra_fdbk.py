@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, numerics, rnn, types
-from lra_jax.numerics import matmul, tanh_difference
+from lra_jax.networks import Network
+from lra_jax.networks.network import Place
+from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
 
 LRA_FDBK_CARD = card.RuleCard(
@@ -26,7 +28,7 @@ LRA_FDBK_CARD = card.RuleCard(
 class FixedFeedback(NamedTuple):
     """The feedback weights, shared by all steps."""
 
-    a: jax.Array  # [H, H]
+    a: jax.Array  # [D, D], D = H of tanh
 
 
 def lra_fdbk(
@@ -35,6 +37,7 @@ def lra_fdbk(
     c1: ArrayLike = 0.0,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """Targets by random feedback instead of a gradient (Ororbia et al. 2018).
 
@@ -49,6 +52,7 @@ def lra_fdbk(
       c1: bound of each sample's step (Euclidean); 0 is none.
       max_norm: as for `bptt`.
       output_loss: E.
+      network: what is trained, any of `lra_jax.networks`.
 
     Returns:
       A rule whose state is A ~ N(0, 1/H), which never changes. Of `RuleInfo`,
@@ -75,33 +79,39 @@ def lra_fdbk(
     arguments.check_last_step(lra_fdbk, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> FixedFeedback:
-        normal = rnn.normal(key, params.w_hh.shape, params.w_hh.dtype)
+        size = network.state_size(params.w_hy.shape[0])
+        normal = rnn.normal(key, (size, size), params.w_hy.dtype)
         return FixedFeedback(normal / jnp.sqrt(normal.shape[0]))
 
     def signals(
         key: jax.Array, rule_state: FixedFeedback, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, FixedFeedback]:
         del key
-        h, z = forward.trace.h, forward.trace.z
-        dz = 2 / z.shape[-1] * (1 - z**2)
+        place, cell = forward.place, forward.cell
+        z = place.z
 
-        def error(direction: jax.Array, h: jax.Array, z: jax.Array) -> jax.Array:
+        def error(direction: jax.Array, s: jax.Array, z: jax.Array) -> jax.Array:
             step = numerics.clip(direction, c1, axis=-1).value
-            d = jnp.asarray(gamma, z.dtype) * step
-            return tanh_difference(z, jnp.tanh(h - d), d)
+            return network.gap(cell, s, jnp.asarray(gamma, z.dtype) * step, z=z)
 
-        # The factor is that of qₜ, by which eₜ gets to t-1.
+        def at_state(e: jax.Array, s: jax.Array, z: jax.Array) -> jax.Array:
+            """(2/H) (∂z/∂s)ᵀ e."""
+            scale = jnp.full_like(z, 2 / z.shape[-1])
+            if network.is_elementwise:
+                return e * network.slope(cell, s, scale, z=z)
+            return network.slope(cell, s, scale * e, z=z)
+
+        def error_below(e: jax.Array, here: Place) -> jax.Array:
+            q = at_state(e, here.s, here.z)
+            return error(matmul(q, rule_state.a), here.s_prev, here.z_prev)
+
         e = error_signals.chain(
-            lambda e, below: error(matmul(e * below[2], rule_state.a), *below[:2]),
-            error(
-                error_signals.top(forward.params, forward.trace, forward.pi),
-                h[-1],
-                z[-1],
-            ),
-            (h[:-1], z[:-1], dz[1:]),
+            error_below,
+            error(error_signals.top(forward), place.s[-1], z[-1]),
+            forward.above,
         )
-        return error_signals.with_targets(e * dz, e), rule_state
+        return error_signals.with_targets(at_state(e, place.s, z), e), rule_state
 
     return error_signals.make_rule(
-        init, signals, max_norm=max_norm, output_loss=output_loss
+        init, signals, max_norm=max_norm, output_loss=output_loss, network=network
     )

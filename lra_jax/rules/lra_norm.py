@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, losses, numerics, types
-from lra_jax.numerics import matmul
+from lra_jax import error_signals, losses, numerics, rnn, types
+from lra_jax.networks import Network
+from lra_jax.networks.network import Place
 from lra_jax.rules import arguments, card
 
 LRA_NORM_CARD = card.RuleCard(
@@ -22,11 +23,8 @@ LRA_NORM_CARD = card.RuleCard(
 )
 
 
-def displacement_below(
-    d: jax.Array, z_prev: jax.Array, w_hh: jax.Array, exponent: jax.Array
-) -> jax.Array:
-    """dₜ₋₁ = v (‖dₜ‖ / ‖v‖)^p,  v = (dₜ W_hhᵀ) ⊙ σ'ₜ₋₁: `[B, H]` of `[B, H]`."""
-    v = matmul(d, w_hh.T) * (1 - z_prev**2)
+def displacement_below(d: jax.Array, v: jax.Array, exponent: jax.Array) -> jax.Array:
+    """dₜ₋₁ = v (‖dₜ‖ / ‖v‖)^p, `[B, D]`, of v = (∂sₜ/∂sₜ₋₁)ᵀ dₜ."""
     kept, grown = (numerics.norm(x, axis=-1) for x in (d, v))
     # 0 stays 0. No power of 0 is differentiated: its derivative may be infinite.
     moves = ~((kept == 0) | (grown == 0))
@@ -35,9 +33,9 @@ def displacement_below(
     return numerics.force(v, size, axis=-1).value
 
 
-def error_at(d: jax.Array, z: jax.Array, activity: jax.Array) -> jax.Array:
-    """qₜ = dₜ + μ ‖dₜ‖ zₜ, `[..., H]`."""
-    return d + activity * numerics.norm(d, axis=-1) * z
+def error_at(d: jax.Array, active: jax.Array, activity: jax.Array) -> jax.Array:
+    """qₜ = dₜ + μ ‖dₜ‖ zₜ, `[..., D]`; `active` is `Network.activity`, zₜ of tanh."""
+    return d + activity * numerics.norm(d, axis=-1) * active
 
 
 def lra_norm(
@@ -46,6 +44,7 @@ def lra_norm(
     activity: ArrayLike = 0.02,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """Displacements that keep their size on the way back, and shrink what they pass.
 
@@ -60,6 +59,9 @@ def lra_norm(
     and with a loss of every step + (πₜ₋₁ W_hyᵀ) ⊙ σ'ₜ₋₁ in dₜ₋₁: what comes from above
     keeps its size, and the step's own error is added to it.
 
+    Of another network v = (∂sₜ/∂sₜ₋₁)ᵀ dₜ, d_{T-1} = (∂z/∂s)ᵀ (π W_hyᵀ), and the cost of
+    activity descends ½‖zₜ‖²: (∂z/∂s)ᵀ zₜ in place of zₜ.
+
     The second term of qₜ descends (μ/2) ‖dₜ‖ ‖hₜ‖² for small states: it knows nothing
     of the label, and draws every state towards 0, the more the larger the error is.
     There tanh is linear, and an orthogonal W_hh forgets nothing. docs/long_sequences.md
@@ -70,6 +72,7 @@ def lra_norm(
       activity: μ.
       max_norm: as for `bptt`.
       output_loss: E.
+      network: what is trained, any of `lra_jax.networks`.
 
     Returns:
       A rule without state. Of `RuleInfo`, `target_step_norm` is ‖dₜ‖; there is no local
@@ -94,19 +97,21 @@ def lra_norm(
         key: jax.Array, rule_state: types.EmptyState, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, types.EmptyState]:
         del key
-        z = forward.trace.z
+        place, z = forward.place, forward.trace.z
         p, mu = (jnp.asarray(x, z.dtype) for x in (exponent, activity))
 
-        d = error_signals.chain(
-            lambda d, z_prev: displacement_below(d, z_prev, forward.params.w_hh, p),
-            error_signals.top(forward.params, forward.trace, forward.pi),
-            z[:-1],
-        )
+        def below(d: jax.Array, place: Place) -> jax.Array:
+            return displacement_below(d, forward.pull(d, place), p)
+
+        d = error_signals.chain(below, error_signals.top(forward), forward.above)
         size = numerics.norm(d, axis=-1)[..., 0]
-        return error_signals.Signals(
-            error_at(d, z, mu), target_step_norm=size
-        ), rule_state
+        q = error_at(d, network.activity(forward.cell, place.s, z), mu)
+        return error_signals.Signals(q, target_step_norm=size), rule_state
 
     return error_signals.make_rule(
-        types.init_empty, signals, max_norm=max_norm, output_loss=output_loss
+        types.init_empty,
+        signals,
+        max_norm=max_norm,
+        output_loss=output_loss,
+        network=network,
     )

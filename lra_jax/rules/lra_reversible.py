@@ -20,6 +20,8 @@ from lra_jax import (
     rnn,
     types,
 )
+from lra_jax.networks import Network
+from lra_jax.networks.network import Place, Term
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
 from lra_jax.rules.lra_norm import displacement_below, error_at
@@ -47,6 +49,7 @@ def lra_reversible(
     activity: ArrayLike = 0.02,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """`lra_norm` in memory that does not grow with T, but for the inputs.
 
@@ -68,6 +71,7 @@ def lra_reversible(
       activity: μ, as for `lra_norm`.
       max_norm: as for `bptt`.
       output_loss: E, of the last step.
+      network: tanh alone: no other one has an inverse of its step here.
 
     Returns:
       A rule without state. `RuleInfo` is as that of `lra_norm`, and has
@@ -87,6 +91,7 @@ def lra_reversible(
       True
     """
     arguments.check_numbers(lra_reversible, locals())
+    arguments.check_tanh(lra_reversible, network, "computes a state back from the next one in closed form")
     arguments.check_last_step(lra_reversible, output_loss)
 
     @devices.divided(gradients.result_sharding)
@@ -100,6 +105,7 @@ def lra_reversible(
         z_last = rnn.final_state(params, batch.inputs, start=batch.start)
         logits = rnn.readout(params, z_last)
         pi = output_loss.grad(logits, batch.labels)
+        cell = rnn.cell_of(params)
         w_inverse = matrices.inverse(params.w_hh)
         p, mu = (jnp.asarray(x, z_last.dtype) for x in (exponent, activity))
         started = rnn.has_started(batch.inputs, batch.start)
@@ -121,31 +127,31 @@ def lra_reversible(
             z_prev = rnn.silence(jnp.clip(z_prev, -limit, limit), started_before)
             q = rnn.silence(error_at(d, z, mu), started)
             total, norms = gradients.add_step(
-                total, gradients.Rows(x, z_prev, q), len(q), no_bound
+                network, cell, total, Term(Place(x, z_prev), q), no_bound
             )
             size = jnp.mean(rnn.silence(numerics.norm(d, axis=-1)[:, 0], started))
-            d = displacement_below(d, z_prev, params.w_hh, p)
-            return (z_prev, d, total), (size, norms, jnp.mean(wrong))
+            v = matmul(d, params.w_hh.T) * (1 - z_prev**2)
+            return (z_prev, displacement_below(d, v, p), total), (size, norms, jnp.mean(wrong))
 
         (_, _, total), seen = lax.scan(
             back,
             (
                 z_last,
-                gradients.output_error(params, z_last, pi),
-                gradients.no_gradients(params, z_last),
+                matmul(pi, params.w_hy.T) * (1 - z_last**2),
+                gradients.no_gradients(cell, z_last),
             ),
             (inputs, started, begun, started_before),
             reverse=True,
         )
         readout = gradients.readout_gradients(z_last[None], pi)
-        size, (w_xh_norm, w_hh_norm), wrong = seen
+        size, norms, wrong = seen
         info = types.RuleInfo(
             loss=jnp.mean(output_loss.value(logits, batch.labels)),
             target_step_norm=size,
-            w_hh_grad_norm=w_hh_norm,
-            w_xh_grad_norm=w_xh_norm,
             reversal_error=jnp.sum(wrong),
+            **error_signals.norms(network, norms),
         )
-        return error_signals.bounded(total, readout, max_norm), rule_state, info
+        grads = rnn.join(network, total, *readout)
+        return error_signals.bounded(grads, max_norm), rule_state, info
 
     return types.LearningRule(types.init_empty, grads)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lra_jax import devices, error_signals, gradients, losses, types
+from lra_jax import devices, error_signals, gradients, losses, rnn, types
+from lra_jax.networks import Network
 from lra_jax.rules import card
 
 READOUT_ONLY_CARD = card.RuleCard(
@@ -20,7 +21,9 @@ READOUT_ONLY_CARD = card.RuleCard(
 
 
 def readout_only(
-    *, output_loss: types.OutputLoss = losses.cross_entropy
+    *,
+    output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """∇W_hy and ∇b_y of E; all other gradients are 0.
 
@@ -28,6 +31,7 @@ def readout_only(
 
     Args:
       output_loss: E.
+      network: what is kept as it is, any of `lra_jax.networks`.
 
     Returns:
       A rule without state, which knows no local loss: of `RuleInfo` the loss is set.
@@ -41,16 +45,16 @@ def readout_only(
       >>> bool(grads.w_hh.any()), bool(grads.w_hy.any())
       (False, True)
     """
+    rnn.check_network(network)
 
     @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
-        params: types.Params,
+        params: types.AnyParams,
         rule_state: types.EmptyState,
         batch: types.Batch,
-    ) -> tuple[types.Params, types.EmptyState, types.RuleInfo]:
-        del key
-        forward = error_signals.run_forward(params, batch, output_loss)
+    ) -> tuple[types.AnyParams, types.EmptyState, types.RuleInfo]:
+        forward = error_signals.run_forward(params, batch, output_loss, network, key)
         w_hy, b_y = gradients.readout_gradients(forward.trace.z, forward.pi)
         frozen = jax.tree.map(jnp.zeros_like, params)
         info = types.RuleInfo(forward.loss)

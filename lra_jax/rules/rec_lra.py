@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, rnn, types
+from lra_jax.networks import Network
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
 from lra_jax.rules.lra_e import ErrorSynapses, error_synapses, init_synapses
@@ -38,6 +39,7 @@ def rec_lra(
     feedback_lr: ArrayLike = 0.0,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """Recursive LRA (Ororbia et al. 2023), step by step through time.
 
@@ -52,6 +54,7 @@ def rec_lra(
       feedback_lr: learning rate of A and E_y; 0 leaves them as they are drawn.
       max_norm: as for `bptt`.
       output_loss: E.
+      network: what is trained, any of `lra_jax.networks`.
 
     Returns:
       A rule whose state is E_y, A and E_skip, drawn orthogonal. `RuleInfo` is as that
@@ -80,9 +83,10 @@ def rec_lra(
     def init(key: jax.Array, params: types.Params) -> SkipSynapses:
         key_chain, key_skip = jax.random.split(key)
         hidden_size, output_size = params.w_hy.shape
+        size = (output_size, network.state_size(hidden_size))
         return SkipSynapses(
-            init_synapses(key_chain, params),
-            rnn.orthogonal(key_skip, (output_size, hidden_size), params.w_hh.dtype),
+            init_synapses(key_chain, params, network),
+            rnn.orthogonal(key_skip, size, params.w_hy.dtype),
         )
 
     def signals(
@@ -99,5 +103,5 @@ def rec_lra(
         return found, rule_state._replace(chain=synapses)
 
     return error_signals.make_rule(
-        init, signals, max_norm=max_norm, output_loss=output_loss
+        init, signals, max_norm=max_norm, output_loss=output_loss, network=network
     )

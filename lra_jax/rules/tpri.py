@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, matrices, rnn, types
+from lra_jax.networks import Network
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
 
@@ -36,6 +37,7 @@ def tpri(
     ridge: arguments.Positive = 10.0,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """Target propagation via regularised inversion (Roulet & Harchaoui 2021), local.
 
@@ -53,6 +55,7 @@ def tpri(
       ridge: r > 0 of the inverse.
       max_norm: as for `bptt`.
       output_loss: E.
+      network: tanh alone: no other one has an inverse of its step here.
 
     Returns:
       A rule without state. Of `RuleInfo`, `local_loss` is (1/H) ‖eₜ‖² and
@@ -74,6 +77,7 @@ def tpri(
       ((10,), True)
     """
     arguments.check_numbers(tpri, locals())
+    arguments.check_tanh(tpri, network, "inverts a step's derivative in closed form")
 
     def signals(
         key: jax.Array, rule_state: types.EmptyState, forward: error_signals.Forward
@@ -95,5 +99,9 @@ def tpri(
         return error_signals.with_targets(e * (1 - z**2), e), rule_state
 
     return error_signals.make_rule(
-        types.init_empty, signals, max_norm=max_norm, output_loss=output_loss
+        types.init_empty,
+        signals,
+        max_norm=max_norm,
+        output_loss=output_loss,
+        network=network,
     )

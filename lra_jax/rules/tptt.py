@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,14 @@ from lra_jax import (
     error_signals,
     gradients,
     losses,
+    networks,
     numerics,
     rnn,
     types,
 )
+from lra_jax.networks import Network
+from lra_jax.networks.network import Term
+from lra_jax.networks.tanh import project
 from lra_jax.numerics import matmul, tanh_difference
 from lra_jax.rules import arguments, card
 from lra_jax.rules.bptt import backward
@@ -40,11 +44,19 @@ class Inverse(NamedTuple):
     c: jax.Array  # [H]
 
 
+class StateInverse(NamedTuple):
+    """The learned inverse of other networks than tanh: G(x, s) = x U + s V + c."""
+
+    u: jax.Array  # [X, D] U
+    v: jax.Array  # [D, D] V
+    c: jax.Array  # [D]
+
+
 class TPTTState(NamedTuple):
     """The inverse and the velocity of its Nesterov momentum."""
 
-    inverse: Inverse
-    velocity: Inverse
+    inverse: Any
+    velocity: Any
 
 
 def sample_noise(
@@ -88,11 +100,38 @@ def inverse_gradients(
     )
 
 
+def state_inverse_gradients(
+    forward: error_signals.Forward, inverse: StateInverse, noise: jax.Array
+) -> StateInverse:
+    """∇U, ∇V and ∇c of the loss of reconstruction, as `inverse_gradients` of states.
+
+        s̃ₜ₋₁ = sₜ₋₁ + nₜ,  fₜ = step(s̃ₜ₋₁, xₜ),   loss = Σₜ mean_{b,i} (G(xₜ, fₜ) - s̃ₜ₋₁)²
+
+    Args:
+      forward: of the batch.
+      inverse: U, V and c.
+      noise: `[T, B, D]`.
+    """
+    network, cell, place = forward.network, forward.cell, forward.place
+    noisy = place.s_prev + noise
+    f = jax.vmap(lambda s, drive, key: network.advance(cell, s, drive, key=key))(
+        noisy, place.drive, place.key
+    )
+    found, back = jax.vjp(
+        lambda inverse: project(inverse.u, place.x)
+        + matmul(f, inverse.v)
+        + inverse.c[None, None],
+        inverse,
+    )
+    g = 2 / (noisy.shape[1] * noisy.shape[2]) * (found - noisy)
+    return back(rnn.silence(g, forward.started))[0]
+
+
 def descend(
-    state: TPTTState, gradient: Inverse, lr: ArrayLike, momentum: ArrayLike
+    state: TPTTState, gradient: Any, lr: ArrayLike, momentum: ArrayLike
 ) -> TPTTState:
     """Nesterov: velocity ← μ velocity - lr ∇;   (V, c) ← (V, c) + μ velocity - lr ∇."""
-    dtype = gradient.v.dtype
+    dtype = gradient.c.dtype
     mu = jnp.asarray(momentum, dtype)
     step = jax.tree.map(lambda g: jnp.asarray(lr, dtype) * g, gradient)
     velocity = jax.tree.map(lambda w, s: mu * w - s, state.velocity, step)
@@ -141,6 +180,7 @@ def tptt(
     feedback_momentum: arguments.BelowOne = 0.9,
     w_xh_update: Literal["tptt", "bptt"] = "tptt",
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.LearningRule:
     """Difference target propagation through time (Manchev & Spratling, JMLR 2020).
 
@@ -151,6 +191,12 @@ def tptt(
 
     and with a loss of every step - target_lr ∂E/∂zₜ₋₁ in ẑₜ₋₁, E's own output of t-1.
 
+    Of other networks targets are states, as these need not be bounded as z of tanh is,
+    and the inverse is affine, with input weights U of its own, which begin at 0:
+
+        G(x, s) = x U + s V + c,   ŝ_{T-1} = s_{T-1} - target_lr ∂E/∂s_{T-1}
+        L_b = (1/D) ‖sₜ - ŝₜ‖²,   qₜ = (2/D) (sₜ - ŝₜ)
+
     One call trains the inverse on the batch first, and uses it updated. Like the
     original, ∂E/∂z carries the 1/B of the batch mean.
 
@@ -159,8 +205,10 @@ def tptt(
       feedback_lr: learning rate of V and c.
       noise_std: standard deviation of the noise that the inverse is trained with.
       feedback_momentum: Nesterov momentum of V and c.
-      w_xh_update: "tptt", the shared formula, or "bptt", the exact gradient of E.
+      w_xh_update: "tptt", the shared formula, or "bptt", the exact gradient of E; that
+        of tanh alone.
       output_loss: E.
+      network: what is trained, any of `lra_jax.networks`.
 
     Returns:
       A rule whose state is V, c and their velocities. All fields of `RuleInfo` are
@@ -181,49 +229,73 @@ def tptt(
     """
     arguments.check_choices(tptt, locals())
     arguments.check_numbers(tptt, locals())
+    rnn.check_network(network)
+    is_tanh = isinstance(network, networks.Tanh)
+    if w_xh_update == "bptt":
+        arguments.check_tanh(tptt, network, 'with w_xh_update="bptt" knows its W_xh')
 
-    def init(key: jax.Array, params: types.Params) -> TPTTState:
-        size, dtype = params.b_h.shape[0], params.w_hh.dtype
-        inverse = Inverse(
-            v=rnn.orthogonal(key, (size, size), dtype),
-            c=jnp.zeros_like(params.b_h),
-        )
+    def init(key: jax.Array, params: types.AnyParams) -> TPTTState:
+        dtype = params.w_hy.dtype
+        size = network.state_size(params.w_hy.shape[0])
+        v, c = rnn.orthogonal(key, (size, size), dtype), jnp.zeros((size,), dtype)
+        inverse: Any = Inverse(v, c)
+        if not is_tanh:
+            input_size = rnn.input_size(params, network)
+            if input_size is None:
+                raise ValueError(
+                    "network: expected one whose weights tell how many inputs it has, "
+                    f"as tptt's inverse has weights for them, got {network.name}"
+                )
+            inverse = StateInverse(jnp.zeros((input_size, size), dtype), v, c)
         return TPTTState(inverse, jax.tree.map(jnp.zeros_like, inverse))
 
     @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
-        params: types.Params,
+        params: types.AnyParams,
         rule_state: TPTTState,
         batch: types.Batch,
-    ) -> tuple[types.Params, TPTTState, types.RuleInfo]:
-        forward = error_signals.run_forward(params, batch, output_loss)
-        _, trace, pi, loss, inputs, started = forward
-        z, hidden_size = trace.z, params.w_hh.shape[0]
-        projected = rnn.project_inputs(params, inputs)
-        noise = sample_noise(key, z.shape, noise_std, z.dtype)
-        learned = inverse_gradients(
-            params, rule_state.inverse, projected, z, noise, started
-        )
+    ) -> tuple[types.AnyParams, TPTTState, types.RuleInfo]:
+        forward = error_signals.run_forward(params, batch, output_loss, network, key)
+        place, started = forward.place, forward.started
+        s = place.z if is_tanh else place.s  # where targets are
+        noise = sample_noise(key, s.shape, noise_std, s.dtype)
+        if is_tanh:
+            learned: Any = inverse_gradients(
+                params, rule_state.inverse, place.drive, place.z, noise, started
+            )
+        else:
+            learned = state_inverse_gradients(forward, rule_state.inverse, noise)
         state = descend(rule_state, learned, feedback_lr, feedback_momentum)
-        rate = jnp.asarray(target_lr, z.dtype) / z.shape[1]
-        own = rate * matmul(pi, params.w_hy.T)
-        e = rnn.silence(errors(params, state.inverse, projected, z, own), started)
-        q = 2 / hidden_size * e * (1 - z**2)
-        summed = gradients.sum_local_gradients(params, inputs, z, q)
-        hidden, w_xh_norm = summed.grads, summed.w_xh_norm
+        rate = jnp.asarray(target_lr, s.dtype) / s.shape[1]
+        own = rate * matmul(forward.pi, params.w_hy.T)
+        if is_tanh:
+            e = errors(params, state.inverse, place.drive, place.z, own)
+        else:
+            # G(xₜ, sₜ) - G(xₜ, ŝₜ) of an affine G.
+            v = state.inverse.v
+            e = error_signals.chain(
+                lambda error, _: matmul(error, v), forward.slope(own), forward.above
+            )
+        e = rnn.silence(e, started)
+        q = 2 / s.shape[-1] * e
+        if is_tanh:
+            q = q * (1 - place.z**2)
+        summed = gradients.sum_over_time(network, forward.cell, Term(place, q))
         if w_xh_update == "bptt":
-            exact_q = rnn.silence(backward(params, trace, pi), started)
-            exact = gradients.sum_local_gradients(params, inputs, z, exact_q)
-            hidden, w_xh_norm = hidden._replace(w_xh=exact.grads.w_xh), exact.w_xh_norm
+            exact_q = rnn.silence(backward(forward), started)
+            exact = gradients.sum_over_time(network, forward.cell, Term(place, exact_q))
+            summed = gradients.SummedGrads(
+                summed.grads._replace(w_xh=exact.grads.w_xh),
+                summed.norms._replace(w_xh=exact.norms.w_xh),
+            )
         info = types.RuleInfo(
-            loss=loss,
-            local_loss=jnp.mean(jnp.sum(e * e, axis=-1), axis=1) / hidden_size,
+            loss=forward.loss,
+            local_loss=jnp.mean(jnp.sum(e * e, axis=-1), axis=1) / s.shape[-1],
             target_step_norm=jnp.mean(numerics.norm(e, axis=-1)[..., 0], axis=1),
-            w_hh_grad_norm=summed.w_hh_norm,
-            w_xh_grad_norm=w_xh_norm,
+            **error_signals.norms(network, summed.norms),
         )
-        readout = gradients.readout_gradients(z, pi)
-        return types.Params(*hidden, *readout), state, info
+        readout = gradients.readout_gradients(place.z, forward.pi)
+        return rnn.join(network, summed.grads, *readout), state, info
 
     return types.LearningRule(init, grads)

@@ -14,7 +14,7 @@ from oracles import numpy_local_rules
 from oracles import numpy_lra as oracle
 
 import lra_jax
-from lra_jax import losses, numerics, regularizer, rnn, targets
+from lra_jax import error_signals, losses, numerics, regularizer, rnn, targets
 from lra_jax.rules.tptt import sample_noise
 from x64.problems import (
     EVERY_STEP_LOSSES,
@@ -293,8 +293,8 @@ def displacements(params, batch, gamma, output, num_refinements=1):
         normalize=functools.partial(numerics.clip, c=0.0, axis=-1),
         refinement="fixed",
     )
-    trace = rnn.forward(params, batch.inputs, every_step=True)
-    found = targets.propagate(params, trace, batch.labels, loss, step)
+    forward = error_signals.run_forward(params, batch, loss)
+    found = targets.propagate(forward, batch.labels, loss, step)
     return found.d, found.u
 
 

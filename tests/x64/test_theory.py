@@ -9,7 +9,7 @@ import pytest
 from oracles import numpy_lra as oracle
 
 import lra_jax
-from lra_jax import losses, numerics, regularizer, rnn, targets
+from lra_jax import error_signals, gradients, losses, numerics, regularizer, rnn, targets
 from x64.problems import (
     Sizes,
     assert_close,
@@ -365,15 +365,26 @@ def target_step(gamma, num_refinements=1):
 
 
 @functools.partial(jax.jit, static_argnames="num_refinements")
-def propagate(params, trace, labels, gamma, num_refinements=1):
+def propagate(params, batch, gamma, num_refinements=1, changes=None):
+    """The states, with changes `[T, B, H]` of h, and their targets."""
     step = target_step(gamma, num_refinements)
-    return targets.propagate(params, trace, labels, lra_jax.cross_entropy, step)
+    forward = error_signals.run_forward(params, batch, lra_jax.cross_entropy)
+    if changes is not None:
+        place = forward.place
+        h = place.s + changes
+        z = jnp.where(changes == 0, place.z, jnp.tanh(h))
+        place = place._replace(
+            s=h, z=z, s_prev=gradients.previous(h), z_prev=gradients.previous(z)
+        )
+        trace = forward.trace._replace(h=h, z=z)
+        forward = forward._replace(place=place, trace=trace)
+    found = targets.propagate(forward, batch.labels, lra_jax.cross_entropy, step)
+    return forward.trace, found
 
 
 def found_targets(problem, gamma, num_refinements=1):
     params, batch = problem.library
-    trace = rnn.forward(params, batch.inputs)
-    return trace, propagate(params, trace, batch.labels, gamma, num_refinements)
+    return propagate(params, batch, gamma, num_refinements)
 
 
 def test_weight_gradients_are_functions_of_one_step():
@@ -455,7 +466,9 @@ def test_local_errors_do_not_depend_on_the_states_of_other_steps():
     problem, gamma = random_problem(17, SIZES._replace(length=4, hidden=3)), 2.0
     trace, found = found_targets(problem, gamma)
     jacobians = jax.jacobian(
-        lambda d, h, z: targets.local_error(d, h, z, target_step(gamma))[1],
+        lambda d, h, z: targets.local_error(
+            rnn.TANH, problem.library[0], d, h, z, target_step(gamma)
+        )[1],
         argnums=(0, 1, 2),
     )(found.d, trace.h, trace.z)
     for jacobian in jacobians:
@@ -472,9 +485,9 @@ def test_targets_below_a_step_do_not_reach_the_step_above():
     trace, found = found_targets(problem, gamma)
     params, batch = problem.library
     rng = np.random.default_rng(0)
-    h = trace.h.at[: t - 1].add(rng.normal(size=trace.h[: t - 1].shape))
-    changed = trace._replace(h=h, z=trace.z.at[: t - 1].set(jnp.tanh(h[: t - 1])))
-    other = propagate(params, changed, batch.labels, gamma)
+    changes = np.zeros(trace.h.shape)
+    changes[: t - 1] = rng.normal(size=trace.h[: t - 1].shape)
+    _, other = propagate(params, batch, gamma, changes=changes)
     for name in ("d", "u", "local_loss", "step_norm"):
         before, after = getattr(found, name), getattr(other, name)
         assert_identical([after[t - 1 :]], [before[t - 1 :]])

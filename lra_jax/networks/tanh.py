@@ -1,0 +1,278 @@
+"""The paper's network, a layer of tanh units, with closed forms of all questions.
+
+    hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ)         the state s is h, D = H
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lra_jax import regularizer, symbols, types
+from lra_jax.networks import initial
+from lra_jax.networks.network import Network, Product, Scaled, Term
+from lra_jax.numerics import largest, matmul, tanh_difference
+
+
+class LayerCell(NamedTuple):
+    """Weights of one layer of units; gradients have the same type.
+
+    Attributes:
+      w_xh: `[X, H]`, from the inputs.
+      w_hh: `[H, H]`, from the state before.
+      b_h: `[H]`.
+    """
+
+    w_xh: jax.Array
+    w_hh: jax.Array
+    b_h: jax.Array
+
+
+class Rows(NamedTuple):
+    """What a step's gradients are sums of: products of rows.
+
+    For the shared formula these are the rows of xₜ, zₜ₋₁ and qₜ, R = B. A rule whose
+    error reaches the weights on several ways has more of them.
+
+    Attributes:
+      x: int `[R]` or float `[R, X]`.
+      z_prev: `[R, H]`.
+      q: `[R, H]`.
+      left: `[R', H]` and
+      right: `[R', H]`, further pairs for W_hh alone; None if there are none.
+    """
+
+    x: jax.Array
+    z_prev: jax.Array
+    q: jax.Array
+    left: jax.Array | None = None
+    right: jax.Array | None = None
+
+
+def project(w: jax.Array, x: jax.Array) -> jax.Array:
+    """x W `[..., C]`: a row gather for symbols `[...]`, a product for `[..., X]`.
+
+    NaN where a symbol is none of the X.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        return matmul(x.astype(w.dtype), w)
+    rows = jnp.asarray(w).at[symbols.as_index(x, w.shape[0])]
+    return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def weigh_rows(cell: LayerCell, rows: Rows, count: int) -> Scaled:
+    """Σ of the products of rows, divided by `count`, for the three arrays of a layer.
+
+    The rows are scaled before they are multiplied, not the products after: a `[B, H]`
+    array is smaller than `[H, H]`, and no square of a tiny product vanishes.
+    """
+    right, q_scale = _join(rows.q, rows.right)
+    left, z_scale = _join(rows.z_prev, rows.left)
+    q = right[: rows.q.shape[0]]
+    if rows.x.ndim == 1:  # symbols: xₜᵀ q adds row b of q to row x_b
+        w_xh = jnp.zeros_like(cell.w_xh).at[rows.x].add(q)
+    else:
+        w_xh = matmul(rows.x.astype(q.dtype).T, q)
+    units = LayerCell(w_xh, matmul(left.T, right), jnp.sum(q, axis=0))
+    scale = q_scale / count
+    return Scaled(units, LayerCell(scale, scale * z_scale, scale))
+
+
+def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """All rows divided by their largest absolute value, and that value."""
+    rows = a if b is None else jnp.concatenate([a, b])
+    scale = largest(rows).reshape(())
+    return rows / jnp.where(scale == 0, 1, scale), scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Tanh(Network):
+    """See `networks.tanh`."""
+
+    w_hh_init: str = "orthogonal"
+    w_hh_gain: Any = 1.0
+
+    @property
+    def is_elementwise(self) -> bool:
+        return True
+
+    @property
+    def takes_symbols(self) -> bool:
+        return True
+
+    def __post_init__(self) -> None:
+        initial.check(self.w_hh_init, self.w_hh_gain)
+
+    def init(
+        self,
+        key: jax.Array,
+        input_size: int,
+        hidden_size: int,
+        dtype: jnp.dtype | None = None,
+    ) -> LayerCell:
+        sizes = initial.Sizes(input_size, hidden_size, dtype)
+        return LayerCell(*initial.layer(key, sizes, self.w_hh_init, self.w_hh_gain))
+
+    def drive(self, p: LayerCell, x: jax.Array) -> jax.Array:
+        projected = project(p.w_xh, x)
+        return projected + p.b_h[(None,) * (projected.ndim - 1)]
+
+    def advance(
+        self,
+        p: LayerCell,
+        s_prev: jax.Array,
+        drive: jax.Array,
+        *,
+        z_prev: jax.Array | None = None,
+        key: jax.Array | None = None,
+        product: Product = matmul,
+    ) -> jax.Array:
+        del key
+        z_prev = jnp.tanh(s_prev) if z_prev is None else z_prev
+        return product(z_prev, p.w_hh) + drive
+
+    def first(
+        self, p: LayerCell, drive: jax.Array, s_prev: jax.Array, **options: Any
+    ) -> jax.Array:
+        del p, s_prev, options
+        return drive
+
+    def emit_first(self, p: LayerCell, s_prev: jax.Array) -> jax.Array:
+        del p
+        return s_prev  # tanh(0)
+
+    def emit(self, p: LayerCell, s: jax.Array) -> jax.Array:
+        del p
+        return jnp.tanh(s)
+
+    def recurrent(self, p: LayerCell) -> tuple[jax.Array, ...]:
+        return (p.w_hh,)
+
+    def activity(self, p: LayerCell, s: jax.Array, z: jax.Array) -> jax.Array:
+        """z: without σ', which is 1 where states are small."""
+        del p, s
+        return z
+
+    def pull(
+        self,
+        p: LayerCell,
+        s_prev: jax.Array,
+        x: jax.Array,
+        q: jax.Array,
+        *,
+        z_prev: jax.Array | None = None,
+        drive: Any = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """(q W_hhᵀ) ⊙ σ'ₜ₋₁."""
+        return self.pull_through((p.w_hh.T,), p, s_prev, x, q, z_prev=z_prev)
+
+    def pull_through(
+        self,
+        feedback: tuple[jax.Array, ...],
+        p: LayerCell,
+        s_prev: jax.Array,
+        x: jax.Array,
+        q: jax.Array,
+        *,
+        z_prev: jax.Array | None = None,
+        drive: Any = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """(q A) ⊙ σ'ₜ₋₁."""
+        z_prev = jnp.tanh(s_prev) if z_prev is None else z_prev
+        return matmul(q, feedback[0]) * (1 - z_prev**2)
+
+    def weigh(
+        self,
+        p: LayerCell,
+        s_prev: jax.Array,
+        x: jax.Array,
+        q: jax.Array,
+        *,
+        z_prev: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Any:
+        """xₜᵀ q, zₜ₋₁ᵀ q and Σ_b q, at the scales of q and z."""
+        z_prev = jnp.tanh(s_prev) if z_prev is None else z_prev
+        if x.ndim == 1:
+            x = symbols.as_index(x, p.w_xh.shape[0])
+        layer = LayerCell(p.w_xh, p.w_hh, p.b_h)
+        units, scales = weigh_rows(layer, Rows(x, z_prev, q), 1)
+        found = jax.tree.map(jnp.multiply, units, scales)
+        if isinstance(p, types.Params):
+            return jax.tree.map(jnp.zeros_like, p)._replace(**found._asdict())
+        return found
+
+    def move(
+        self,
+        p: LayerCell,
+        s_prev: jax.Array,
+        x: jax.Array,
+        d: jax.Array,
+        *,
+        s: jax.Array | None = None,
+        z_prev: jax.Array | None = None,
+        z_moved: jax.Array | None = None,
+        drive: Any = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """(tanh(h) - tanh(h - d)) W_hh, from the difference of the states."""
+        z_prev = jnp.tanh(s_prev) if z_prev is None else z_prev
+        z_moved = jnp.tanh(s_prev - d) if z_moved is None else z_moved
+        return matmul(tanh_difference(z_prev, z_moved, d), p.w_hh)
+
+    def slope(
+        self, p: LayerCell, s: jax.Array, e: jax.Array, *, z: jax.Array | None = None
+    ) -> jax.Array:
+        """e ⊙ σ'."""
+        z = jnp.tanh(s) if z is None else z
+        return e * (1 - z**2)
+
+    def gap(
+        self,
+        p: LayerCell,
+        s: jax.Array,
+        d: jax.Array,
+        *,
+        z: jax.Array | None = None,
+        z_moved: jax.Array | None = None,
+    ) -> jax.Array:
+        """tanh(h) - tanh(h - d), without cancellation."""
+        z = jnp.tanh(s) if z is None else z
+        z_moved = jnp.tanh(s - d) if z_moved is None else z_moved
+        return tanh_difference(z, z_moved, d)
+
+    def norm_preservation(
+        self,
+        p: LayerCell,
+        s_prev: jax.Array,
+        x: jax.Array,
+        u: jax.Array,
+        *,
+        z_prev: jax.Array | None = None,
+        drive: Any = None,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, regularizer.NormPreservation]:
+        z_prev = jnp.tanh(s_prev) if z_prev is None else z_prev
+        u_back = matmul(u, p.w_hh.T)
+        v = u_back * (1 - z_prev**2)
+        return v, regularizer.norm_preservation(u, u_back, z_prev)
+
+    def weigh_term(self, p: LayerCell, term: Term) -> Scaled:
+        place, before, omega = term.place, term.before, term.omega
+        rows = Rows(place.x, place.z_prev, term.q)
+        if omega is not None:
+            assert before is not None
+            # Via hₜ₋₁, ∂Ωₜ is the shared formula one step earlier, with error a.
+            rows = Rows(
+                x=jnp.concatenate([place.x, before.x]),
+                z_prev=jnp.concatenate([place.z_prev, before.z_prev]),
+                q=jnp.concatenate([term.q, omega.a]),
+                left=omega.left,
+                right=omega.right,
+            )
+        return weigh_rows(LayerCell(p.w_xh, p.w_hh, p.b_h), rows, len(term.q))

@@ -1,0 +1,198 @@
+"""Layers of units without gates: relu, and neuroscience's leaky rate units."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lra_jax import matrices
+from lra_jax.networks import initial
+from lra_jax.networks.network import Network, Product
+from lra_jax.networks.tanh import LayerCell, project
+from lra_jax.numerics import matmul
+
+Nonlinearity = Literal["tanh", "relu", "softplus", "sigmoid", "retanh"]
+
+NONLINEARITIES: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "softplus": jax.nn.softplus,
+    "sigmoid": jax.nn.sigmoid,
+    "retanh": lambda s: jnp.tanh(jax.nn.relu(s)),
+}
+assert tuple(NONLINEARITIES) == get_args(Nonlinearity)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer(Network):
+    """What layers of units have in common: three arrays, and D = H."""
+
+    @property
+    def is_elementwise(self) -> bool:
+        return True
+
+    @property
+    def takes_symbols(self) -> bool:
+        return True
+
+    def draw(self, key: jax.Array, sizes: initial.Sizes) -> tuple[jax.Array, ...]:
+        """W_xh, W_hh and b_h."""
+        raise NotImplementedError
+
+    def init(
+        self,
+        key: jax.Array,
+        input_size: int,
+        hidden_size: int,
+        dtype: jnp.dtype | None = None,
+    ) -> LayerCell:
+        sizes = initial.Sizes(input_size, hidden_size, dtype)
+        return LayerCell(*self.draw(key, sizes))
+
+    def drive(self, p: LayerCell, x: jax.Array) -> jax.Array:
+        projected = project(p.w_xh, x)
+        return projected + p.b_h[(None,) * (projected.ndim - 1)]
+
+    def recurrent(self, p: LayerCell) -> tuple[jax.Array, ...]:
+        return (self.effective(p),)
+
+    def effective(self, p: LayerCell) -> jax.Array:
+        """W_hh as a step uses it, `[H, H]`."""
+        return p.w_hh
+
+
+@dataclasses.dataclass(frozen=True)
+class Relu(Layer):
+    """See `networks.relu`."""
+
+    w_hh_init: str = "orthogonal"
+    w_hh_gain: Any = 1.0
+
+    def __post_init__(self) -> None:
+        initial.check(self.w_hh_init, self.w_hh_gain)
+
+    def draw(self, key: jax.Array, sizes: initial.Sizes) -> tuple[jax.Array, ...]:
+        return initial.layer(key, sizes, self.w_hh_init, self.w_hh_gain)
+
+    def advance(
+        self,
+        p: LayerCell,
+        s_prev: jax.Array,
+        drive: jax.Array,
+        *,
+        z_prev: jax.Array | None = None,
+        key: jax.Array | None = None,
+        product: Product = matmul,
+    ) -> jax.Array:
+        del key
+        z_prev = jax.nn.relu(s_prev) if z_prev is None else z_prev
+        return product(z_prev, p.w_hh) + drive
+
+    def emit(self, p: LayerCell, s: jax.Array) -> jax.Array:
+        del p
+        return jax.nn.relu(s)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaky(Layer):
+    """See `networks.leaky`."""
+
+    alpha: Any
+    nonlinearity: str
+    noise: Any
+    dale: tuple[float, ...] | float | None
+    mask: tuple[tuple[float, ...], ...] | None
+    w_hh_init: str = "orthogonal"
+    w_hh_gain: Any = 1.0
+
+    @property
+    def is_noisy(self) -> bool:
+        return not (isinstance(self.noise, int | float) and self.noise == 0)
+
+    def signs(self, hidden_size: int) -> np.ndarray | None:
+        """±1 for each unit `[H]`: what all its outgoing weights have; None is free.
+
+        Raises:
+          ValueError: there are not H of them.
+        """
+        if self.dale is None:
+            return None
+        if isinstance(self.dale, float):
+            excitatory = round(self.dale * hidden_size)
+            return np.where(np.arange(hidden_size) < excitatory, 1.0, -1.0)
+        if len(self.dale) != hidden_size:
+            raise ValueError(
+                f"dale: expected H = {hidden_size} signs, got {len(self.dale)}"
+            )
+        return np.asarray(self.dale)
+
+    def _mask(self, hidden_size: int) -> np.ndarray | None:
+        if self.mask is None:
+            return None
+        mask = np.asarray(self.mask)
+        if mask.shape != (hidden_size, hidden_size):
+            raise ValueError(
+                f"mask: expected [H, H] = {(hidden_size, hidden_size)}, "
+                f"got {mask.shape}"
+            )
+        return mask
+
+    def draw(self, key: jax.Array, sizes: initial.Sizes) -> tuple[jax.Array, ...]:
+        w_xh, w_hh, b_h = initial.layer(key, sizes, self.w_hh_init, self.w_hh_gain)
+        size, signs = sizes.hidden, self.signs(sizes.hidden)
+        if signs is not None:
+            # Excitation and inhibition balance: the mean of a unit's inputs is 0, and
+            # what is left has the spectral radius of `w_hh_gain`.
+            wide = matrices.wide(b_h.dtype)
+            drawn = jnp.abs(
+                jax.random.normal(jax.random.split(key, 3)[1], (size, size), wide)
+            )
+            num_excitatory = (signs > 0).sum()
+            num_inhibitory = size - num_excitatory
+            balance = num_excitatory / num_inhibitory if num_inhibitory else 1.0
+            by_row = np.where(signs > 0, 1.0, balance)
+            radius = np.sqrt((1 - 2 / np.pi) * (by_row**2).sum())
+            scale = jnp.asarray(self.w_hh_gain, wide) / jnp.asarray(radius, wide)
+            w_hh = (scale * jnp.asarray(by_row, wide)[:, None] * drawn).astype(b_h.dtype)
+        mask = self._mask(size)
+        if mask is not None:
+            # As much variance into each unit as without the mask.
+            count = np.maximum((mask != 0).sum(axis=0), 1)
+            kept = (mask != 0) * np.sqrt(size / count)[None]
+            w_hh = w_hh * jnp.asarray(kept, w_hh.dtype)
+        return w_xh, w_hh, b_h
+
+    def effective(self, p: LayerCell) -> jax.Array:
+        w, size = p.w_hh, p.w_hh.shape[0]
+        signs, mask = self.signs(size), self._mask(size)
+        if signs is not None:
+            w = jnp.abs(w) * jnp.asarray(signs, w.dtype)[:, None]
+        return w if mask is None else w * jnp.asarray(mask, w.dtype)
+
+    def advance(
+        self,
+        p: LayerCell,
+        s_prev: jax.Array,
+        drive: jax.Array,
+        *,
+        z_prev: jax.Array | None = None,
+        key: jax.Array | None = None,
+        product: Product = matmul,
+    ) -> jax.Array:
+        alpha = jnp.asarray(self.alpha, s_prev.dtype)
+        z_prev = self.emit(p, s_prev) if z_prev is None else z_prev
+        s = (1 - alpha) * s_prev + alpha * (product(z_prev, self.effective(p)) + drive)
+        if key is None or not self.is_noisy:
+            return s
+        wide = matrices.wide(s.dtype)
+        xi = jax.random.normal(key, s.shape, wide).astype(s.dtype)
+        return s + jnp.sqrt(2 * alpha) * jnp.asarray(self.noise, s.dtype) * xi
+
+    def emit(self, p: LayerCell, s: jax.Array) -> jax.Array:
+        del p
+        return NONLINEARITIES[self.nonlinearity](s)
