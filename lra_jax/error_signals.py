@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from lra_jax import devices, gradients, numerics, rnn, types
+from lra_jax.networks import Tanh
 from lra_jax.networks.network import Cell, Network, Place, Term
 from lra_jax.numerics import matmul
 
@@ -131,8 +132,9 @@ def run_forward(
       network: whose weights they are.
       key: of the update; the network's noise comes of it.
     """
+    read = rnn.index_symbols(params, batch.inputs, network)
     started = rnn.has_started(batch.inputs, batch.start)
-    inputs = rnn.silence(rnn.index_symbols(params, batch.inputs, network), started)
+    inputs = rnn.silence(read, started)
     noise = None
     if key is not None and network.is_noisy:
         noise = jax.random.fold_in(key, NOISE)
@@ -230,11 +232,12 @@ def make_rule(
         terms = Term(forward.place, errors.q)
         summed = gradients.sum_over_time(network, forward.cell, terms)
         readout = gradients.readout_gradients(forward.trace.z, forward.pi)
-        info = types.RuleInfo(
+        info = report(
+            network,
+            summed.norms,
             loss=forward.loss,
             local_loss=_over_batch(errors.local_loss),
             target_step_norm=_over_batch(errors.target_step_norm),
-            **norms(network, summed.norms),
         )
         grads = rnn.join(network, summed.grads, *readout)
         return bounded(grads, max_norm), rule_state, info
@@ -242,13 +245,22 @@ def make_rule(
     return types.LearningRule(init, grads)
 
 
-def norms(network: Network, of_arrays: Any) -> dict[str, Any]:
-    """The fields of `RuleInfo` that have the norms of each step's gradients."""
-    return {
-        "w_hh_grad_norm": gradients.norms_of_role(network, of_arrays, "recurrent"),
-        "w_xh_grad_norm": gradients.norms_of_role(network, of_arrays, "input"),
-        "cell_grad_norms": of_arrays,
-    }
+def report(network: Network, norms: Any, **fields: Any) -> Any:
+    """What a person wants to see of an update.
+
+    Args:
+      network: what is trained.
+      norms: `[T]` for each array of its cell, of each step's gradients.
+      **fields: the other fields of `RuleInfo`.
+
+    Returns:
+      `RuleInfo`; of another network than tanh `NetworkInfo`.
+    """
+    for name, role in (("w_hh_grad_norm", "recurrent"), ("w_xh_grad_norm", "input")):
+        fields[name] = gradients.norms_of_role(network, norms, role)
+    if isinstance(network, Tanh):
+        return types.RuleInfo(**fields)
+    return types.NetworkInfo(cell_grad_norms=norms, **fields)
 
 
 def bounded(grads: types.AnyParams, max_norm: ArrayLike) -> types.AnyParams:

@@ -169,7 +169,9 @@ def check_params(params: types.AnyParams, network: Network = TANH) -> None:
         )
     hidden_size, output_size = params.w_hy.shape
     if params.b_y.shape != (output_size,):
-        raise ValueError(f"b_y: expected [Y] = {(output_size,)}, got {params.b_y.shape}")
+        raise ValueError(
+            f"b_y: expected [Y] = {(output_size,)}, got {params.b_y.shape}"
+        )
     input_size = networks.input_size(network, params.cell, hidden_size)
     expected = jax.tree.map(
         jnp.shape, networks.shapes(network, input_size or 1, hidden_size)
@@ -529,9 +531,9 @@ def final_state(
 
     Arguments and errors as for `forward`.
     """
-    cell = cell_of(params)
+    read = index_symbols(params, inputs, network)
     started = has_started(inputs, start)
-    inputs = silence(index_symbols(params, inputs, network), started)
+    inputs, cell = silence(read, started), cell_of(params)
     keys = None
     if key is not None and network.is_noisy:
         keys = jax.random.split(key, len(inputs))

@@ -82,7 +82,12 @@ def refine(
 
 
 def local_error(
-    network: Network, cell: Cell, d: jax.Array, s: jax.Array, z: jax.Array, step: TargetStep
+    network: Network,
+    cell: Cell,
+    d: jax.Array,
+    s: jax.Array,
+    z: jax.Array,
+    step: TargetStep,
 ) -> tuple[jax.Array, jax.Array]:
     """L_b(z, ẑ) and u = ∂L_b/∂s = (∂z/∂s)ᵀ s ℓ'(z - ẑ), the target constant.
 
@@ -101,7 +106,9 @@ def local_error(
     """
     e = network.gap(cell, s, d, z=z)
     value = step.scale * jnp.sum(step.local_loss.value(e), axis=-1)
-    return value, network.slope(cell, s, step.scale * step.local_loss.derivative(e), z=z)
+    return value, network.slope(
+        cell, s, step.scale * step.local_loss.derivative(e), z=z
+    )
 
 
 class Output(NamedTuple):
@@ -164,7 +171,9 @@ def top_target(
         moved = output._replace(logits=rnn.readout(params, z_bar))
         return own_error(network, params, s_bar, z_bar, moved, output_grad)
 
-    return refine(own_error(network, params, s, z, output, output_grad), direction, step)
+    return refine(
+        own_error(network, params, s, z, output, output_grad), direction, step
+    )
 
 
 class _Level(NamedTuple):

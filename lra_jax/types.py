@@ -176,11 +176,8 @@ class RuleInfo(NamedTuple):
       local_loss: `[T]` mean over the batch of L(zₜ, ẑₜ).
       target_step_norm: `[T]` mean over the batch of ‖Δhₜ‖, the last refinement's
         step after Ω and Normalize. For rules with targets in z: of ‖ẑₜ - zₜ‖.
-      w_hh_grad_norm: `[T]` Frobenius norm of step t's part of the gradient; of other
-        networks than tanh that of all recurrent weights.
-      w_xh_grad_norm: `[T]` the same for W_xh, and for all input weights.
-      cell_grad_norms: `[T]` for each array of the network's cell: the norm of step t's
-        part of its gradient.
+      w_hh_grad_norm: `[T]` Frobenius norm of step t's part of the gradient.
+      w_xh_grad_norm: `[T]` the same for W_xh.
       reversal_error: `[]` of states that are computed back: mean over the batch of the
         norm of the state before the first step, which is 0 but for rounding.
 
@@ -192,6 +189,38 @@ class RuleInfo(NamedTuple):
       >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
       >>> info.loss.shape, info.local_loss.shape
       ((), (10,))
+    """
+
+    loss: jax.Array
+    local_loss: jax.Array | None = None
+    target_step_norm: jax.Array | None = None
+    w_hh_grad_norm: jax.Array | None = None
+    w_xh_grad_norm: jax.Array | None = None
+    reversal_error: jax.Array | None = None
+
+
+class NetworkInfo(NamedTuple):
+    """`RuleInfo` of other networks than tanh: its fields, and one more.
+
+    Attributes:
+      loss: as of `RuleInfo`.
+      local_loss: as of `RuleInfo`.
+      target_step_norm: as of `RuleInfo`, of states.
+      w_hh_grad_norm: `[T]` norm of step t's part of the gradients of all recurrent
+        weights; None where the network has none that are called so.
+      w_xh_grad_norm: `[T]` the same for all weights from inputs.
+      reversal_error: None.
+      cell_grad_norms: `[T]` for each array of the cell, a pytree like it.
+
+    Example:
+      >>> network = lra_jax.networks.gru()
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, network=network)
+      >>> batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+      >>> rule = lra_jax.lra_diff(gamma=1.0, network=network)
+      >>> state = rule.init(jax.random.key(2), params)
+      >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
+      >>> info.cell_grad_norms.b_n.shape
+      (10,)
     """
 
     loss: jax.Array

@@ -41,10 +41,10 @@ def square(
 ) -> jax.Array:
     """A recurrent matrix `[H, H]`, times the gain.
 
-        orthogonal   Haar-distributed
-        glorot       uniform in ±√(6 / 2H)
-        gaussian     N(0, 1/H): with gain g the spectral radius is near g
-        sparse       N(0, 1/n) for n = 15 (or H) random inputs of each unit, else 0
+    orthogonal   Haar-distributed
+    glorot       uniform in ±√(6 / 2H)
+    gaussian     N(0, 1/H): with gain g the spectral radius is near g
+    sparse       N(0, 1/n) for n = 15 (or H) random inputs of each unit, else 0
     """
     wide = matrices.wide(dtype)
     if init == "orthogonal":
@@ -56,7 +56,9 @@ def square(
     else:
         key_who, key_size = jax.random.split(key)
         count = min(SPARSE_INPUTS, size)
-        order = jax.random.uniform(key_who, (size, size)).argsort(axis=0).argsort(axis=0)
+        order = (
+            jax.random.uniform(key_who, (size, size)).argsort(axis=0).argsort(axis=0)
+        )
         drawn = jax.random.normal(key_size, (size, size), wide) / np.sqrt(count)
         w = jnp.where(order < count, drawn, 0)
     if not (isinstance(gain, int | float) and gain == 1):

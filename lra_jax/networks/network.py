@@ -281,9 +281,7 @@ class Network:
     def scale_inputs(self, p: Cell, gain: Any) -> Cell:
         """The cell with its weights from the inputs times a gain."""
         return jax.tree.map(
-            lambda w, role: (
-                jnp.asarray(gain, w.dtype) * w if role == "input" else w
-            ),
+            lambda w, role: jnp.asarray(gain, w.dtype) * w if role == "input" else w,
             p,
             self.roles(p),
         )
@@ -492,9 +490,9 @@ class Network:
           z_moved: emit(s - d), where the caller has them.
         """
         del z, z_moved
-        return over_time(
-            lambda s, d: difference(lambda s: self.emit(p, s), s, d), s
-        )(s, d)
+        return over_time(lambda s, d: difference(lambda s: self.emit(p, s), s, d), s)(
+            s, d
+        )
 
     def norm_preservation(
         self,
@@ -527,7 +525,7 @@ class Network:
     def weigh_term(self, p: Cell, term: Term) -> Scaled:
         """mean_b of what a step asks of the weights, at every scale of its errors.
 
-            weigh(qₜ),   and with Ω + λ ∂Ωₜ/∂p + weigh(λ aₜ₋₁) of the step before
+        weigh(qₜ),   and with Ω + λ ∂Ωₜ/∂p + weigh(λ aₜ₋₁) of the step before
         """
         omega = term.omega
         scale = numerics.largest(term.q).reshape(())
@@ -555,9 +553,7 @@ class Network:
         scale = scale / term.q.shape[0]
         return Scaled(units, jax.tree.map(lambda m: m * scale, sizes))
 
-    def _direct(
-        self, p: Cell, place: Place, omega: Omega, weight: jax.Array
-    ) -> Cell:
+    def _direct(self, p: Cell, place: Place, omega: Omega, weight: jax.Array) -> Cell:
         """Σ_b λ ∂Ωₜ/∂p, the state before constant."""
         unit, alive = _unit_error(omega.u)
 
@@ -566,7 +562,6 @@ class Network:
             return jnp.sum(weight[:, 0] * _omega(v, unit, alive)[0])
 
         return jax.grad(total)(p)
-
 
 
 def _float_dtype(p: Cell) -> jnp.dtype:
@@ -596,9 +591,7 @@ def _omega(
 def _names(path: tuple[Any, ...]) -> list[str]:
     """What the parts of a path in a pytree are called."""
     keys = ("name", "key", "idx")
-    return [
-        str(next((getattr(e, k) for k in keys if hasattr(e, k)), e)) for e in path
-    ]
+    return [str(next((getattr(e, k) for k in keys if hasattr(e, k)), e)) for e in path]
 
 
 def _named(p: Cell, names: tuple[str, ...]) -> Any:

@@ -64,9 +64,7 @@ class Stack(Network):
         return (self.layers[0].scale_inputs(p[0], gain), *p[1:])
 
     def roles(self, p: Cell) -> Any:
-        return tuple(
-            layer.roles(q) for layer, q in zip(self.layers, p, strict=True)
-        )
+        return tuple(layer.roles(q) for layer, q in zip(self.layers, p, strict=True))
 
     def is_frozen(self, p: Cell) -> Any:
         own = super().is_frozen(p)

@@ -1,6 +1,6 @@
 """The paper's network, a layer of tanh units, with closed forms of all questions.
 
-    hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ)         the state s is h, D = H
+hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ)         the state s is h, D = H
 """
 
 from __future__ import annotations

@@ -158,7 +158,9 @@ class Leaky(Layer):
             by_row = np.where(signs > 0, 1.0, balance)
             radius = np.sqrt((1 - 2 / np.pi) * (by_row**2).sum())
             scale = jnp.asarray(self.w_hh_gain, wide) / jnp.asarray(radius, wide)
-            w_hh = (scale * jnp.asarray(by_row, wide)[:, None] * drawn).astype(b_h.dtype)
+            w_hh = (scale * jnp.asarray(by_row, wide)[:, None] * drawn).astype(
+                b_h.dtype
+            )
         mask = self._mask(size)
         if mask is not None:
             # As much variance into each unit as without the mask.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -112,7 +111,7 @@ def fa(
         return error_signals.Signals(q), rule_state
 
     return error_signals.make_rule(
-        functools.partial(init_feedback, network=network),
+        lambda key, params: init_feedback(key, params, network),
         signals,
         max_norm=max_norm,
         output_loss=output_loss,

@@ -168,11 +168,12 @@ def lra_diff(
             functools.partial(normalize, c=c0),
         )
         readout = gradients.readout_gradients(forward.trace.z, forward.pi)
-        info = types.RuleInfo(
+        info = error_signals.report(
+            network,
+            summed.norms,
             loss=forward.loss,
             local_loss=jnp.mean(local.local_loss, axis=1),
             target_step_norm=jnp.mean(local.step_norm, axis=1),
-            **error_signals.norms(network, summed.norms),
         )
         return rnn.join(network, summed.grads, *readout), rule_state, info
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -80,7 +79,7 @@ def lra_e(
     arguments.check_numbers(lra_e, locals())
     arguments.check_last_step(lra_e, output_loss)
     return error_signals.make_rule(
-        functools.partial(init_synapses, network=network),
+        lambda key, params: init_synapses(key, params, network),
         lambda key, state, forward: error_synapses(state, forward, beta, feedback_lr),
         max_norm=max_norm,
         output_loss=output_loss,

@@ -91,7 +91,11 @@ def lra_reversible(
       True
     """
     arguments.check_numbers(lra_reversible, locals())
-    arguments.check_tanh(lra_reversible, network, "computes a state back from the next one in closed form")
+    arguments.check_tanh(
+        lra_reversible,
+        network,
+        "computes a state back from the next one in closed form",
+    )
     arguments.check_last_step(lra_reversible, output_loss)
 
     @devices.divided(gradients.result_sharding)
@@ -131,7 +135,11 @@ def lra_reversible(
             )
             size = jnp.mean(rnn.silence(numerics.norm(d, axis=-1)[:, 0], started))
             v = matmul(d, params.w_hh.T) * (1 - z_prev**2)
-            return (z_prev, displacement_below(d, v, p), total), (size, norms, jnp.mean(wrong))
+            return (z_prev, displacement_below(d, v, p), total), (
+                size,
+                norms,
+                jnp.mean(wrong),
+            )
 
         (_, _, total), seen = lax.scan(
             back,
@@ -145,11 +153,12 @@ def lra_reversible(
         )
         readout = gradients.readout_gradients(z_last[None], pi)
         size, norms, wrong = seen
-        info = types.RuleInfo(
+        info = error_signals.report(
+            network,
+            norms,
             loss=jnp.mean(output_loss.value(logits, batch.labels)),
             target_step_norm=size,
             reversal_error=jnp.sum(wrong),
-            **error_signals.norms(network, norms),
         )
         grads = rnn.join(network, total, *readout)
         return error_signals.bounded(grads, max_norm), rule_state, info

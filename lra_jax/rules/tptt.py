@@ -19,7 +19,7 @@ from lra_jax import (
     types,
 )
 from lra_jax.networks import Network
-from lra_jax.networks.network import Term
+from lra_jax.networks.network import Term, over_time
 from lra_jax.networks.tanh import project
 from lra_jax.numerics import matmul, tanh_difference
 from lra_jax.rules import arguments, card
@@ -114,13 +114,15 @@ def state_inverse_gradients(
     """
     network, cell, place = forward.network, forward.cell, forward.place
     noisy = place.s_prev + noise
-    f = jax.vmap(lambda s, drive, key: network.advance(cell, s, drive, key=key))(
-        noisy, place.drive, place.key
-    )
+
+    def step(s: jax.Array, drive: Any, key: jax.Array | None) -> jax.Array:
+        return network.advance(cell, s, drive, key=key)
+
+    f = over_time(step, noisy)(noisy, place.drive, place.key)
     found, back = jax.vjp(
-        lambda inverse: project(inverse.u, place.x)
-        + matmul(f, inverse.v)
-        + inverse.c[None, None],
+        lambda inverse: (
+            project(inverse.u, place.x) + matmul(f, inverse.v) + inverse.c[None, None]
+        ),
         inverse,
     )
     g = 2 / (noisy.shape[1] * noisy.shape[2]) * (found - noisy)
@@ -289,11 +291,12 @@ def tptt(
                 summed.grads._replace(w_xh=exact.grads.w_xh),
                 summed.norms._replace(w_xh=exact.norms.w_xh),
             )
-        info = types.RuleInfo(
+        info = error_signals.report(
+            network,
+            summed.norms,
             loss=forward.loss,
             local_loss=jnp.mean(jnp.sum(e * e, axis=-1), axis=1) / s.shape[-1],
             target_step_norm=jnp.mean(numerics.norm(e, axis=-1)[..., 0], axis=1),
-            **error_signals.norms(network, summed.norms),
         )
         readout = gradients.readout_gradients(place.z, forward.pi)
         return rnn.join(network, summed.grads, *readout), state, info

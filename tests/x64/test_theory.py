@@ -9,7 +9,15 @@ import pytest
 from oracles import numpy_lra as oracle
 
 import lra_jax
-from lra_jax import error_signals, gradients, losses, numerics, regularizer, rnn, targets
+from lra_jax import (
+    error_signals,
+    gradients,
+    losses,
+    numerics,
+    regularizer,
+    rnn,
+    targets,
+)
 from x64.problems import (
     Sizes,
     assert_close,
