@@ -57,9 +57,9 @@ def init_params(
     dtype: DTypeLike | None = None,
     network: Network = TANH,
 ) -> Any:
-    """Initial weights: orthogonal matrices and zero biases, if the network has no others.
+    """Initial weights: orthogonal matrices, semi-orthogonal if not square, zero biases.
 
-    Matrices that are not square are semi-orthogonal.
+    A network may have others.
 
     Args:
       key: consumed.
@@ -112,7 +112,7 @@ def init_params(
 def join(network: Network, cell: Cell, w_hy: jax.Array, b_y: jax.Array) -> Any:
     """`Params` of tanh, `NetworkParams` of other networks."""
     if isinstance(network, networks.Tanh):
-        return types.Params(*cell, w_hy=w_hy, b_y=b_y)
+        return types.Params(cell.w_xh, cell.w_hh, cell.b_h, w_hy, b_y)
     return types.NetworkParams(cell, w_hy, b_y)
 
 
@@ -152,8 +152,7 @@ def check_input_gain(input_gain: ArrayLike) -> None:
 
 
 def check_params(params: types.AnyParams, network: Network = TANH) -> None:
-    """Raises ValueError where weights are not the network's, do not fit each other, are
-    empty, or not real."""
+    """Raises ValueError where weights are not the network's, or do not fit."""
     check_network(network)
     if isinstance(network, networks.Tanh):
         _check_tanh(params)

@@ -30,7 +30,9 @@ from lra_jax.networks.units import NONLINEARITIES, Leaky, Nonlinearity, Relu
 def tanh(
     *, w_hh_init: initial.WHhInit = "orthogonal", w_hh_gain: ArrayLike = 1.0
 ) -> Network:
-    """The paper's network, and the default: hₜ = zₜ₋₁ W_hh + xₜ W_xh + b, z = tanh(h).
+    """The paper's network, and the default.
+
+        hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ)
 
     Its parameters are `Params`, and the rules' questions have closed forms.
 
@@ -219,7 +221,8 @@ def stack(*layers: Network) -> Network:
       ValueError: no layers, or something else than networks.
 
     Example:
-      >>> network = lra_jax.networks.stack(lra_jax.networks.gru(), lra_jax.networks.tanh())
+      >>> gru, tanh = lra_jax.networks.gru(), lra_jax.networks.tanh()
+      >>> network = lra_jax.networks.stack(gru, tanh)
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, network=network)
       >>> params.cell[1].w_xh.shape
       (8, 8)
@@ -359,6 +362,7 @@ __all__ = [
     "GRUCell",
     "LayerCell",
     "Network",
+    "Tanh",
     "cell_from_flax",
     "cell_to_flax",
     "difference",
@@ -366,9 +370,11 @@ __all__ = [
     "from_flax",
     "from_step",
     "gru",
+    "input_size",
     "leaky",
     "lstm",
     "relu",
+    "shapes",
     "stack",
     "tanh",
 ]

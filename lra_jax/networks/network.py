@@ -62,9 +62,9 @@ class Place(NamedTuple):
 
     x: jax.Array
     z_prev: jax.Array
-    s_prev: jax.Array | None = None
-    s: jax.Array | None = None
-    z: jax.Array | None = None
+    s_prev: jax.Array
+    s: jax.Array
+    z: jax.Array
     drive: Any = None
     key: jax.Array | None = None
 
@@ -193,7 +193,7 @@ class Network:
 
     @property
     def takes_symbols(self) -> bool:
-        """Whether `drive` reads symbols as they are, or makes one-hot vectors of them."""
+        """Whether `drive` reads symbols as they are, or as one-hot vectors."""
         return False
 
     def init(

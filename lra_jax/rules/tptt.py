@@ -105,7 +105,8 @@ def state_inverse_gradients(
 ) -> StateInverse:
     """∇U, ∇V and ∇c of the loss of reconstruction, as `inverse_gradients` of states.
 
-        s̃ₜ₋₁ = sₜ₋₁ + nₜ,  fₜ = step(s̃ₜ₋₁, xₜ),   loss = Σₜ mean_{b,i} (G(xₜ, fₜ) - s̃ₜ₋₁)²
+        s̃ₜ₋₁ = sₜ₋₁ + nₜ,   fₜ = step(s̃ₜ₋₁, xₜ)
+        loss = Σₜ mean_{b,i} (G(xₜ, fₜ) - s̃ₜ₋₁)²
 
     Args:
       forward: of the batch.
