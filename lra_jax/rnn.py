@@ -103,6 +103,11 @@ def init_params(
         network.init(key, input_size, hidden_size, kind),
     )
     if not (isinstance(input_gain, int | float) and input_gain == 1):
+        if "input" not in jax.tree.leaves(network.roles(cell)):
+            raise ValueError(
+                "input_gain: expected 1, as no weights of the network "
+                f"{network.name} have the role 'input', got {input_gain!r}"
+            )
         cell = network.scale_inputs(cell, input_gain)
     key_hy = jax.random.split(key, 3)[2]  # the others are the cell's
     w_hy = orthogonal(key_hy, (hidden_size, output_size), kind)

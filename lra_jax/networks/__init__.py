@@ -239,6 +239,7 @@ def from_step(
     emit: Callable[..., jax.Array] | None = None,
     state_size: Callable[[int], int] | None = None,
     roles: Callable[[Any], Any] | None = None,
+    activity: Callable[..., jax.Array] | None = None,
 ) -> Network:
     """A network of your own, of functions for whole batches.
 
@@ -254,6 +255,8 @@ def from_step(
       roles: of weights, "input", "recurrent", "bias" or "other" for each array, for
         optimizers that treat them differently; None goes by names such as `w_xh`,
         `w_hh` and `b_h`.
+      activity: `(weights, s [B, D], z [B, H]) -> [B, D]`, what the cost of activity of
+        `lra_norm` descends; None is the derivative of ½‖z‖². Of `tanh` it is z.
 
     Raises:
       ValueError: `init` or `step` is no function.
@@ -278,7 +281,7 @@ def from_step(
     for name, function in {"init": init, "step": step}.items():
         if not callable(function):
             raise ValueError(f"{name}: expected a function, got {function!r}")
-    return Own(init, step, emit, state_size, roles)
+    return Own(init, step, emit, state_size, roles, activity)
 
 
 def from_flax(make: Callable[..., Any]) -> Network:
@@ -318,6 +321,8 @@ def from_flax(make: Callable[..., Any]) -> Network:
 
 def freeze(network: Network, *names: str) -> Network:
     """The network, of whose weights some never get a gradient.
+
+    An optimizer that moves weights without one, as by weight decay, still moves them.
 
     Args:
       network: any.

@@ -19,6 +19,7 @@ FA_CARD = card.RuleCard(
     transports=("W_hyᵀ",),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.KNOWN_RECURRENT,
     reference="Lillicrap et al. 2016",
     variants=(card.Variant("readout", "random", {"transports": ()}),),
 )

@@ -18,6 +18,7 @@ LRA_NORM_CARD = card.RuleCard(
     transports=("W_hhᵀ", "W_hyᵀ"),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.ALL_NETWORKS,
     reference="this project",
     variants=(card.Variant("exponent", 0, {"errors_arrive": "step by step: BPTT's"}),),
 )

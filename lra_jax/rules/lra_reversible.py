@@ -33,6 +33,7 @@ LRA_REVERSIBLE_CARD = card.RuleCard(
     transports=("W_hhᵀ", "W_hh⁻¹", "W_hyᵀ"),
     stores=card.LAST_STATE,
     every_step=False,
+    networks=card.TANH_ALONE,
     reference="this project",
     variants=(
         card.Variant("exponent", 0, {"errors_arrive": "BPTT's; states computed back"}),

@@ -32,6 +32,7 @@ TPTT_CARD = card.RuleCard(
     transports=("W_hyᵀ",),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.ALL_NETWORKS,
     reference="Manchev & Spratling 2020",
     variants=(card.Variant("w_xh_update", "bptt", {"transports": ("W_hhᵀ", "W_hyᵀ")}),),
 )
