@@ -121,12 +121,12 @@ def state_inverse_gradients(
         return network.advance(cell, s, drive, key=key)
 
     f = over_time(step, noisy)(noisy, place.drive, place.key)
-    found, back = jax.vjp(
-        lambda inverse: (
-            project(inverse.u, place.x) + matmul(f, inverse.v) + inverse.c[None, None]
-        ),
-        inverse,
-    )
+
+    def reconstruct(inverse: StateInverse) -> jax.Array:
+        g = project(inverse.u, place.x) + matmul(f, inverse.v)
+        return g + inverse.c[None, None]
+
+    found, back = jax.vjp(reconstruct, devices.each_own(inverse, f))
     g = 2 / (noisy.shape[1] * noisy.shape[2]) * (found - noisy)
     return back(rnn.silence(g, forward.started))[0]
 
