@@ -291,8 +291,9 @@ def from_flax(make: Callable[..., Any]) -> Network:
     cell's own. Variables of it that are no `nnx.Param` stay as they are made.
 
     Args:
-      make: `(X, H, rngs) -> cell`, a `flax.nnx.RNNCellBase` whose carry begins at 0,
-        and whose output is an array of it.
+      make: `(X, H, rngs) -> cell`, such as the class of a cell: a
+        `flax.nnx.RNNCellBase` whose carry begins at 0, and whose output is an array of
+        it.
 
     Returns:
       A network whose weights are a dictionary of the cell's `nnx.Param` arrays;
@@ -304,11 +305,7 @@ def from_flax(make: Callable[..., Any]) -> Network:
 
     Example:
       >>> from flax import nnx
-      >>> network = lra_jax.networks.from_flax(
-      ...     lambda input_size, hidden_size, rngs: nnx.GRUCell(
-      ...         input_size, hidden_size, rngs=rngs
-      ...     )
-      ... )
+      >>> network = lra_jax.networks.from_flax(nnx.GRUCell)
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, network=network)
       >>> inputs = jnp.array([[0, 1], [2, 3], [4, 5]])  # T = 3, B = 2
       >>> lra_jax.forward(params, inputs, network=network).logits.shape
