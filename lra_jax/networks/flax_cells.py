@@ -119,7 +119,8 @@ def _make(
     make: Callable[..., Any], input_size: int, hidden_size: int, rngs: Any
 ) -> Any:
     """The cell; Flax's own classes take `rngs` by keyword alone."""
-    parameter = inspect.signature(make).parameters.get("rngs")
+    function = make.__init__ if inspect.isclass(make) else make
+    parameter = inspect.signature(function).parameters.get("rngs")
     if parameter is not None and parameter.kind is parameter.KEYWORD_ONLY:
         return make(input_size, hidden_size, rngs=rngs)
     return make(input_size, hidden_size, rngs)
