@@ -14,7 +14,7 @@ from oracles import numpy_local_rules
 from oracles import numpy_lra as oracle
 
 import lra_jax
-from lra_jax import error_signals, losses, numerics, regularizer, rnn, targets
+from lra_jax import error_signals, losses, numerics, regularizer, targets
 from lra_jax.rules.tptt import sample_noise
 from x64.problems import (
     EVERY_STEP_LOSSES,
