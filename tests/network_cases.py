@@ -45,8 +45,7 @@ def own():
 
 
 def derived_tanh():
-    """The network tanh as a user would write it: nothing of it is known but two
-    functions."""
+    """The network tanh as a user would write it, of functions."""
     return networks.from_step(
         init=networks.tanh().init,
         step=lambda p, s, x: jnp.tanh(s) @ p.w_hh + x @ p.w_xh + p.b_h[None],
