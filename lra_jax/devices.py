@@ -32,6 +32,15 @@ def varying_as(x: jax.Array, other: jax.Array) -> jax.Array:
     return jnp.where(jnp.bool_(False), jnp.sum(other).astype(x.dtype), x)
 
 
+def each_own(tree: Any, other: jax.Array) -> Any:
+    """`varying_as` of all arrays of a pytree.
+
+    What is differentiated in `jax.shard_map` needs it: the derivative by an array that
+    all devices share is the sum over the devices.
+    """
+    return jax.tree.map(lambda x: varying_as(x, other), tree)
+
+
 def spec(x: Any, *, axis: int | None = None) -> PartitionSpec:
     """How `x` is divided, or a single axis of it; not at all where nothing is said."""
     found = PartitionSpec()

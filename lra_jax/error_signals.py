@@ -74,7 +74,7 @@ class Forward(NamedTuple):
 
     @property
     def output_states(self) -> tuple[jax.Array, jax.Array]:
-        """s and z where the readout reads, `[B, ...]`, or `[T, B, ...]` of all steps."""
+        """s and z that the readout reads, `[B, ...]`, or `[T, B, ...]` of all steps."""
         reads = functools.partial(rnn.read_states, pi=self.pi)
         return reads(self.place.s), reads(self.place.z)
 

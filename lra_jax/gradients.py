@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +94,7 @@ def sum_over_time(
     network: Network,
     cell: Cell,
     terms: Term,
-    normalize: Callable[..., Normalized] = functools.partial(clip, c=0.0),
+    normalize: Callable[..., Normalized] | None = None,
 ) -> SummedGrads:
     """Σₜ Normalize(∇ᵗ), in memory that does not grow with T.
 
@@ -103,8 +103,10 @@ def sum_over_time(
       cell: its weights.
       terms: arrays `[T, ...]`.
       normalize: `(gradient, scale=...) -> Normalized`, for each array of a step; none
-        is bounded by default.
+        is bounded where it is None.
     """
+    if normalize is None:
+        normalize = functools.partial(clip, c=0.0)
     return SummedGrads(
         *lax.scan(
             lambda total, term: add_step(network, cell, total, term, normalize),

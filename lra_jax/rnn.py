@@ -57,9 +57,9 @@ def init_params(
     dtype: DTypeLike | None = None,
     network: Network = TANH,
 ) -> Any:
-    """Initial weights: orthogonal matrices and zero biases, if the network has no others.
+    """Initial weights: orthogonal matrices, semi-orthogonal if not square, zero biases.
 
-    Matrices that are not square are semi-orthogonal.
+    A network may have others.
 
     Args:
       key: consumed.
@@ -104,6 +104,11 @@ def init_params(
     )
     network.is_frozen(cell)  # names of arrays that there are not
     if not (isinstance(input_gain, int | float) and input_gain == 1):
+        if "input" not in jax.tree.leaves(network.roles(cell)):
+            raise ValueError(
+                "input_gain: expected 1, as no weights of the network "
+                f"{network.name} have the role 'input', got {input_gain!r}"
+            )
         cell = network.scale_inputs(cell, input_gain)
     key_hy = jax.random.split(key, 3)[2]  # the others are the cell's
     w_hy = orthogonal(key_hy, (hidden_size, output_size), kind)
@@ -113,7 +118,7 @@ def init_params(
 def join(network: Network, cell: Cell, w_hy: jax.Array, b_y: jax.Array) -> Any:
     """`Params` of tanh, `NetworkParams` of other networks."""
     if isinstance(network, networks.Tanh):
-        return types.Params(*cell, w_hy=w_hy, b_y=b_y)
+        return types.Params(cell.w_xh, cell.w_hh, cell.b_h, w_hy, b_y)
     return types.NetworkParams(cell, w_hy, b_y)
 
 
@@ -153,8 +158,7 @@ def check_input_gain(input_gain: ArrayLike) -> None:
 
 
 def check_params(params: types.AnyParams, network: Network = TANH) -> None:
-    """Raises ValueError where weights are not the network's, do not fit each other, are
-    empty, or not real."""
+    """Raises ValueError where weights are not the network's, or do not fit."""
     check_network(network)
     if isinstance(network, networks.Tanh):
         _check_tanh(params)

@@ -76,7 +76,7 @@ class NetworkParams(NamedTuple):
     b_y: jax.Array
 
 
-AnyParams = Params | NetworkParams
+AnyParams = Any  # `Params` of tanh, `NetworkParams` of other networks
 
 
 class Batch(NamedTuple):
@@ -242,7 +242,7 @@ class EmptyState(NamedTuple):
     """
 
 
-def init_empty(key: jax.Array, params: Params) -> EmptyState:
+def init_empty(key: jax.Array, params: AnyParams) -> EmptyState:
     """The `InitRule` of a rule without state."""
     del key, params
     return EmptyState()
@@ -254,7 +254,7 @@ RuleState = Any  # a pytree of the rule's own
 class InitRule(Protocol):
     """`(key, params) -> rule_state`; `key` is consumed."""
 
-    def __call__(self, key: jax.Array, params: Params) -> RuleState: ...
+    def __call__(self, key: jax.Array, params: AnyParams) -> RuleState: ...
 
 
 class Grads(Protocol):
@@ -265,8 +265,8 @@ class Grads(Protocol):
     """
 
     def __call__(
-        self, key: jax.Array, params: Params, rule_state: RuleState, batch: Batch
-    ) -> tuple[Params, RuleState, RuleInfo]: ...
+        self, key: jax.Array, params: AnyParams, rule_state: RuleState, batch: Batch
+    ) -> tuple[AnyParams, RuleState, Any]: ...
 
 
 class LearningRule(NamedTuple):
@@ -314,7 +314,7 @@ class TrainState(NamedTuple):
       (EmptyState(), 0)
     """
 
-    params: Params
+    params: AnyParams
     opt_state: Any
     rule_state: RuleState
     key: jax.Array

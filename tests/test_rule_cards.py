@@ -1,5 +1,6 @@
 """Rule cards: complete, and true where they can be measured."""
 
+import contextlib
 import functools
 import inspect
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import lra_jax
-from lra_jax import RULES, TASKS, diagnostics, rnn
+from lra_jax import RULES, TASKS, diagnostics, networks, rnn
 from lra_jax.rules import card as cards
 
 T, B, H = 10, 3, 8
@@ -178,3 +179,21 @@ def test_what_cannot_be_registered_is_refused(own_rules, arguments, message):
 def test_an_unknown_rule_has_no_card():
     with pytest.raises(ValueError, match=r"^name: .*; did you mean 'bptt'\?"):
         lra_jax.rule_card("bppt")
+
+
+# Which networks it trains.
+
+
+@all_rules
+def test_a_rule_trains_the_networks_that_its_card_says(name):
+    own = networks.from_step(
+        init=networks.relu().init, step=networks.relu().step, emit=networks.relu().emit
+    )
+    trained = []
+    for network in (networks.tanh(), networks.gru(), own):
+        make = functools.partial(RULES[name], **OPTIONS.get(name, {}), network=network)
+        with contextlib.suppress(ValueError):
+            make()
+            trained.append(network)
+    names = ["tanh", "of known recurrent weights", "all"]
+    assert lra_jax.rule_card(name).networks == names[len(trained) - 1]

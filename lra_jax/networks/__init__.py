@@ -30,7 +30,9 @@ from lra_jax.networks.units import NONLINEARITIES, Leaky, Nonlinearity, Relu
 def tanh(
     *, w_hh_init: initial.WHhInit = "orthogonal", w_hh_gain: ArrayLike = 1.0
 ) -> Network:
-    """The paper's network, and the default: hₜ = zₜ₋₁ W_hh + xₜ W_xh + b, z = tanh(h).
+    """The paper's network, and the default.
+
+        hₜ = zₜ₋₁ W_hh + xₜ W_xh + b_h,   zₜ = tanh(hₜ)
 
     Its parameters are `Params`, and the rules' questions have closed forms.
 
@@ -219,7 +221,8 @@ def stack(*layers: Network) -> Network:
       ValueError: no layers, or something else than networks.
 
     Example:
-      >>> network = lra_jax.networks.stack(lra_jax.networks.gru(), lra_jax.networks.tanh())
+      >>> gru, tanh = lra_jax.networks.gru(), lra_jax.networks.tanh()
+      >>> network = lra_jax.networks.stack(gru, tanh)
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, network=network)
       >>> params.cell[1].w_xh.shape
       (8, 8)
@@ -236,6 +239,7 @@ def from_step(
     emit: Callable[..., jax.Array] | None = None,
     state_size: Callable[[int], int] | None = None,
     roles: Callable[[Any], Any] | None = None,
+    activity: Callable[..., jax.Array] | None = None,
 ) -> Network:
     """A network of your own, of functions for whole batches.
 
@@ -251,6 +255,8 @@ def from_step(
       roles: of weights, "input", "recurrent", "bias" or "other" for each array, for
         optimizers that treat them differently; None goes by names such as `w_xh`,
         `w_hh` and `b_h`.
+      activity: `(weights, s [B, D], z [B, H]) -> [B, D]`, what the cost of activity of
+        `lra_norm` descends; None is the derivative of ½‖z‖². Of `tanh` it is z.
 
     Raises:
       ValueError: `init` or `step` is no function.
@@ -275,7 +281,7 @@ def from_step(
     for name, function in {"init": init, "step": step}.items():
         if not callable(function):
             raise ValueError(f"{name}: expected a function, got {function!r}")
-    return Own(init, step, emit, state_size, roles)
+    return Own(init, step, emit, state_size, roles, activity)
 
 
 def from_flax(make: Callable[..., Any]) -> Network:
@@ -285,8 +291,9 @@ def from_flax(make: Callable[..., Any]) -> Network:
     cell's own. Variables of it that are no `nnx.Param` stay as they are made.
 
     Args:
-      make: `(X, H, rngs) -> cell`, a `flax.nnx.RNNCellBase` whose carry begins at 0,
-        and whose output is an array of it.
+      make: `(X, H, rngs) -> cell`, such as the class of a cell: a
+        `flax.nnx.RNNCellBase` whose carry begins at 0, and whose output is an array of
+        it.
 
     Returns:
       A network whose weights are a dictionary of the cell's `nnx.Param` arrays;
@@ -298,11 +305,7 @@ def from_flax(make: Callable[..., Any]) -> Network:
 
     Example:
       >>> from flax import nnx
-      >>> network = lra_jax.networks.from_flax(
-      ...     lambda input_size, hidden_size, rngs: nnx.GRUCell(
-      ...         input_size, hidden_size, rngs=rngs
-      ...     )
-      ... )
+      >>> network = lra_jax.networks.from_flax(nnx.GRUCell)
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, network=network)
       >>> inputs = jnp.array([[0, 1], [2, 3], [4, 5]])  # T = 3, B = 2
       >>> lra_jax.forward(params, inputs, network=network).logits.shape
@@ -315,6 +318,8 @@ def from_flax(make: Callable[..., Any]) -> Network:
 
 def freeze(network: Network, *names: str) -> Network:
     """The network, of whose weights some never get a gradient.
+
+    An optimizer that moves weights without one, as by weight decay, still moves them.
 
     Args:
       network: any.
@@ -359,6 +364,7 @@ __all__ = [
     "GRUCell",
     "LayerCell",
     "Network",
+    "Tanh",
     "cell_from_flax",
     "cell_to_flax",
     "difference",
@@ -366,9 +372,11 @@ __all__ = [
     "from_flax",
     "from_step",
     "gru",
+    "input_size",
     "leaky",
     "lstm",
     "relu",
+    "shapes",
     "stack",
     "tanh",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -49,8 +50,8 @@ class Flax(Network):
         from flax import nnx
 
         del dtype
-        made = self.make(input_size, hidden_size, nnx.Rngs(jax.random.fold_in(key, 0)))
-        return from_cell(made)
+        rngs = nnx.Rngs(jax.random.fold_in(key, 0))
+        return from_cell(_make(self.make, input_size, hidden_size, rngs))
 
     def state_size(self, hidden_size: int) -> int:
         return sum(_structure(self.make, 1, hidden_size).sizes)
@@ -114,6 +115,17 @@ class Flax(Network):
         return hidden_size
 
 
+def _make(
+    make: Callable[..., Any], input_size: int, hidden_size: int, rngs: Any
+) -> Any:
+    """The cell; Flax's own classes take `rngs` by keyword alone."""
+    function = make.__init__ if inspect.isclass(make) else make
+    parameter = inspect.signature(function).parameters.get("rngs")
+    if parameter is not None and parameter.kind is parameter.KEYWORD_ONLY:
+        return make(input_size, hidden_size, rngs=rngs)
+    return make(input_size, hidden_size, rngs)
+
+
 def from_cell(cell: Any) -> Cell:
     """The weights of an NNX cell, a dictionary of arrays as `from_flax` has them.
 
@@ -167,7 +179,7 @@ def _structure(
     from flax import nnx
 
     with jax.ensure_compile_time_eval():
-        cell = make(input_size, hidden_size, nnx.Rngs(0))
+        cell = _make(make, input_size, hidden_size, nnx.Rngs(0))
         if not isinstance(cell, nnx.RNNCellBase):
             raise ValueError(
                 "make: expected a function that returns a flax.nnx.RNNCellBase, "

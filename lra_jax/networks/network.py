@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lra_jax import numerics, settings, symbols
+from lra_jax import devices, numerics, settings, symbols
 from lra_jax.numerics import matmul
 
 Cell = Any  # the weights of a network's cell, a pytree of arrays
@@ -62,9 +62,9 @@ class Place(NamedTuple):
 
     x: jax.Array
     z_prev: jax.Array
-    s_prev: jax.Array | None = None
-    s: jax.Array | None = None
-    z: jax.Array | None = None
+    s_prev: jax.Array
+    s: jax.Array
+    z: jax.Array
     drive: Any = None
     key: jax.Array | None = None
 
@@ -193,7 +193,7 @@ class Network:
 
     @property
     def takes_symbols(self) -> bool:
-        """Whether `drive` reads symbols as they are, or makes one-hot vectors of them."""
+        """Whether `drive` reads symbols as they are, or as one-hot vectors."""
         return False
 
     def init(
@@ -425,7 +425,8 @@ class Network:
     ) -> Cell:
         """Σ_b (∂sₜ/∂p)ᵀ q, a pytree like p."""
         del z_prev
-        _, back = jax.vjp(lambda p: self.step(p, s_prev, x, key=key), p)
+        own = devices.each_own(p, q)
+        _, back = jax.vjp(lambda p: self.step(p, s_prev, x, key=key), own)
         return back(q)[0]
 
     def move(
@@ -561,7 +562,7 @@ class Network:
             v = self.pull(p, place.s_prev, place.x, unit, key=place.key)
             return jnp.sum(weight[:, 0] * _omega(v, unit, alive)[0])
 
-        return jax.grad(total)(p)
+        return jax.grad(total)(devices.each_own(p, weight))
 
 
 def _float_dtype(p: Cell) -> jnp.dtype:

@@ -10,7 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lra_jax.networks.network import Cell, Network, Product, at_highest_precision
+from lra_jax.networks.network import (
+    Cell,
+    Network,
+    Product,
+    at_highest_precision,
+    over_time,
+)
 from lra_jax.numerics import matmul
 
 
@@ -23,6 +29,7 @@ class Own(Network):
     emit_cell: Callable[..., jax.Array] | None = None
     size: Callable[[int], int] | None = None
     roles_of: Callable[[Cell], Any] | None = None
+    activity_of: Callable[..., jax.Array] | None = None
 
     @property
     def name(self) -> str:
@@ -47,6 +54,12 @@ class Own(Network):
 
     def roles(self, p: Cell) -> Any:
         return super().roles(p) if self.roles_of is None else self.roles_of(p)
+
+    def activity(self, p: Cell, s: jax.Array, z: jax.Array) -> jax.Array:
+        if self.activity_of is None:
+            return super().activity(p, s, z)
+        activity_of = self.activity_of
+        return over_time(lambda s, z: activity_of(p, s, z), s)(s, z)
 
     def advance(
         self,

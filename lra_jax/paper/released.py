@@ -321,5 +321,6 @@ LRA_RELEASED_CARD = card.RuleCard(
     transports=("W_hhᵀ", "W_hyᵀ"),
     stores=card.EVERY_STATE,
     every_step=False,
+    networks=card.TANH_ALONE,
     reference="the paper's program",
 )

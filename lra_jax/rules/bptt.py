@@ -16,6 +16,7 @@ BPTT_CARD = card.RuleCard(
     transports=("W_hhᵀ", "W_hyᵀ"),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.ALL_NETWORKS,
     reference="Werbos 1990",
 )
 

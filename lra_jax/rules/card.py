@@ -39,6 +39,8 @@ class RuleCard:
       stores: of the states zₜ that an update keeps in memory: "every state", or "the
         last state".
       every_step: whether it learns from losses of every step.
+      networks: which ones it trains: "all", "tanh", or those "of known recurrent
+        weights".
       reference: where it is from.
       variants: what differs with options of the rule.
 
@@ -54,6 +56,7 @@ class RuleCard:
     transports: tuple[str, ...] | None = None
     stores: str = NOT_SAID
     every_step: bool | None = None
+    networks: str = NOT_SAID
     reference: str = NOT_SAID
     variants: tuple[Variant, ...] = ()
 
@@ -84,3 +87,6 @@ DIRECT = "direct, or not at all"
 THROUGH_INVERSE = "through an inverse"
 EVERY_STATE = "every state"
 LAST_STATE = "the last state"
+ALL_NETWORKS = "all"
+TANH_ALONE = "tanh"
+KNOWN_RECURRENT = "of known recurrent weights"

@@ -20,6 +20,7 @@ DFA_CARD = card.RuleCard(
     transports=(),
     stores=card.EVERY_STATE,
     every_step=False,
+    networks=card.ALL_NETWORKS,
     reference="Nøkland 2016",
     variants=(card.Variant("feedback", "readout", {"transports": ("W_hyᵀ",)}),),
 )

@@ -19,6 +19,7 @@ FA_CARD = card.RuleCard(
     transports=("W_hyᵀ",),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.KNOWN_RECURRENT,
     reference="Lillicrap et al. 2016",
     variants=(card.Variant("readout", "random", {"transports": ()}),),
 )
@@ -45,7 +46,7 @@ def init_feedback(
     weights = network.recurrent(rnn.cell_of(params))
     keys = [key_a] if len(weights) == 1 else jax.random.split(key_a, len(weights))
     a = tuple(
-        rnn.orthogonal(key, w.shape[::-1], dtype)
+        rnn.orthogonal(key, (w.shape[1], w.shape[0]), dtype)
         for key, w in zip(keys, weights, strict=True)
     )
     return Feedback(

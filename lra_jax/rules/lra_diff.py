@@ -32,6 +32,7 @@ LRA_DIFF_CARD = card.RuleCard(
     transports=("W_hhᵀ", "W_hyᵀ"),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.ALL_NETWORKS,
     reference="the paper",
 )
 

@@ -21,6 +21,7 @@ LRA_E_CARD = card.RuleCard(
     transports=(),
     stores=card.EVERY_STATE,
     every_step=False,
+    networks=card.ALL_NETWORKS,
     reference="Ororbia & Mali 2019",
 )
 

@@ -21,6 +21,7 @@ LRA_FDBK_CARD = card.RuleCard(
     transports=("W_hyᵀ",),
     stores=card.EVERY_STATE,
     every_step=False,
+    networks=card.ALL_NETWORKS,
     reference="Ororbia et al. 2018",
 )
 

@@ -18,6 +18,7 @@ LRA_NORM_CARD = card.RuleCard(
     transports=("W_hhᵀ", "W_hyᵀ"),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.ALL_NETWORKS,
     reference="this project",
     variants=(card.Variant("exponent", 0, {"errors_arrive": "step by step: BPTT's"}),),
 )
@@ -59,8 +60,8 @@ def lra_norm(
     and with a loss of every step + (πₜ₋₁ W_hyᵀ) ⊙ σ'ₜ₋₁ in dₜ₋₁: what comes from above
     keeps its size, and the step's own error is added to it.
 
-    Of another network v = (∂sₜ/∂sₜ₋₁)ᵀ dₜ, d_{T-1} = (∂z/∂s)ᵀ (π W_hyᵀ), and the cost of
-    activity descends ½‖zₜ‖²: (∂z/∂s)ᵀ zₜ in place of zₜ.
+    Of another network v = (∂sₜ/∂sₜ₋₁)ᵀ dₜ and d_{T-1} = (∂z/∂s)ᵀ (π W_hyᵀ). The cost of
+    activity descends ½‖zₜ‖² there: (∂z/∂s)ᵀ zₜ stands in place of zₜ.
 
     The second term of qₜ descends (μ/2) ‖dₜ‖ ‖hₜ‖² for small states: it knows nothing
     of the label, and draws every state towards 0, the more the larger the error is.

@@ -33,6 +33,7 @@ LRA_REVERSIBLE_CARD = card.RuleCard(
     transports=("W_hhᵀ", "W_hh⁻¹", "W_hyᵀ"),
     stores=card.LAST_STATE,
     every_step=False,
+    networks=card.TANH_ALONE,
     reference="this project",
     variants=(
         card.Variant("exponent", 0, {"errors_arrive": "BPTT's; states computed back"}),
@@ -130,8 +131,9 @@ def lra_reversible(
             wrong = rnn.silence(numerics.norm(z_prev, axis=-1)[:, 0], first)
             z_prev = rnn.silence(jnp.clip(z_prev, -limit, limit), started_before)
             q = rnn.silence(error_at(d, z, mu), started)
+            here = Place(x, z_prev, s_prev=jnp.arctanh(z_prev), s=h, z=z)
             total, norms = gradients.add_step(
-                network, cell, total, Term(Place(x, z_prev), q), no_bound
+                network, cell, total, Term(here, q), no_bound
             )
             size = jnp.mean(rnn.silence(numerics.norm(d, axis=-1)[:, 0], started))
             v = matmul(d, params.w_hh.T) * (1 - z_prev**2)

@@ -16,6 +16,7 @@ READOUT_ONLY_CARD = card.RuleCard(
     transports=(),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.ALL_NETWORKS,
     reference="this project",
 )
 

@@ -21,6 +21,7 @@ REC_LRA_CARD = card.RuleCard(
     transports=(),
     stores=card.EVERY_STATE,
     every_step=False,
+    networks=card.ALL_NETWORKS,
     reference="Ororbia et al. 2023",
 )
 

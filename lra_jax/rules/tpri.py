@@ -18,6 +18,7 @@ TPRI_CARD = card.RuleCard(
     transports=("W_hh⁻¹", "W_hyᵀ"),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.TANH_ALONE,
     reference="Roulet & Harchaoui 2021",
 )
 

@@ -32,6 +32,7 @@ TPTT_CARD = card.RuleCard(
     transports=("W_hyᵀ",),
     stores=card.EVERY_STATE,
     every_step=True,
+    networks=card.ALL_NETWORKS,
     reference="Manchev & Spratling 2020",
     variants=(card.Variant("w_xh_update", "bptt", {"transports": ("W_hhᵀ", "W_hyᵀ")}),),
 )
@@ -105,7 +106,8 @@ def state_inverse_gradients(
 ) -> StateInverse:
     """∇U, ∇V and ∇c of the loss of reconstruction, as `inverse_gradients` of states.
 
-        s̃ₜ₋₁ = sₜ₋₁ + nₜ,  fₜ = step(s̃ₜ₋₁, xₜ),   loss = Σₜ mean_{b,i} (G(xₜ, fₜ) - s̃ₜ₋₁)²
+        s̃ₜ₋₁ = sₜ₋₁ + nₜ,   fₜ = step(s̃ₜ₋₁, xₜ)
+        loss = Σₜ mean_{b,i} (G(xₜ, fₜ) - s̃ₜ₋₁)²
 
     Args:
       forward: of the batch.
@@ -119,12 +121,12 @@ def state_inverse_gradients(
         return network.advance(cell, s, drive, key=key)
 
     f = over_time(step, noisy)(noisy, place.drive, place.key)
-    found, back = jax.vjp(
-        lambda inverse: (
-            project(inverse.u, place.x) + matmul(f, inverse.v) + inverse.c[None, None]
-        ),
-        inverse,
-    )
+
+    def reconstruct(inverse: StateInverse) -> jax.Array:
+        g = project(inverse.u, place.x) + matmul(f, inverse.v)
+        return g + inverse.c[None, None]
+
+    found, back = jax.vjp(reconstruct, devices.each_own(inverse, f))
     g = 2 / (noisy.shape[1] * noisy.shape[2]) * (found - noisy)
     return back(rnn.silence(g, forward.started))[0]
 
