@@ -102,6 +102,7 @@ def init_params(
         lambda w: w.astype(kind) if jnp.issubdtype(w.dtype, jnp.floating) else w,
         network.init(key, input_size, hidden_size, kind),
     )
+    network.is_frozen(cell)  # names of arrays that there are not
     if not (isinstance(input_gain, int | float) and input_gain == 1):
         if "input" not in jax.tree.leaves(network.roles(cell)):
             raise ValueError(
@@ -177,11 +178,11 @@ def check_params(params: types.AnyParams, network: Network = TANH) -> None:
             f"b_y: expected [Y] = {(output_size,)}, got {params.b_y.shape}"
         )
     input_size = networks.input_size(network, params.cell, hidden_size)
-    expected = jax.tree.map(
-        jnp.shape, networks.shapes(network, input_size or 1, hidden_size)
-    )
+    shapes = networks.shapes(network, input_size or 1, hidden_size)
+    expected = jax.tree.map(jnp.shape, shapes)
     got = jax.tree.map(jnp.shape, params.cell)
-    if got != expected:
+    same = jax.tree.structure(params.cell) == jax.tree.structure(shapes)
+    if got != expected or not same:
         raise ValueError(
             f"params.cell: expected the weights of {network.name} for "
             f"H = {hidden_size}, {expected}, got {got}"

@@ -144,30 +144,24 @@ class Leaky(Layer):
 
     def draw(self, key: jax.Array, sizes: initial.Sizes) -> tuple[jax.Array, ...]:
         w_xh, w_hh, b_h = initial.layer(key, sizes, self.w_hh_init, self.w_hh_gain)
-        size, signs = sizes.hidden, self.signs(sizes.hidden)
+        size, dtype = sizes.hidden, w_hh.dtype
+        signs, mask = self.signs(size), self._mask(size)
         if signs is not None:
-            # Excitation and inhibition balance: the mean of a unit's inputs is 0, and
-            # what is left has the spectral radius of `w_hh_gain`.
-            wide = matrices.wide(b_h.dtype)
-            drawn = jnp.abs(
-                jax.random.normal(jax.random.split(key, 3)[1], (size, size), wide)
-            )
-            num_excitatory = (signs > 0).sum()
-            num_inhibitory = size - num_excitatory
-            balance = num_excitatory / num_inhibitory if num_inhibitory else 1.0
-            by_row = np.where(signs > 0, 1.0, balance)
-            radius = np.sqrt((1 - 2 / np.pi) * (by_row**2).sum())
+            wide = matrices.wide(dtype)
+            drawn = jax.random.normal(jax.random.split(key, 3)[1], (size, size), wide)
+            by_row, radius = _balance(signs)
             scale = jnp.asarray(self.w_hh_gain, wide) / jnp.asarray(radius, wide)
-            w_hh = (scale * jnp.asarray(by_row, wide)[:, None] * drawn).astype(
-                b_h.dtype
-            )
-        mask = self._mask(size)
+            w_hh = scale * jnp.asarray(by_row, wide)[:, None] * jnp.abs(drawn)
         if mask is not None:
             # As much variance into each unit as without the mask.
             count = np.maximum((mask != 0).sum(axis=0), 1)
             kept = (mask != 0) * np.sqrt(size / count)[None]
             w_hh = w_hh * jnp.asarray(kept, w_hh.dtype)
-        return w_xh, w_hh, b_h
+        if signs is not None:
+            w_hh = _balanced(
+                w_hh, signs, np.ones((size, size)) if mask is None else mask
+            )
+        return w_xh, w_hh.astype(dtype), b_h
 
     def effective(self, p: LayerCell) -> jax.Array:
         w, size = p.w_hh, p.w_hh.shape[0]
@@ -198,3 +192,33 @@ class Leaky(Layer):
     def emit(self, p: LayerCell, s: jax.Array) -> jax.Array:
         del p
         return NONLINEARITIES[self.nonlinearity](s)
+
+
+def _balance(signs: np.ndarray) -> tuple[np.ndarray, float]:
+    """The sizes `[H]` of units' weights for signs in balance, and a spectral radius.
+
+    It is that of |N(0, 1)| times the sizes and the signs, of many units.
+    """
+    num_excitatory, num_inhibitory = (signs > 0).sum(), (signs < 0).sum()
+    balance = (
+        num_excitatory / num_inhibitory if num_excitatory and num_inhibitory else 1
+    )
+    by_row = np.where(signs > 0, 1.0, balance)
+    bulk = np.sqrt((1 - 2 / np.pi) * (by_row**2).sum())
+    mean = np.sqrt(2 / np.pi) * abs((signs * by_row).sum())
+    return by_row, max(bulk, mean)
+
+
+def _balanced(w: jax.Array, signs: np.ndarray, mask: np.ndarray) -> jax.Array:
+    """|W| such that each unit gets as much inhibition as excitation, if it gets both.
+
+    Balance in the mean alone leaves some eigenvalues outside of the others' circle
+    (Rajan & Abbott 2006).
+    """
+    is_inhibitory = jnp.asarray(signs < 0)[:, None]
+    effective = w * jnp.asarray(mask, w.dtype)
+    excitation = jnp.sum(jnp.where(is_inhibitory, 0, effective), axis=0)
+    inhibition = jnp.sum(jnp.where(is_inhibitory, effective, 0), axis=0)
+    both = (excitation > 0) & (inhibition > 0)
+    factor = jnp.where(both, excitation / jnp.where(both, inhibition, 1), 1)
+    return jnp.where(is_inhibitory, w * factor[None], w)
