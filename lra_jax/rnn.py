@@ -181,7 +181,8 @@ def check_params(params: types.AnyParams, network: Network = TANH) -> None:
     shapes = networks.shapes(network, input_size or 1, hidden_size)
     expected = jax.tree.map(jnp.shape, shapes)
     got = jax.tree.map(jnp.shape, params.cell)
-    same = jax.tree.structure(params.cell) == jax.tree.structure(shapes)
+    structure: Any = jax.tree.structure(params.cell)
+    same = structure == jax.tree.structure(shapes)
     if got != expected or not same:
         raise ValueError(
             f"params.cell: expected the weights of {network.name} for "

@@ -205,8 +205,8 @@ def test_omega_in_general_is_the_closed_form_of_tanh(seed, decade):
     rng = np.random.default_rng(seed)
     s, u, q = (jnp.asarray(rng.normal(size=(3, 5))) for _ in range(3))
     u, x = 10.0**decade * u, jnp.asarray(rng.integers(6, size=3))
-    place = networks.network.Place(x, jnp.tanh(s), s)
-    before = networks.network.Place(x[::-1], jnp.tanh(q), q)
+    place = networks.network.Place(x, jnp.tanh(s), s_prev=s, s=s, z=s)
+    before = networks.network.Place(x[::-1], jnp.tanh(q), s_prev=q, s=q, z=q)
     (v, closed), (v_derived, derived) = (
         network.norm_preservation(p, s, x, u) for network in (TANH, DERIVED)
     )
