@@ -1,4 +1,4 @@
-"""What every learning rule promises, on every task.
+"""What every learning rule promises, on every task and on some networks.
 
 Nothing here knows a rule by its name, but for `EXEMPT`: example arguments come from the
 factory's signature, so that a new row of RULES is covered unasked.
@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxpr import matmul_precisions
 
 import lra_jax
-from lra_jax import RULES, TASKS
+from lra_jax import RULES, TASKS, networks
 
 T, B, H = 10, 4, 8
 N = 4  # members
@@ -39,6 +39,49 @@ all_tasks = pytest.mark.parametrize("task", TASKS)
 KINDS = ("temporal_order", "adding")
 kinds_of_tasks = pytest.mark.parametrize("task", KINDS)
 one_task = pytest.mark.parametrize("task", KINDS[:1])
+
+# One with a state that is longer than z, with layers and with noise; and one of which
+# nothing is known but its step.
+NETWORKS = {
+    "tanh": networks.tanh(),
+    "lstm, leaky": networks.stack(networks.lstm(), networks.leaky(noise=0.1)),
+    "own": networks.from_step(
+        init=networks.relu().init,
+        step=lambda p, s, x: jnp.sin(s) @ p.w_hh + x @ p.w_xh + p.b_h[None],
+    ),
+}
+
+
+def trains(rule, network):
+    """Whether the rule's card says so."""
+    found = NETWORKS[network]
+    return {
+        "all": True,
+        "of known recurrent weights": found.has_recurrent,
+        "tanh": isinstance(found, networks.Tanh),
+    }[lra_jax.rule_card(rule).networks]
+
+
+PAIRS = [(r, n) for r in RULES for n in NETWORKS if trains(r, n)]
+
+
+def cases(tasks):
+    """Of tanh on these tasks, and of the others on one task of each kind."""
+    return pytest.mark.parametrize(
+        ("rule", "network", "task"),
+        [(r, n, t) for r, n in PAIRS for t in (tasks if n == "tanh" else KINDS)],
+    )
+
+
+compiled_cases = pytest.mark.parametrize(
+    ("rule", "network", "task"),
+    [
+        (rule, network, task)
+        for rule, network in PAIRS
+        for task in (KINDS if network == "tanh" else KINDS[:1])
+        if network != "own"
+    ],
+)
 
 
 class Arguments:
@@ -89,17 +132,23 @@ class Arguments:
 class Problem:
     """A task, N members' weights and keys, and a batch that they share."""
 
-    def __init__(self, task):
+    def __init__(self, task, network):
         self.task = TASKS[task]
+        self.network = NETWORKS[network]
         self.keys = jax.random.split(jax.random.key(1), N)
         sizes = (self.task.input_size, H, self.task.output_size)
 
         @jax.jit
         def draw(keys):
-            params = jax.vmap(lambda key: lra_jax.init_params(key, *sizes))(keys)
+            params = jax.vmap(
+                lambda key: lra_jax.init_params(key, *sizes, network=self.network)
+            )(keys)
             batch = self.task.sample(jax.random.key(2), B, T)
             loss = lra_jax.evaluate(
-                member(params, 0), batch, output_loss=self.task.output_loss
+                member(params, 0),
+                batch,
+                output_loss=self.task.output_loss,
+                network=self.network,
             ).loss
             return params, batch, loss
 
@@ -109,8 +158,8 @@ class Problem:
 class Case:
     """A rule on a task, with its programs: one member, and N of them."""
 
-    def __init__(self, rule, task):
-        problem = problem_of(task)
+    def __init__(self, rule, task, network):
+        problem = problem_of(task, network)
         self.factory, self.task, self.batch = RULES[rule], problem.task, problem.batch
         self.arguments = Arguments(self.factory)
         self.expected_loss = problem.loss
@@ -120,8 +169,11 @@ class Case:
         self.together = jax.jit(jax.vmap(self.counted_grads, (0, 0, 0, 0, None)))
 
     def make(self, numbers):
-        choices = self.arguments.required_choices
-        return self.factory(**choices, **numbers, output_loss=self.task.output_loss)
+        choices = dict(self.arguments.required_choices)
+        choices["output_loss"] = self.task.output_loss
+        if self.problem.network != networks.tanh():  # the default
+            choices["network"] = self.problem.network
+        return self.factory(**choices, **numbers)
 
     def init(self, numbers, key, params):
         return self.make(numbers).init(key, params)
@@ -172,16 +224,26 @@ def member(tree, index):
 
 
 problem_of = functools.cache(Problem)
-case_of = functools.cache(Case)
+cached_case = functools.cache(Case)
+
+
+def case_of(rule, task, network="tanh"):
+    return cached_case(rule, task, network)
 
 
 @pytest.fixture
-def case(rule, task, request):
+def network():
+    """For tests that ask nothing of others."""
+    return "tanh"
+
+
+@pytest.fixture
+def case(rule, task, network, request):
     if rule == "lra_released" and task not in KINDS:
         pytest.skip("for the audit only, and slow to compile: one task of each kind")
     if (reason := EXEMPT.get((rule, request.function.__name__))) is not None:
         pytest.skip(reason)
-    return case_of(rule, task)
+    return case_of(rule, task, network)
 
 
 def assert_identical(actual, expected):
@@ -237,8 +299,7 @@ def test_init_and_grads_have_the_protocols_argument_names(case):
     ]
 
 
-@all_rules
-@all_tasks
+@cases(TASKS)
 def test_grads_and_state_have_the_structure_shapes_and_dtypes_they_had(case):
     _, _, params, before = case.abstract_member
     grads, after, info = case.abstract_grads(case.batch)
@@ -248,25 +309,27 @@ def test_grads_and_state_have_the_structure_shapes_and_dtypes_they_had(case):
     assert info.loss.shape == ()
 
 
-@all_rules
-@kinds_of_tasks
+@compiled_cases
 def test_grads_and_info_are_finite_and_info_has_the_loss_and_values_per_step(case):
     grads, state, info = case.alone(*case.member(0), case.batch)
     assert shapes(grads) == shapes(case.member(0)[2])
     assert shapes(state) == shapes(case.member(0)[3])
-    assert all(np.all(np.isfinite(g)) for g in grads)
-    assert type(info) is lra_jax.RuleInfo
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
+    network = case.problem.network
+    is_tanh = network == networks.tanh()
+    assert type(info) is (lra_jax.RuleInfo if is_tanh else lra_jax.NetworkInfo)
     assert info.loss.shape == ()
-    np.testing.assert_allclose(info.loss, case.expected_loss, rtol=1e-6)
-    for name, values in info._asdict().items():
-        if values is not None:
-            assert values.shape == (() if name in ("loss", "reversal_error") else (T,))
+    if not network.is_noisy:
+        np.testing.assert_allclose(info.loss, case.expected_loss, rtol=1e-6)
+    for name, field in info._asdict().items():
+        for values in jax.tree.leaves(field):
+            one = name in ("loss", "reversal_error")
+            assert values.shape == (() if one else (T,))
             assert np.all(np.isfinite(values))
             assert np.all(values >= 0)
 
 
-@all_rules
-@kinds_of_tasks
+@compiled_cases
 def test_grads_depend_on_their_arguments_only(case):
     first = case.alone(*case.member(0), case.batch)
     case.alone(*case.member(1), case.batch)
@@ -276,8 +339,7 @@ def test_grads_depend_on_their_arguments_only(case):
 # Members of a vmap.
 
 
-@all_rules
-@kinds_of_tasks
+@compiled_cases
 def test_a_member_is_what_it_is_alone_at_any_position(case):
     for index in range(N):
         assert_close(
@@ -286,16 +348,14 @@ def test_a_member_is_what_it_is_alone_at_any_position(case):
         )
 
 
-@all_rules
-@kinds_of_tasks
+@compiled_cases
 def test_permuting_the_members_permutes_the_results_bit_for_bit(case):
     order = [2, 0, 3, 1]
     permuted = case.run(*member(case.members, order))
     assert_identical(permuted, member(case.results, order))
 
 
-@all_rules
-@kinds_of_tasks
+@compiled_cases
 def test_one_trace_serves_all_values(case):
     numbers, keys, params, states = case.members
     other = {name: x[::-1] + np.ones((), x.dtype) for name, x in numbers.items()}
@@ -306,8 +366,7 @@ def test_one_trace_serves_all_values(case):
     assert not np.array_equal(first[0].w_hy, second[0].w_hy)
 
 
-@all_rules
-@kinds_of_tasks
+@compiled_cases
 def test_a_member_with_nan_weights_leaves_the_others_bit_identical(case):
     numbers, keys, params, states = case.members
     sick = jax.tree.map(with_nan, params)
@@ -318,8 +377,7 @@ def test_a_member_with_nan_weights_leaves_the_others_bit_identical(case):
     assert np.all(np.isnan(results[0].w_hy[1]))
 
 
-@all_rules
-@kinds_of_tasks
+@compiled_cases
 def test_a_member_with_a_nan_hyperparameter_leaves_the_others_bit_identical(case):
     numbers, *arguments = case.members
     others = [0, 2, 3]
@@ -345,8 +403,7 @@ def test_training_lowers_the_loss_of_every_member(case):
 # Programs.
 
 
-@all_rules
-@all_tasks
+@cases(TASKS)
 @pytest.mark.parametrize("python_numbers", [False, True], ids=["traced", "python"])
 @pytest.mark.parametrize("real", [False, True], ids=["as drawn", "real"])
 def test_dtypes_are_never_promoted_implicitly(case, python_numbers, real):
@@ -361,14 +418,12 @@ def test_dtypes_are_never_promoted_implicitly(case, python_numbers, real):
     assert shapes(grads) == shapes(case.abstract_member[2])
 
 
-@all_rules
-@all_tasks
+@cases(TASKS)
 def test_every_matrix_product_has_the_highest_precision(case):
     assert matmul_precisions(case.grads, *case.abstract_member, case.batch) == {HIGHEST}
 
 
-@all_rules
-@kinds_of_tasks
+@cases(KINDS)
 def test_train_steps_can_be_scanned(case):
     """What a step returns has the types of what it was given, weak ones included."""
     numbers, key, params, _ = case.abstract_member

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lra_jax import devices, error_signals, gradients, losses, rnn, types
-from lra_jax.networks import Network
+from lra_jax.networks import Network, Tanh
 from lra_jax.rules import card
 
 READOUT_ONLY_CARD = card.RuleCard(
@@ -35,7 +35,8 @@ def readout_only(
       network: what is kept as it is, any of `lra_jax.networks`.
 
     Returns:
-      A rule without state, which knows no local loss: of `RuleInfo` the loss is set.
+      A rule without state, which knows no local loss: of `RuleInfo`, or
+      `NetworkInfo`, the loss is set.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
@@ -58,7 +59,8 @@ def readout_only(
         forward = error_signals.run_forward(params, batch, output_loss, network, key)
         w_hy, b_y = gradients.readout_gradients(forward.trace.z, forward.pi)
         frozen = jax.tree.map(jnp.zeros_like, params)
-        info = types.RuleInfo(forward.loss)
+        info_of = types.RuleInfo if isinstance(network, Tanh) else types.NetworkInfo
+        info = info_of(forward.loss)
         return frozen._replace(w_hy=w_hy, b_y=b_y), rule_state, info
 
     return types.LearningRule(types.init_empty, grads)
