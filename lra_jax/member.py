@@ -156,6 +156,32 @@ class Experiment:
         numbers = {name: hyperparameters[name] for name in self.network_numbers}
         return self.network(numbers)
 
+    def init_params(
+        self, key: jax.Array, hyperparameters: Hyperparameters
+    ) -> types.AnyParams:
+        """Initial weights of a member; the key is consumed."""
+        return rnn.init_params(
+            key,
+            self.task.input_size,
+            self.hidden_size,
+            self.task.output_size,
+            input_gain=self.input_gain,
+            network=self.network_of(hyperparameters),
+        )
+
+    def evaluate_batch(
+        self,
+        params: types.AnyParams,
+        batch: types.Batch,
+        hyperparameters: Hyperparameters,
+    ) -> types.Metrics:
+        """`evaluate` of a member's weights."""
+        network = self.network_of(hyperparameters)
+        options = {} if isinstance(network, networks.Tanh) else {"network": network}
+        return self.evaluate(
+            params, batch, output_loss=self.task.output_loss, **options
+        )
+
 
 def _check_network(network: Any) -> None:
     if not isinstance(network, Network):
@@ -260,18 +286,13 @@ def validate(
             f"num_validation: expected the task's {recorded.size}, got {total}"
         )
 
-    network = experiment.network_of(hyperparameters)
-    options: dict[str, Any] = {"output_loss": task.output_loss}
-    if not isinstance(network, networks.Tanh):
-        options["network"] = network
-
     def evaluate(index: jax.Array, size: int) -> types.Metrics:
         if recorded is None:
             key_slice = jax.random.fold_in(key, index)
             batch = task.sample(key_slice, size, experiment.seq_len)
         else:
             batch = recorded.take(index * VALIDATION_SLICE + jnp.arange(size))
-        metrics = experiment.evaluate(params, batch, **options)
+        metrics = experiment.evaluate_batch(params, batch, hyperparameters)
         return metrics._replace(loss=metrics.loss * (size / total))
 
     whole, rest = divmod(total, VALIDATION_SLICE)
@@ -302,15 +323,7 @@ def initial(
       seed: `[]` integer.
       hyperparameters: of `network_numbers` at least.
     """
-    task = experiment.task
-    params = rnn.init_params(
-        _keys(seed).params,
-        task.input_size,
-        experiment.hidden_size,
-        task.output_size,
-        input_gain=experiment.input_gain,
-        network=experiment.network_of(hyperparameters),
-    )
+    params = experiment.init_params(_keys(seed).params, hyperparameters)
     return Initial(params, validate(experiment, params, seed, hyperparameters))
 
 
