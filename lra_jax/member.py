@@ -15,6 +15,7 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -22,19 +23,24 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lra_jax import rnn, settings, train, types
+from lra_jax import networks, rnn, settings, train, types
+from lra_jax.networks import Network
 from lra_jax.tasks import Task
 
 Hyperparameters = Mapping[str, jax.Array]
 Build = Callable[
     [Hyperparameters], tuple[types.LearningRule, optax.GradientTransformation]
 ]
+MakeNetwork = Callable[[Hyperparameters], Network]
 
 NUM_VALIDATION = 10_000  # samples of a validation set that is drawn
 
 # Validation runs in slices of this many samples: the states of a tile stay in a core's
 # cache, which is twice as fast as 1,000.
 VALIDATION_SLICE = 200
+
+
+_NONE: Hyperparameters = MappingProxyType({})
 
 
 class Status(enum.IntEnum):
@@ -70,7 +76,7 @@ class Experiment:
     Attributes:
       task: what to learn.
       build: hyper-parameters (scalars, traced) to a rule and an optimizer; called
-        inside the mapped function.
+        inside the mapped function. The rule is one of `network`.
       seq_len: T; None is the task's, where it has one T.
       hidden_size: H.
       input_gain: of the initial weights, see `rnn.init_params`.
@@ -78,13 +84,19 @@ class Experiment:
       eval_every: updates between two evaluations.
       num_validation: samples of the fixed validation set; None is the size of the
         task's own, and 10,000 where one is drawn.
-      evaluate: as `train.evaluate`, which it is but for `lra_released`.
+      evaluate: as `train.evaluate`, which it is but for `lra_released`. It gets
+        `network=` where that is another one than tanh.
+      network: what is trained; or `network_numbers`, traced, to it, called inside the
+        mapped function.
+      network_numbers: names of the hyper-parameters that a function `network` reads.
+        Members that have them and the seed in common start from the same weights.
       shared: names of hyper-parameters that set how long the program runs, as K
         does: equal for all members that are advanced together.
 
     Raises:
       ValueError: a size is no integer, too small, or impossible for the task; or
-        `input_gain` is no positive number.
+        `input_gain` is no positive number; or `network` is neither a network of Python
+        numbers nor a function.
 
     Example:
       >>> def build(hyperparameters):
@@ -105,6 +117,8 @@ class Experiment:
     eval_every: int = 100
     num_validation: int = None  # type: ignore[assignment]
     evaluate: Callable[..., types.Metrics] = train.evaluate
+    network: Network | MakeNetwork = rnn.TANH
+    network_numbers: tuple[str, ...] = ()
     shared: tuple[str, ...] = ("num_refinements",)
 
     def __post_init__(self) -> None:
@@ -121,11 +135,66 @@ class Experiment:
                 f"got {self.num_validation!r}"
             )
         rnn.check_input_gain(self.input_gain)
-        if isinstance(self.shared, str):
-            raise ValueError(f"shared: expected a tuple of names, got {self.shared!r}")
-        checked |= {"input_gain": float(self.input_gain), "shared": tuple(self.shared)}
+        _check_network(self.network)
+        checked["input_gain"] = float(self.input_gain)
+        for name in ("shared", "network_numbers"):
+            names = getattr(self, name)
+            if isinstance(names, str):
+                raise ValueError(f"{name}: expected a tuple of names, got {names!r}")
+            checked[name] = tuple(names)
         for name, value in checked.items():  # of Python's types, which can be hashed
             object.__setattr__(self, name, value)
+
+    def network_of(self, hyperparameters: Hyperparameters) -> Network:
+        """The network of a member.
+
+        Args:
+          hyperparameters: name to scalar; of `network_numbers` at least.
+        """
+        if isinstance(self.network, Network):
+            return self.network
+        numbers = {name: hyperparameters[name] for name in self.network_numbers}
+        return self.network(numbers)
+
+    def init_params(
+        self, key: jax.Array, hyperparameters: Hyperparameters
+    ) -> types.AnyParams:
+        """Initial weights of a member; the key is consumed."""
+        return rnn.init_params(
+            key,
+            self.task.input_size,
+            self.hidden_size,
+            self.task.output_size,
+            input_gain=self.input_gain,
+            network=self.network_of(hyperparameters),
+        )
+
+    def evaluate_batch(
+        self,
+        params: types.AnyParams,
+        batch: types.Batch,
+        hyperparameters: Hyperparameters,
+    ) -> types.Metrics:
+        """`evaluate` of a member's weights."""
+        network = self.network_of(hyperparameters)
+        options = {} if isinstance(network, networks.Tanh) else {"network": network}
+        return self.evaluate(
+            params, batch, output_loss=self.task.output_loss, **options
+        )
+
+
+def _check_network(network: Any) -> None:
+    if not isinstance(network, Network):
+        if not callable(network):
+            rnn.check_network(network)
+        return
+    try:
+        hash(network)
+    except TypeError:
+        raise ValueError(
+            "network: expected one whose numbers are Python's, or a function of "
+            "hyper-parameters that returns one, got a network with arrays in it"
+        ) from None
 
 
 class Limits(NamedTuple):
@@ -191,12 +260,21 @@ def _keys(seed: jax.Array) -> _Keys:
 
 
 def validate(
-    experiment: Experiment, params: types.Params, seed: jax.Array
+    experiment: Experiment,
+    params: types.AnyParams,
+    seed: jax.Array,
+    hyperparameters: Hyperparameters = _NONE,
 ) -> types.Metrics:
     """Loss and number of errors on the seed's fixed validation set.
 
     The set is drawn anew from its key, slice by slice: nothing of it is stored. A task
     with a validation set of its own has that one for all seeds.
+
+    Args:
+      experiment: what all members have in common.
+      params: the weights.
+      seed: `[]` integer.
+      hyperparameters: of `network_numbers` at least.
 
     Raises:
       ValueError: the task has a validation set of another size.
@@ -214,7 +292,7 @@ def validate(
             batch = task.sample(key_slice, size, experiment.seq_len)
         else:
             batch = recorded.take(index * VALIDATION_SLICE + jnp.arange(size))
-        metrics = experiment.evaluate(params, batch, output_loss=task.output_loss)
+        metrics = experiment.evaluate_batch(params, batch, hyperparameters)
         return metrics._replace(loss=metrics.loss * (size / total))
 
     whole, rest = divmod(total, VALIDATION_SLICE)
@@ -231,21 +309,22 @@ def validate(
 class Initial(NamedTuple):
     """What all members of a seed start from, and its evaluation."""
 
-    params: types.Params
+    params: types.AnyParams
     metrics: types.Metrics
 
 
-def initial(experiment: Experiment, seed: jax.Array) -> Initial:
-    """Draws and evaluates a seed's initial weights."""
-    task = experiment.task
-    params = rnn.init_params(
-        _keys(seed).params,
-        task.input_size,
-        experiment.hidden_size,
-        task.output_size,
-        input_gain=experiment.input_gain,
-    )
-    return Initial(params, validate(experiment, params, seed))
+def initial(
+    experiment: Experiment, seed: jax.Array, hyperparameters: Hyperparameters = _NONE
+) -> Initial:
+    """Draws and evaluates a seed's initial weights.
+
+    Args:
+      experiment: what all members have in common.
+      seed: `[]` integer.
+      hyperparameters: of `network_numbers` at least.
+    """
+    params = experiment.init_params(_keys(seed).params, hyperparameters)
+    return Initial(params, validate(experiment, params, seed, hyperparameters))
 
 
 def start(
@@ -329,7 +408,7 @@ def advance(
     (state, status), (live, losses) = lax.scan(
         update, (run.train, run.status), length=experiment.eval_every
     )
-    metrics = validate(experiment, state.params, seed)
+    metrics = validate(experiment, state.params, seed, hyperparameters)
     improved = metrics.num_errors < run.best_num_errors
     stale_evals = jnp.where(improved, 0, run.stale_evals + 1)
     patient = (limits.patience <= 0) | (stale_evals < limits.patience)

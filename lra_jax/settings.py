@@ -22,6 +22,7 @@ Count = Annotated[ArrayLike, "count"]  # an integer of at least 1
 Fraction = Annotated[ArrayLike, "fraction"]  # from 0 to 1
 BelowOne = Annotated[ArrayLike, "below one"]  # from 0, 1 is not one
 Positive = Annotated[ArrayLike, "positive"]
+Share = Annotated[float, "share"]  # above 0 to 1, known when a program is compiled
 
 MAX_INT = 2**31 - 1
 
@@ -51,6 +52,7 @@ _NARROWER: dict[str, tuple[Callable[[float], bool], str]] = {
     "fraction": (lambda x: x <= 1, "from 0 to 1"),
     "below one": (lambda x: x < 1, "below 1"),
     "positive": (lambda x: x > 0, "above 0"),
+    "share": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
 }
 
 
@@ -81,7 +83,8 @@ def wrong_number(
 
     Args:
       value: may be NaN, which is no number of any kind.
-      kind: "fraction", "below one" or "positive"; "" is any number of at least 0.
+      kind: "fraction", "below one", "positive" or "share"; "" is any number of at
+        least 0.
       dtype: the number type that has to hold it; None is that of Python.
     """
     largest = np.finfo(dtype or float).max

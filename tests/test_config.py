@@ -188,7 +188,10 @@ def test_another_default_is_another_digest_and_the_same_request(write, monkeypat
     ("text", "says"),
     [
         ("defaults = 1", "defaults = 1: expected tables, as in a resolved config"),
-        ("[defaults.rules]", "defaults.rules: expected tables of rule and optimizer"),
+        (
+            "[defaults.rules]",
+            "defaults.rules: expected tables of rule, optimizer and network",
+        ),
         (
             "[defaults.rule.lra_diff]\nc9 = 0",
             "defaults.rule.lra_diff.c9 = 0: lra_diff has no such argument; take "

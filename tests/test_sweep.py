@@ -597,3 +597,99 @@ def test_curves_grow_without_being_copied_and_stay_as_they_were():
     again = bookkeeping.History(states[3])
     np.testing.assert_array_equal(again.extend(rows(9)).member[-3:], [2, 2, 9])
     np.testing.assert_array_equal(states[-1].member, expected)
+
+
+def network_experiment(network, names=(), rule=lra_jax.bptt):
+    def build(numbers):
+        made = network(numbers) if callable(network) else network
+        return rule(network=made), optax.sgd(numbers["lr"])
+
+    return dataclasses.replace(
+        EXPERIMENT, build=build, network=network, network_numbers=names, hidden_size=6
+    )
+
+
+def test_another_network_is_trained_as_a_loop_by_hand_does():
+    network = lra_jax.networks.gru()
+    experiment = network_experiment(network)
+    state = run({"lr": [0.5, 0.1]}, [3, 4], experiment, keep_params="last")
+    assert state.params.cell.w_hh.shape == (2, 6, 18)
+    seed = jnp.uint32(4)
+    keys = member._keys(seed)
+    rule, optimizer = experiment.build({"lr": jnp.float32(0.1)})
+    params = lra_jax.init_params(keys.params, 6, 6, 4, network=network)
+    one = lra_jax.init_train_state(keys.rule, params, rule, optimizer)
+    step = jax.jit(
+        functools.partial(lra_jax.train_step, rule=rule, optimizer=optimizer)
+    )
+    for i in range(20):
+        key = jax.random.fold_in(keys.data, i)
+        one, _ = step(one, experiment.task.sample(key, 8, 10))
+    for kept, own in zip(
+        jax.tree.leaves(state.params), jax.tree.leaves(one.params), strict=True
+    ):
+        np.testing.assert_allclose(kept[1], own, rtol=1e-4, atol=1e-6)
+    assert np.abs(one.params.cell.w_hh - params.cell.w_hh).max() > 1e-4
+    found = lra_jax.evaluate(
+        jax.tree.map(lambda x: x[1], state.params),
+        experiment.task.sample(jax.random.key(9), 50, 10),
+        network=network,
+    )
+    assert np.isfinite(found.loss)
+
+
+def leaky_of(numbers):
+    return lra_jax.networks.leaky(
+        alpha=numbers["alpha"], w_hh_gain=numbers["w_hh_gain"]
+    )
+
+
+def test_members_of_one_seed_and_of_equal_networks_start_from_the_same_weights():
+    names = ("alpha", "w_hh_gain")
+    experiment = network_experiment(leaky_of, names)
+    hp = {
+        "lr": [0.0, 1.0, 0.0, 0.0],
+        "alpha": np.array([0.5, 0.5, 0.5, 0.9], np.float32),
+        "w_hh_gain": np.array([1.0, 1.0, 2.0, 1.0], np.float32),
+    }
+    grid = sweep.make_grid(experiment, hp, [7] * 4)
+    compiled = program.make_program(experiment, tuple(ONE))
+    seeds = bookkeeping.evaluate_seeds(compiled, grid, names)
+    assert seeds.row[0] == seeds.row[1]
+    assert len(set(seeds.row.tolist())) == 3
+    w_hh = np.asarray(seeds.initial.params.cell.w_hh)[seeds.row]
+    np.testing.assert_array_equal(w_hh[0], w_hh[3])
+    np.testing.assert_allclose(w_hh[2], 2 * w_hh[0], rtol=1e-6)
+    # alpha alone changes no weight, but what they are worth.
+    loss = seeds.metrics.loss[seeds.row]
+    assert loss[0] == loss[1]
+    assert len(set(loss.tolist())) == 3
+    state = run(hp, [7] * 4, experiment, limits=Limits(5, 0))
+    first = [rows_of(state, i)[2] for i in range(4)]
+    np.testing.assert_allclose([x[0] for x in first], loss, rtol=1e-6)
+    for i in (
+        0,
+        2,
+        3,
+    ):  # nothing is learned: the second evaluation uses the numbers too
+        np.testing.assert_allclose(first[i][1], loss[i], rtol=1e-5)
+    assert abs(first[1][1] - loss[1]) > 1e-4
+
+
+def test_a_number_of_a_network_has_to_be_a_hyper_parameter():
+    experiment = network_experiment(leaky_of, ("alpha", "w_hh_gain"))
+    with pytest.raises(ValueError, match="got 'w_hh_gain'; did you mean 'w_hh_gian'"):
+        sweep.make_grid(experiment, {"alpha": [0.1], "w_hh_gian": [1.0]}, [0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"network": "gru"}, "expected one of lra_jax.networks"),
+        ({"network": lra_jax.networks.leaky(noise=np.ones(()))}, "arrays in it"),
+        ({"network_numbers": "alpha"}, "network_numbers: expected a tuple of names"),
+    ],
+)
+def test_a_network_of_an_experiment_is_checked(wrong, text):
+    with pytest.raises(ValueError, match=text):
+        dataclasses.replace(EXPERIMENT, **wrong)

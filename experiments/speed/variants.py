@@ -121,7 +121,7 @@ class Chunks:
         unique = np.unique(grid.seeds)
         runs = program.start(
             numbers,
-            program.initial(jnp.asarray(unique)),
+            program.initial(jnp.asarray(unique), {}),
             np.searchsorted(unique, numbers.seeds),
             np.ones(slots.shape, bool),
             None,

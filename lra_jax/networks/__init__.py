@@ -74,7 +74,7 @@ def leaky(
     alpha: settings.Fraction = 0.2,
     nonlinearity: Nonlinearity = "tanh",
     noise: ArrayLike = 0.0,
-    dale: ArrayLike | Sequence[int] | None = None,
+    dale: settings.Share | ArrayLike | Sequence[int] | None = None,
     mask: ArrayLike | None = None,
     w_hh_init: initial.WHhInit = "orthogonal",
     w_hh_gain: ArrayLike = 1.0,
@@ -128,7 +128,7 @@ def _signs(dale: Any) -> tuple[float, ...] | float | None:
     if dale is None:
         return None
     values = np.asarray(dale)
-    if values.ndim == 0 and values.dtype.kind == "f" and 0 < float(values) <= 1:
+    if values.ndim == 0 and values.dtype.kind in "if" and 0 < float(values) <= 1:
         return float(values)
     if values.ndim != 1 or not np.isin(values, (-1, 1)).all():
         raise ValueError(
@@ -174,7 +174,7 @@ def lstm(
     *,
     w_hh_init: initial.WHhInit = "orthogonal",
     w_hh_gain: ArrayLike = 1.0,
-    forget_bias: float = 1.0,
+    forget_bias: ArrayLike = 1.0,
 ) -> Network:
     """Long short-term memory (Hochreiter & Schmidhuber 1997, with forget gates).
 
@@ -186,7 +186,7 @@ def lstm(
     Args:
       w_hh_init: as for `gru`.
       w_hh_gain: as for `gru`.
-      forget_bias: initial bias of f.
+      forget_bias: initial bias of f. May be traced.
 
     Returns:
       A network whose weights are a `LayerCell(w_xh, w_hh, b_h)` of 4H columns.
@@ -345,19 +345,56 @@ def freeze(network: Network, *names: str) -> Network:
     return dataclasses.replace(network, frozen=network.frozen + names)
 
 
-NETWORKS: dict[str, Callable[..., Network]] = {
+_OURS: dict[str, Callable[..., Network]] = {
     "tanh": tanh,
     "relu": relu,
     "leaky": leaky,
     "gru": gru,
     "lstm": lstm,
 }
+
+NETWORKS: dict[str, Callable[..., Network]] = dict(_OURS)
 """The networks by name, for configs.
 
 Example:
   >>> lra_jax.networks.NETWORKS["gru"]() == lra_jax.networks.gru()
   True
 """
+
+
+def register_network(name: str, factory: Callable[..., Network]) -> None:
+    """Adds a network of your own to `NETWORKS`: configs can name it.
+
+    Args:
+      name: for configs.
+      factory: `(*, ...) -> Network`. A config may give its arguments that are annotated
+        `ArrayLike`, a `Literal` or `bool`.
+
+    Raises:
+      ValueError: the library has a network of this name, the name is no identifier, or
+        the factory is no function.
+
+    Example:
+      >>> def slow(*, alpha=0.05):
+      ...     return lra_jax.networks.leaky(alpha=alpha, nonlinearity="relu")
+      >>> lra_jax.networks.register_network("slow", slow)
+      >>> lra_jax.networks.NETWORKS["slow"]().alpha
+      0.05
+      >>> del lra_jax.networks.NETWORKS["slow"]
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"name: expected an identifier, got {name!r}")
+    if name in _OURS:
+        raise ValueError(
+            f"name: expected one that is not taken, got {name!r}, which is a network "
+            "of the library"
+        )
+    if not callable(factory):
+        raise ValueError(
+            f"factory: expected a function that returns a network, got {factory!r}"
+        )
+    NETWORKS[name] = factory
+
 
 __all__ = [
     "NETWORKS",
@@ -375,6 +412,7 @@ __all__ = [
     "input_size",
     "leaky",
     "lstm",
+    "register_network",
     "relu",
     "shapes",
     "stack",

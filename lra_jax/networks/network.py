@@ -589,7 +589,7 @@ def _omega(
     return ((rho - 1) ** 2)[:, 0], rho
 
 
-def _names(path: tuple[Any, ...]) -> list[str]:
+def path_names(path: tuple[Any, ...]) -> list[str]:
     """What the parts of a path in a pytree are called."""
     keys = ("name", "key", "idx")
     return [str(next((getattr(e, k) for k in keys if hasattr(e, k)), e)) for e in path]
@@ -598,7 +598,7 @@ def _names(path: tuple[Any, ...]) -> list[str]:
 def _named(p: Cell, names: tuple[str, ...]) -> Any:
     if not names:
         return jax.tree.map(lambda _: False, p)
-    paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(p)]
+    paths = [path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(p)]
     known = dict.fromkeys(itertools.chain(*paths))
     for name in names:
         if name not in known:
@@ -607,13 +607,13 @@ def _named(p: Cell, names: tuple[str, ...]) -> Any:
                 f"got {name!r}{settings.did_you_mean(name, known)}"
             )
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: not set(names).isdisjoint(_names(path)), p
+        lambda path, _: not set(names).isdisjoint(path_names(path)), p
     )
 
 
 def _role(path: tuple[Any, ...]) -> str:
     """The role of a leaf, by the last name on its path that says one."""
-    for name in map(str.lower, reversed(_names(path))):
+    for name in map(str.lower, reversed(path_names(path))):
         if name.startswith("w_x") or name in ("w_in", "kernel_in"):
             return "input"
         if name.startswith("w_h") or name in ("w_rec", "kernel_rec"):

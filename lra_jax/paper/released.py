@@ -27,7 +27,16 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from lra_jax import devices, gradients, losses, numerics, refinements, rnn, types
+from lra_jax import (
+    devices,
+    gradients,
+    losses,
+    networks,
+    numerics,
+    refinements,
+    rnn,
+    types,
+)
 from lra_jax.networks import Network
 from lra_jax.numerics import matmul
 from lra_jax.paper.arithmetic import PROGRAM_LOSSES, Numbers
@@ -169,6 +178,7 @@ def evaluate_released(
     batch: types.Batch,
     *,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> types.Metrics:
     """`train.evaluate` from the initial state of the released code's validation (13).
 
@@ -180,11 +190,18 @@ def evaluate_released(
       params: the weights.
       batch: see `Batch`.
       output_loss: E and what counts as an error.
+      network: has to be tanh.
 
     Raises:
-      ValueError: inputs or labels do not fit the parameters or the output loss, or a
-        `start`.
+      ValueError: inputs or labels do not fit the parameters or the output loss, a
+        `start`, or another network than tanh.
     """
+    rnn.check_network(network)
+    if not isinstance(network, networks.Tanh):
+        raise ValueError(
+            "network: expected tanh, from whose initial state the released code's "
+            f"validation begins, got {network.name}"
+        )
 
     def step(z_prev: jax.Array, x_t: jax.Array) -> tuple[jax.Array, None]:
         x_w = rnn.project_inputs(params, x_t[None])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ def move_members(compiled: Program, state: SweepState, slots: np.ndarray) -> Swe
 
 
 class Seeds(NamedTuple):
-    """What members start from, the same for all members of a seed.
+    """What members start from, the same for all of a seed and of a network's numbers.
 
     Attributes:
       row: `[N]`, of each member in the other two.
@@ -41,10 +42,24 @@ class Seeds(NamedTuple):
     metrics: Any  # `Metrics` of NumPy arrays
 
 
-def evaluate_seeds(compiled: Program, grid: Grid) -> Seeds:
-    """Draws and evaluates the initial weights of each different seed."""
-    unique, row = np.unique(grid.seeds, return_inverse=True)
-    initial = compiled.initial(jnp.asarray(unique))
+def evaluate_seeds(
+    compiled: Program, grid: Grid, network_numbers: Sequence[str] = ()
+) -> Seeds:
+    """Draws and evaluates the initial weights of each different seed and network.
+
+    Args:
+      compiled: the program.
+      grid: the members.
+      network_numbers: names of the hyper-parameters that tell networks apart.
+    """
+    numbers = {**grid.mapped, **grid.shared}
+    numbers = {name: numbers[name] for name in network_numbers}
+    columns = np.stack([grid.seeds.astype(float), *numbers.values()], axis=1)
+    _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+    initial = compiled.initial(
+        jnp.asarray(grid.seeds[first]),
+        {name: jnp.asarray(x[first]) for name, x in numbers.items()},
+    )
     metrics = jax.device_get(processes.local(initial.metrics))
     return Seeds(row.reshape(-1), initial, metrics)
 

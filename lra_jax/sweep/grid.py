@@ -84,7 +84,8 @@ def make_grid(
 
     Raises:
       ValueError: the arrays do not have one value per member, hyper-parameters are no
-        real numbers, or seeds no integers from 0 to 2³² - 1.
+        real numbers, seeds no integers from 0 to 2³² - 1, or a number of the network
+        is none of the hyper-parameters.
 
     Example:
       >>> experiment = sweep.Experiment(
@@ -102,6 +103,12 @@ def make_grid(
         name: settings.check_values(name, values, seeds.size)
         for name, values in hyperparameters.items()
     }
+    for name in experiment.network_numbers:
+        if name not in arrays:
+            raise ValueError(
+                f"network_numbers: expected names of hyper-parameters, got {name!r}"
+                f"{settings.did_you_mean(name, arrays)}"
+            )
     shared = {n: x for n, x in arrays.items() if n in experiment.shared}
     values = np.stack([np.zeros(seeds.shape), *shared.values()], axis=1)
     return Grid(

@@ -145,7 +145,9 @@ def _advance(
             slots = tiles.fill(state.slots, grid.kind, queue, len(devices))
             fresh = slots != state.slots
             if fresh.any():
-                seeds = seeds or bookkeeping.evaluate_seeds(compiled, grid)
+                seeds = seeds or bookkeeping.evaluate_seeds(
+                    compiled, grid, experiment.network_numbers
+                )
                 state = bookkeeping.start_members(
                     compiled, grid, state, slots, seeds, history
                 )

@@ -13,7 +13,14 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lra_jax import member
-from lra_jax.member import Check, Experiment, Initial, Limits, RunState
+from lra_jax.member import (
+    Check,
+    Experiment,
+    Hyperparameters,
+    Initial,
+    Limits,
+    RunState,
+)
 from lra_jax.sweep import processes
 from lra_jax.sweep.grid import Arguments, Grid
 
@@ -24,7 +31,8 @@ class Program(NamedTuple):
     """The compiled functions of an experiment on some devices, for any tiles.
 
     Attributes:
-      initial: `(seeds [S]) -> Initial [S]`, what members of these seeds start from.
+      initial: `(seeds [S], numbers) -> Initial [S]`, what members of these seeds start
+        from; `numbers` are those of the network, name to `[S]`.
       start: `(Arguments, Initial [S], row, fresh, runs) -> RunState`: members at their
         start in the fresh slots (bool), from their row of `Initial`; in the others what
         `runs` has, if it is not None.
@@ -33,7 +41,7 @@ class Program(NamedTuple):
         `source` had.
     """
 
-    initial: Callable[[jax.Array], Initial]
+    initial: Callable[[jax.Array, Any], Initial]
     start: Callable[..., RunState]
     chunk: Any  # a jitted function: callable, and `lower` shows its cost
     move: Callable[[RunState, np.ndarray], RunState]
@@ -59,8 +67,8 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
         )
         return jax.jit(mapped)
 
-    def initial(seeds: jax.Array) -> Initial:
-        return lax.map(lambda seed: member.initial(experiment, seed), seeds)
+    def initial(seeds: jax.Array, numbers: Hyperparameters) -> Initial:
+        return lax.map(lambda row: member.initial(experiment, *row), (seeds, numbers))
 
     def start(
         arguments: Arguments,
@@ -90,7 +98,7 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
             )
 
         def leave(arguments: Arguments, runs: RunState) -> tuple[RunState, Check]:
-            dtype = runs.train.params.w_hh.dtype
+            dtype = runs.train.params.w_hy.dtype
             nothing = jnp.zeros(arguments.seeds.shape, dtype)
             return runs, Check(nothing, nothing)
 
@@ -118,7 +126,7 @@ def run_shapes(experiment: Experiment, grid: Grid, slots: np.ndarray) -> RunStat
     """Shapes and dtypes of the `RunState` of the members in the slots."""
 
     def slot(one: Arguments) -> RunState:
-        initial = member.initial(experiment, one.seeds)
+        initial = member.initial(experiment, one.seeds, one.hyperparameters)
         return member.start(experiment, one.hyperparameters, one.seeds, initial)
 
     tile = jax.vmap(slot, in_axes=(_IN_TILE,))

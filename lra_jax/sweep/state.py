@@ -72,10 +72,10 @@ class SweepState(NamedTuple):
     runs: RunState | None
     members: Members
     curves: Curves
-    params: types.Params | None = None
+    params: types.AnyParams | None = None
 
 
-Weights = Mapping[int, types.Params]  # members to NumPy arrays
+Weights = Mapping[int, types.AnyParams]  # members to NumPy arrays
 
 
 OnChunk = Callable[[SweepState, Weights], None]

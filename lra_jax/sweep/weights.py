@@ -23,15 +23,15 @@ def of_ended(runs: RunState, before: np.ndarray, after: np.ndarray) -> Weights:
         return {}
     params = _of_slots(runs, left)
     return {
-        int(member): types.Params(*(x[i] for x in params))
+        int(member): jax.tree.map(lambda x, i=i: x[i], params)
         for i, member in enumerate(before[left])
     }
 
 
-def _of_slots(runs: RunState, mask: np.ndarray) -> types.Params:
+def _of_slots(runs: RunState, mask: np.ndarray) -> types.AnyParams:
     """`[n, ...]`: the weights in the n slots of the mask, NumPy arrays."""
     params = jax.device_get(processes.local(runs.train.params))
-    return types.Params(*(x[mask] for x in params))
+    return jax.tree.map(lambda x: np.asarray(x)[mask], params)
 
 
 class KeptWeights:
@@ -52,12 +52,12 @@ class KeptWeights:
             raise ValueError(
                 f"keep_params: expected None, 'last' or 'best', got {evaluation!r}"
             )
-        self.params: types.Params | None = None
+        self.params: types.AnyParams | None = None
         self._is_best = evaluation == "best"
         self._num_members = num_members
 
     def note_start(
-        self, joining: np.ndarray, row: np.ndarray, initial: types.Params
+        self, joining: np.ndarray, row: np.ndarray, initial: types.AnyParams
     ) -> None:
         """Notes the weights that members start from: their evaluation is the first.
 
@@ -67,7 +67,7 @@ class KeptWeights:
           initial: `[S, ...]`, on the devices.
         """
         params = jax.device_get(processes.local(initial))
-        self._write(joining, types.Params(*(x[row] for x in params)))
+        self._write(joining, jax.tree.map(lambda x: x[row], params))
 
     def note_chunk(
         self, members: Members, runs: RunState, before: np.ndarray, after: np.ndarray
@@ -88,11 +88,12 @@ class KeptWeights:
         if mask.any():
             self._write(before[mask], _of_slots(runs, mask))
 
-    def _write(self, index: np.ndarray, params: types.Params) -> None:
+    def _write(self, index: np.ndarray, params: types.AnyParams) -> None:
         if self.params is None:
             size = (self._num_members,)
             self.params = jax.tree.map(
                 lambda x: np.full(size + x.shape[1:], np.nan, x.dtype), params
             )
-        for column, values in zip(self.params, params, strict=True):
+        columns = jax.tree.leaves(self.params)
+        for column, values in zip(columns, jax.tree.leaves(params), strict=True):
             column[index] = values

@@ -18,6 +18,7 @@ from absl import flags
 
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.config import AXES, Config, ConfigError, tasks
+from lra_jax.lab.config.config import NETWORK_AXES
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.runs.runner import Runner, StoppedError
 from lra_jax.lab.terminal import command_line, machine, screen
@@ -37,6 +38,7 @@ _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
 )
 
 _NEEDED = {"label", "grid"}  # of a method
+_OF_A_METHOD = {"rule", "optimizer", *NETWORK_AXES}  # the axes that its grid may have
 
 
 class Bench(Protocol):
@@ -46,7 +48,8 @@ class Bench(Protocol):
       name: of the bench, and of its files and folders.
       methods: name to a table of `label`, `grid` and, if it is not 1, `input_gain`; the
         last two as in a config of `experiments.grid`, where a grid may be several. Of
-        the settings in `AXES`, a grid says only the rule and the optimizer.
+        the settings in `AXES`, a grid says only the rule, the optimizer, the network
+        and its layers.
       seeds: that are counted.
       tuning_seeds: that choose a setting.
       num_trials: settings of each method, the same for all.
@@ -222,7 +225,7 @@ def contradictions(
             yield f"{where}.label = {method['label']}: expected a text"
         grids = method["grid"] if isinstance(method["grid"], list) else [method["grid"]]
         said = {key for grid in grids if isinstance(grid, dict) for key in grid}
-        if shared_keys := sorted((said & {*AXES}) - {"rule", "optimizer"}):
+        if shared_keys := sorted((said & {*AXES}) - _OF_A_METHOD):
             yield f"{where}.grid: {', '.join(shared_keys)} is the same for all methods"
             continue
         try:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 
-from lra_jax import rnn, train, types
+from lra_jax import train, types
 from lra_jax.lab.config import Config
 from lra_jax.lab.runs import groups
 
@@ -47,9 +47,7 @@ def _first_update(config: Config) -> tuple[Any, types.TrainState, types.Batch]:
     values = {name: x[0] for name, x in {**grid.mapped, **grid.shared}.items()}
     rule, optimizer = experiment.build(values)
     key = jax.random.key(0)
-    params = rnn.init_params(
-        key, task.input_size, experiment.hidden_size, task.output_size
-    )
+    params = experiment.init_params(key, values)
     state = train.init_train_state(key, params, rule, optimizer)
     batch = task.sample(key, experiment.batch_size, experiment.seq_len)
     update = functools.partial(train.train_step, rule=rule, optimizer=optimizer)

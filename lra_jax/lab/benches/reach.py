@@ -49,6 +49,8 @@ class Bench:
       eval_every: updates between two evaluations.
       num_validation: samples of the validation set.
       hidden_size: H.
+      network: of the methods whose grid says no other.
+      num_layers: the same of its layers.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Bench:
     eval_every: int = 500
     num_validation: int = 10_000
     hidden_size: int = 100
+    network: str = "tanh"
+    num_layers: int = 1
 
     def config(
         self, method: str, task: str, seq_len: int, grid: Any, seeds: Sequence[int]
@@ -77,6 +81,8 @@ class Bench:
             "task": task,
             "seq_len": seq_len,
             "hidden_size": self.hidden_size,
+            "network": self.network,
+            "num_layers": self.num_layers,
             "max_steps": self.max_steps,
             "eval_every": self.eval_every,
             "num_validation": self.num_validation,

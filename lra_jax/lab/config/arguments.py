@@ -1,4 +1,4 @@
-"""What a config may say of a rule or an optimizer, read off its signature."""
+"""What a config may say of a rule, optimizer or network, read off its signature."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from jax.typing import ArrayLike
 
 from lra_jax import RULES, settings
 from lra_jax.lab.config.optimizers import OPTIMIZERS
+from lra_jax.networks import NETWORKS
 
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """A keyword of a rule's or an optimizer's factory, as a config sees it.
+    """A keyword of a rule's, optimizer's or network's factory, as a config sees it.
 
     Attributes:
-      kind: a number may have a narrower one of `lra_jax.rules.arguments`.
+      kind: a number may have a narrower one of `lra_jax.rules.arguments`; the program
+        is compiled for a constant.
       required: whether it has no default.
       choices: of a choice.
       narrower: "count", ...; "" is any number of at least 0.
       default: None where it is required.
     """
 
-    kind: Literal["number", "choice", "flag"]
+    kind: Literal["number", "constant", "choice", "flag"]
     required: bool
     choices: tuple[str, ...] = ()
     narrower: str = ""
@@ -44,7 +46,8 @@ def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
     """The keywords that a config may give, read off the factory's signature.
 
     Numbers are annotated `ArrayLike` or a narrower kind of `lra_jax.rules.arguments`,
-    choices `Literal`, switches `bool`. A trailing underscore (`lambda_`) is dropped.
+    constants `settings.Share`, maybe among others, choices `Literal`, switches `bool`.
+    A trailing underscore (`lambda_`) is dropped.
     """
     hints = typing.get_type_hints(factory, include_extras=True)
     found = {}
@@ -52,10 +55,14 @@ def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
         hint, required = hints.get(name), parameter.default is inspect.Parameter.empty
         default = None if required else parameter.default
         narrower = ""
+        if settings.Share in typing.get_args(hint):  # a union, of which it is a part
+            hint = settings.Share
         if typing.get_origin(hint) is typing.Annotated:
             hint, narrower = typing.get_args(hint)
         if hint == ArrayLike:
             argument = Argument("number", required, (), narrower, default)
+        elif hint is float and narrower:
+            argument = Argument("constant", required, (), narrower, default)
         elif typing.get_origin(hint) is Literal:
             choices = typing.get_args(hint)
             argument = Argument("choice", required, choices, default=default)
@@ -68,18 +75,18 @@ def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
 
 
 def all_arguments() -> set[str]:
-    """The keywords of all rules and optimizers."""
-    factories = [*RULES.values(), *OPTIMIZERS.values()]
+    """The keywords of all rules, optimizers and networks."""
+    factories = [*RULES.values(), *OPTIMIZERS.values(), *NETWORKS.values()]
     return {key for factory in factories for key in arguments_of(factory)}
 
 
 def check_argument(value: Any, argument: Argument, dtype: str) -> str | None:
-    """What is wrong with one value of a rule's or optimizer's argument, or None."""
+    """What is wrong with one value of a factory's argument, or None."""
     if argument.kind == "choice":
         return check_choice(value, argument.choices)
     if argument.kind == "flag":
         return None if isinstance(value, bool) else "expected true or false"
-    if not argument.is_real:
+    if argument.narrower == "count":
         return check_integer(value, 1)
     if type(value) not in (int, float):
         return "expected a number"

@@ -33,9 +33,16 @@ from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.lab.config.draws import Draws
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.data.datasets import Part
+from lra_jax.networks import NETWORKS
 
 # Settings that may be axes of a grid as well: each changes the compiled program.
-AXES = ("task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size")
+AXES = (
+    "task", "seq_len", "rule", "optimizer", "hidden_size", "batch_size", "network",
+    "num_layers",
+)  # fmt: skip
+
+# Those that only a run of other networks than the paper's has, by their defaults.
+NETWORK_AXES = {"network": "tanh", "num_layers": 1}
 
 # Settings that files of run folders did not always have; their defaults mean what was
 # done before. `Config.request_digest` leaves them out where they have these.
@@ -50,6 +57,8 @@ class Config:
       name: of the run; the run folder's default name.
       task, seq_len, rule, optimizer, hidden_size, batch_size: see `AXES`; None only
         where every table of the grid says it.
+      network: a name of `lra_jax.networks.NETWORKS`.
+      num_layers: how many layers of it.
       input_gain: W_xh begins as a random orthogonal matrix times this.
       max_steps: most updates of a member.
       eval_every: updates between two evaluations.
@@ -79,6 +88,8 @@ class Config:
     optimizer: str | None = "sgd"
     hidden_size: int | None = 100
     batch_size: int | None = 20
+    network: str | None = "tanh"
+    num_layers: int | None = 1
     input_gain: float = 1.0
     max_steps: int = 100_000
     eval_every: int = 100
@@ -98,8 +109,10 @@ class Config:
     def to_toml(self) -> str:
         """The config as a file that `load` reads back to the same value.
 
-        Its last tables, `[defaults.rule.NAME]` and `[defaults.optimizer.NAME]`, are
-        what the grid leaves to the defaults of the code.
+        Its last tables, `[defaults.rule.NAME]`, `[defaults.optimizer.NAME]` and
+        `[defaults.network.NAME]`, are what the grid leaves to the defaults of the code.
+        A run that says nothing of networks has nothing of them, as before there were
+        any: its digest is the same.
         """
         lines = [self._request(left_out=())]
         for kind, factories in self.defaults().items():
@@ -121,6 +134,7 @@ class Config:
             f"{key_of(field)} = {json.dumps(value, ensure_ascii=False)}"
             for field in dataclasses.fields(self)
             if field.name != "grid"
+            and (field.name not in NETWORK_AXES or self.says_networks)
             and (value := getattr(self, field.name)) is not None
             and not (field.name in left_out and value == field.default)
         ]
@@ -133,20 +147,29 @@ class Config:
                     lines.append(f"{key} = {json.dumps(values)}")
         return "\n".join(lines) + "\n"
 
+    @property
+    def says_networks(self) -> bool:
+        """Whether it has another network than the paper's, or says a number of it."""
+        said = {*NETWORK_AXES} | {*arguments_of(NETWORKS["tanh"])}
+        top = {key: getattr(self, key) for key in NETWORK_AXES}
+        return top != NETWORK_AXES or any(said & {*table} for table in self.grid)
+
     def defaults(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """What is left to the defaults of rules and optimizers.
+        """What is left to the defaults of rules, optimizers and networks.
 
         Returns:
-          For "rule" and "optimizer" the names that the grid has, and for each of these
-          the arguments that some table with it does not give, with their defaults.
+          For each of the three the names that the grid has, and for each of these the
+          arguments that some table with it does not give, with their defaults.
         """
-        found: dict[str, dict[str, dict[str, Any]]] = {"rule": {}, "optimizer": {}}
+        kinds = ["rule", "optimizer"] + ["network"] * self.says_networks
+        found: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
         for table in self.grid:
             for kind, of_kind in found.items():
                 for name in table.get(kind, (getattr(self, kind),)):
                     mine = of_kind.setdefault(name, {})
                     for key, argument in arguments_of(TABLES[kind][name]).items():
-                        if not argument.required and key not in table:
+                        is_set = argument.required or key in table
+                        if not is_set and argument.default is not None:
                             mine[key] = argument.default
         return found
 
@@ -165,7 +188,8 @@ class Config:
 
     def members(self) -> Iterator[dict[str, Any]]:
         """Each member's settings and hyper-parameters; the seed varies fastest."""
-        fixed = {key: getattr(self, key) for key in AXES}
+        left_out = {} if self.says_networks else NETWORK_AXES
+        fixed = {key: getattr(self, key) for key in AXES if key not in left_out}
         for table in self.grid:
             for values in _product(table):
                 for seed in self.seeds:
@@ -205,4 +229,5 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "task": tasks.KNOWN,
     "rule": RULES,
     "optimizer": OPTIMIZERS,
+    "network": NETWORKS,
 }

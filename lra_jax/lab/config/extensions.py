@@ -1,6 +1,6 @@
-"""Modules of a user's own, which put rules, tasks and optimizers where configs look.
+"""Modules of a user's own, which put rules, tasks and more where configs look.
 
-A module adds rows to `lra_jax.RULES`, `lra_jax.TASKS` or
+A module adds rows to `lra_jax.RULES`, `lra_jax.TASKS`, `lra_jax.networks.NETWORKS` or
 `lra_jax.lab.config.optimizers.OPTIMIZERS` when it is imported. A config names it with
 `import = ["my_rules"]`, a command with `--import my_rules`.
 """
@@ -23,12 +23,14 @@ from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.data.datasets import DATASETS
 from lra_jax.lab.terminal import machine
+from lra_jax.networks import NETWORKS
 
 # What a config may name, by the key that names it.
 TABLES: dict[str, Mapping[str, Any]] = {
     "rule": RULES,
     "task": TASKS,
     "optimizer": OPTIMIZERS,
+    "network": NETWORKS,
 }
 
 _files: dict[str, tuple[pathlib.Path, ...]] = {}
@@ -200,4 +202,5 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "rule": _check_rule,
     "task": _check_task,
     "optimizer": _check_factory,
+    "network": _check_factory,
 }

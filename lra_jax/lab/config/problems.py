@@ -49,7 +49,7 @@ def unknown_key(where: str, key: str, value: Any, known: Any, hint: str = "") ->
 
 def is_like(key: str, known: Iterable[str]) -> bool:
     """Whether a key is nearly one that is known."""
-    return nearest(key, known) is not None
+    return nearest(key, known, least=0.7) is not None
 
 
 def show(value: Any) -> str:

@@ -77,8 +77,10 @@ def changed_defaults(defaults: Any) -> Iterator[str]:
         yield f"defaults = {show(defaults)}: expected tables, as in a resolved config"
         return
     for kind, factories in defaults.items():
-        if kind not in ("rule", "optimizer") or not isinstance(factories, dict):
-            yield f"defaults.{show_key(kind)}: expected tables of rule and optimizer"
+        kinds = ("rule", "optimizer", "network")
+        if kind not in kinds or not isinstance(factories, dict):
+            expected = "expected tables of rule, optimizer and network"
+            yield f"defaults.{show_key(kind)}: {expected}"
             continue
         for name, values in factories.items():
             if name not in TABLES[kind] or not isinstance(values, dict):
@@ -105,7 +107,7 @@ def _is_same(value: Any, default: Any) -> bool:
 
 
 def near(key: str, value: Any) -> str | None:
-    """The rule, optimizer or task for which a wrong name may be taken, or None."""
+    """The rule, optimizer, ... for which a wrong name may be taken, or None."""
     known = extensions.TABLES.get(key, {})  # recorded data may not be there
     if not isinstance(value, str):
         return None

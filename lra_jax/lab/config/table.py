@@ -17,6 +17,7 @@ from lra_jax.lab.config.problems import is_like, show, show_key, unknown_key
 from lra_jax.lab.config.settings import check_setting, meant, near
 from lra_jax.lab.data.datasets import Part
 from lra_jax.lab.data.sources import DatasetError
+from lra_jax.networks import NETWORKS
 
 MAX_MEMORY = 2**40  # bytes that one member may need at the very least
 _NOT_DRAWN = "only real numbers can be drawn; expected a list of values"
@@ -144,10 +145,11 @@ class _Table:
     def check_arguments(
         self, settings: Mapping[str, tuple[Any, ...]], dtype: str
     ) -> None:
-        """Checks the arguments of the rules and of the optimizers."""
+        """Checks the arguments of the rules, the optimizers and the networks."""
         factories = [
             ("rule", RULES, settings["rule"]),
             ("optimizer", OPTIMIZERS, settings["optimizer"]),
+            ("network", NETWORKS, settings["network"]),
         ]
         known: dict[str, Argument] = {}
         for kind, table, names in factories:
@@ -174,7 +176,7 @@ class _Table:
                 self.problems.append(text)
 
     def _check_takers(self, key: str, factories: Sequence[tuple[Any, ...]]) -> None:
-        """An argument has to be one of all rules of the table, or all optimizers."""
+        """An argument has to be one of all a table's rules, optimizers or networks."""
         for kind, table, names in factories:
             others = [n for n in names if n and key not in arguments_of(table[n])]
             takers = [n for n in names if n and n not in others]
@@ -223,7 +225,9 @@ def _check_sizes(
     sizes = [settings[key] for key in ("seq_len", "batch_size", "hidden_size")]
     if all(values and None not in values for values in sizes):
         t, b, h = (max(values) for values in sizes)
-        memory = 4 * (t * b * h + h * h)  # the states and the recurrent weights
+        least = min((x for x in settings["num_layers"] if x is not None), default=1)
+        # The states and the recurrent weights.
+        memory = 4 * (t * b * h + h * h) * least
         if memory > MAX_MEMORY:
             problems.append(
                 f"seq_len = {t}, batch_size = {b}, hidden_size = {h}: one member needs "

@@ -15,6 +15,7 @@ from typing import Any
 from lra_jax import RULES
 from lra_jax.lab.config import AXES
 from lra_jax.lab.config.arguments import arguments_of
+from lra_jax.lab.config.config import NETWORK_AXES
 from lra_jax.lab.reports.statistics import mean_interval
 
 # What splits the table into lines; everything else is searched over. Rows have a "run"
@@ -122,7 +123,7 @@ _Rows = list[dict[str, Any]]
 
 def line_value(values: Mapping[str, Any], key: str) -> Any:
     """What a setting has for one of `LINE_KEYS`, by default too; None has no such."""
-    value = values.get(key)
+    value = values.get(key, NETWORK_AXES.get(key))
     if value is None and values["rule"] in RULES:
         argument = arguments_of(RULES[values["rule"]]).get(key)
         return argument and argument.default
@@ -226,7 +227,8 @@ def member_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
       rows: at least one.
     """
     outcomes = [key for key in rows[0] if key in RESULTS]
-    every = dict.fromkeys(["member", *AXES]) | dict.fromkeys(k for r in rows for k in r)
+    axes = [key for key in AXES if key in rows[0] or key not in NETWORK_AXES]
+    every = dict.fromkeys(["member", *axes]) | dict.fromkeys(k for r in rows for k in r)
     return [*(k for k in every if k not in ("seed", *RESULTS)), "seed", *outcomes]
 
 

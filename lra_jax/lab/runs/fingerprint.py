@@ -7,7 +7,7 @@ docstrings, layout and the cards of rules do not. What is in it, and why:
 - of the lab, `optimizers.py`, `draws.py`, and what makes tasks of recorded data;
 - `groups.py`, and of `config.py` what makes members of a grid: they decide which number
   reaches which member;
-- the files of rules, optimizers and tasks that are somebody else's;
+- the files of rules, optimizers, networks and tasks that are somebody else's;
 - the data of a task that is made of arrays, but for the data sets.
 
 The versions of JAX and its kin are no part of it: a run folder's manifest has them, and
@@ -33,6 +33,7 @@ from lra_jax import RULES, Samples
 from lra_jax.lab.config import Config, tasks
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.lab.data.datasets import DATASETS
+from lra_jax.networks import NETWORKS
 
 Fingerprint = Mapping[str, str]  # names of files, and of data, to hashes
 
@@ -44,7 +45,7 @@ _AT_ONCE = 1000  # samples
 
 # Of the lab; of a file that does more, the definitions that count.
 _FILES: dict[str, tuple[str, ...]] = {
-    "config/config.py": ("AXES", "Config", "_product"),
+    "config/config.py": ("AXES", "NETWORK_AXES", "Config", "_product"),
     "config/draws.py": (),
     "config/optimizers.py": (),
     "config/tasks.py": (),
@@ -61,7 +62,7 @@ def of(config: Config, files: Iterable[pathlib.Path] = ()) -> dict[str, str]:
     """The fingerprint of the code that trains a config.
 
     Args:
-      config: whose rules, optimizers and tasks may be somebody else's.
+      config: whose rules, optimizers, networks and tasks may be somebody else's.
       files: more that counts.
     """
     return ours() | of_files([*_foreign_files(config), *files]) | _of_data(config)
@@ -164,7 +165,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _foreign_files(config: Config) -> list[pathlib.Path]:
-    """The files of the rules, optimizers and tasks of a config that are not ours."""
+    """The files of what a config names that are not ours."""
     found: set[pathlib.Path] = set()
     for factory in _factories(config):
         while hasattr(factory, "func"):  # `functools.partial`
@@ -189,9 +190,10 @@ def _sources(folder: str) -> Iterator[pathlib.Path]:
 
 
 def _factories(config: Config) -> Iterator[Any]:
-    """What makes the rules, the optimizers and the batches of a config."""
+    """What makes the rules, optimizers, networks and batches of a config."""
+    tables = {"rule": RULES, "optimizer": OPTIMIZERS, "network": NETWORKS}
     for table in config.grid or ({},):
-        for key, known in (("rule", RULES), ("optimizer", OPTIMIZERS)):
+        for key, known in tables.items():
             names = table.get(key, (getattr(config, key),))
             yield from (known[name] for name in names if name in known)
     for name in _tasks(config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from keyword import iskeyword
 from typing import Any
 
@@ -10,11 +11,13 @@ import jax
 import numpy as np
 import optax
 
-from lra_jax import RULES, rnn, train, types
+from lra_jax import RULES, networks, train, types
 from lra_jax.lab.config import AXES, Config, ConfigError, tasks
 from lra_jax.lab.config.arguments import arguments_of
+from lra_jax.lab.config.config import NETWORK_AXES
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.member import Experiment, Hyperparameters
+from lra_jax.networks import NETWORKS, Network
 from lra_jax.paper.released import evaluate_released
 from lra_jax.sweep import Grid, make_grid
 
@@ -42,7 +45,8 @@ def make_groups(config: Config) -> list[Group]:
     """Splits the members of a config by everything that changes the program.
 
     Raises:
-      ConfigError: a rule refuses its sizes, which no argument alone shows.
+      ConfigError: a rule refuses its sizes or its network, which no argument alone
+        shows.
     """
     by_statics: dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]] = {}
     for index, member in enumerate(config.members()):
@@ -58,18 +62,19 @@ def make_groups(config: Config) -> list[Group]:
 
 
 def _refusal(group: Group) -> str | None:
-    """What the group's rule says against its sizes, or None. Nothing is computed."""
+    """What the group's rule says against its sizes and its network, or None.
+
+    Nothing is computed.
+    """
     experiment = group.experiment
     task = experiment.task
 
     def update(hyperparameters: Hyperparameters) -> Any:
         key = jax.random.key(0)
         rule, _ = experiment.build(hyperparameters)
-        params = rnn.init_params(
-            key, task.input_size, experiment.hidden_size, task.output_size
-        )
+        params = experiment.init_params(key, hyperparameters)
         batch = task.sample(key, experiment.batch_size, experiment.seq_len)
-        experiment.evaluate(params, batch, output_loss=task.output_loss)
+        experiment.evaluate_batch(params, batch, hyperparameters)
         return rule.grads(key, params, rule.init(key, params), batch)
 
     numbers = {**group.grid.mapped, **group.grid.shared}
@@ -89,6 +94,7 @@ def _numbers(member: dict[str, Any]) -> dict[str, bool]:
     arguments = {
         **arguments_of(RULES[member["rule"]]),
         **arguments_of(OPTIMIZERS[member["optimizer"]]),
+        **arguments_of(NETWORKS[member.get("network", "tanh")]),
     }
     return {
         key: arguments[key].is_real
@@ -103,19 +109,33 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
     statics = {k: v for k, v in first.items() if k not in (*numbers, "seed")}
     task = tasks.find(statics["task"], config.split)
     options = {k: v for k, v in statics.items() if k not in AXES}
+    named = NETWORK_AXES | statics
+    make_network = NETWORKS[named["network"]]
+
+    def make(factory: Any, numbers: Hyperparameters, **more: Any) -> Any:
+        known = {key: key + "_" * iskeyword(key) for key in arguments_of(factory)}
+        given = {**options, **numbers}
+        mine = {known[key]: x for key, x in given.items() if key in known}
+        return factory(**mine, **more)
+
+    def network_of(numbers: Hyperparameters) -> Network:
+        layer = make(make_network, numbers)
+        count = named["num_layers"]
+        return layer if count == 1 else networks.stack(*[layer] * count)
 
     def build(
         hyperparameters: Hyperparameters,
     ) -> tuple[types.LearningRule, optax.GradientTransformation]:
-        given = {**options, **hyperparameters}
+        factory = RULES[statics["rule"]]
+        more = {"output_loss": task.output_loss}
+        network = network_of(hyperparameters)
+        if not isinstance(network, networks.Tanh):
+            _check_takes_network(factory, network)
+            more["network"] = network
+        rule = make(factory, hyperparameters, **more)
+        return rule, make(OPTIMIZERS[statics["optimizer"]], hyperparameters)
 
-        def make(factory: Any, **more: Any) -> Any:
-            known = {key: key + "_" * iskeyword(key) for key in arguments_of(factory)}
-            mine = {known[key]: x for key, x in given.items() if key in known}
-            return factory(**mine, **more)
-
-        rule = make(RULES[statics["rule"]], output_loss=task.output_loss)
-        return rule, make(OPTIMIZERS[statics["optimizer"]])
+    network_numbers = tuple(n for n in numbers if n in arguments_of(make_network))
 
     experiment = Experiment(
         task=task,
@@ -127,6 +147,8 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         eval_every=config.eval_every,
         num_validation=config.num_validation,
         evaluate=_EVALUATIONS[config.validation],
+        network=network_of if network_numbers else network_of({}),
+        network_numbers=network_numbers,
     )
     arrays = {
         name: np.array(
@@ -143,6 +165,17 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         experiment=experiment,
         grid=grid._replace(race=_races(grid)) if config.race else grid,
     )
+
+
+def _check_takes_network(factory: Any, network: Network) -> None:
+    """Raises ValueError where a rule of a user's own knows of no networks."""
+    parameters = inspect.signature(factory).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if "network" not in parameters and inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise ValueError(
+            f"network: expected tanh, as its factory has no argument network, "
+            f"got {network.name}"
+        )
 
 
 def _races(grid: Grid) -> np.ndarray:

@@ -36,13 +36,15 @@ import flax.serialization
 import jax
 import numpy as np
 
-from lra_jax import Params, sweep
+from lra_jax import sweep
 from lra_jax.lab.config import Config, extensions
 from lra_jax.lab.reports import results, summary
 from lra_jax.lab.runs import checkpoint, comparison, fingerprint, provenance, tables
 from lra_jax.lab.runs.groups import Group
 from lra_jax.lab.terminal import files
+from lra_jax.networks.network import path_names
 from lra_jax.sweep import SweepState
+from lra_jax.types import AnyParams
 
 TABLES_INTERVAL = 5.0  # seconds at least between two writings of the tables
 TABLES_SHARE = 0.05  # of the time at most goes into them
@@ -406,9 +408,11 @@ class RunFolder:
         self._chunks[index] = chunks
 
     def save_params(
-        self, member: int, params: Params, settings: Mapping[str, Any]
+        self, member: int, params: AnyParams, settings: Mapping[str, Any]
     ) -> None:
         """Writes the weights of a member, with its settings as metadata.
+
+        An array's name is its path in the weights, such as `w_hh` or `cell.0.w_hh`.
 
         Args:
           member: its number in the results.
@@ -419,7 +423,10 @@ class RunFolder:
 
         metadata = {key: str(value) for key, value in settings.items()}
         # The format has no strides: its arrays are whole.
-        tensors = {k: np.ascontiguousarray(x) for k, x in params._asdict().items()}
+        tensors = {
+            ".".join(path_names(path)): np.ascontiguousarray(x)
+            for path, x in jax.tree_util.tree_leaves_with_path(params)
+        }
         data = safetensors.numpy.save(tensors, metadata | {"member": str(member)})
         (self.path / "params").mkdir(exist_ok=True)
         self._write(f"params/{member:06d}.safetensors", data)
