@@ -298,7 +298,9 @@ def crossed_table(bench: Bench, rows: Sequence[Row]) -> str:
         here = [r for r in rows if (r["task"], r["method"]) == (bench.tasks[0], label)]
         line = cells.setdefault(label.removesuffix(f", {column}"), {})
         line[column] = _reached(bench, here) if here else ""
-    lines = [[name, *(line.get(c, "") for c in columns)] for name, line in cells.items()]
+    lines = [
+        [name, *(line.get(c, "") for c in columns)] for name, line in cells.items()
+    ]
     return markdown.table(["longest T", *columns], lines)
 
 
