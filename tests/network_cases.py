@@ -71,7 +71,8 @@ NETWORKS = {
     "gru": networks.gru(),
     "lstm": networks.lstm(),
     "two tanh": networks.stack(networks.tanh(), networks.tanh()),
-    "gru, leaky": networks.stack(networks.gru(), networks.leaky(noise=0.1)),
+    # Noise below: what the layer above reads depends on it.
+    "leaky, gru": networks.stack(networks.leaky(noise=0.5), networks.gru()),
     "lstm, lstm": networks.stack(networks.lstm(), networks.lstm()),
     "own": own(),
     "flax GRUCell": flax_cell(nnx.GRUCell),
