@@ -50,6 +50,7 @@ def derived_tanh():
         init=networks.tanh().init,
         step=lambda p, s, x: jnp.tanh(s) @ p.w_hh + x @ p.w_xh + p.b_h[None],
         emit=lambda p, s: jnp.tanh(s),
+        activity=lambda p, s, z: z,
     )
 
 
