@@ -83,6 +83,14 @@ class Forward(NamedTuple):
         s, z = self.output_states
         return self.network.slope(self.cell, s, e, z=z)
 
+    @property
+    def top(self) -> jax.Array:
+        """q_{T-1} = ∂E_b/∂s_{T-1} = (∂z/∂s)ᵀ (π W_hyᵀ), `[B, D]`.
+
+        With a loss of every step that of all t, `[T, B, D]`.
+        """
+        return self.slope(matmul(self.pi, self.params.w_hy.T))
+
     def pull(self, q: jax.Array, place: Place) -> jax.Array:
         """(∂sₜ/∂sₜ₋₁)ᵀ q, `[B, D]`, for a step of `above`."""
         return self.network.pull(
@@ -153,12 +161,10 @@ def run_forward(
     )
 
 
-def top(forward: Forward) -> jax.Array:
-    """q_{T-1} = ∂E_b/∂s_{T-1} = (∂z/∂s)ᵀ (π W_hyᵀ), `[B, D]`.
-
-    With a loss of every step that of all t, `[T, B, D]`.
-    """
-    return forward.slope(matmul(forward.pi, forward.params.w_hy.T))
+def top(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Array:
+    """`Forward.top` of tanh: (π W_hyᵀ) ⊙ σ', `[B, H]` or `[T, B, H]`."""
+    s, z = (rnn.read_states(x, pi) for x in (trace.h, trace.z))
+    return rnn.TANH.slope(params, s, matmul(pi, params.w_hy.T), z=z)
 
 
 def chain(

@@ -32,7 +32,7 @@ def backward(forward: error_signals.Forward) -> jax.Array:
 
     and with a loss of every step + (∂z/∂s)ᵀ (πₜ₋₁ W_hyᵀ).
     """
-    return error_signals.chain(forward.pull, error_signals.top(forward), forward.above)
+    return error_signals.chain(forward.pull, forward.top, forward.above)
 
 
 def bptt(

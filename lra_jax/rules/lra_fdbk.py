@@ -108,7 +108,7 @@ def lra_fdbk(
 
         e = error_signals.chain(
             error_below,
-            error(error_signals.top(forward), place.s[-1], z[-1]),
+            error(forward.top, place.s[-1], z[-1]),
             forward.above,
         )
         return error_signals.with_targets(at_state(e, place.s, z), e), rule_state

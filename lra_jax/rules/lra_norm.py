@@ -104,7 +104,7 @@ def lra_norm(
         def below(d: jax.Array, place: Place) -> jax.Array:
             return displacement_below(d, forward.pull(d, place), p)
 
-        d = error_signals.chain(below, error_signals.top(forward), forward.above)
+        d = error_signals.chain(below, forward.top, forward.above)
         size = numerics.norm(d, axis=-1)[..., 0]
         q = error_at(d, network.activity(forward.cell, place.s, z), mu)
         return error_signals.Signals(q, target_step_norm=size), rule_state

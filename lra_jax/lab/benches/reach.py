@@ -132,8 +132,16 @@ def _contradictions(bench: Bench) -> Iterator[str]:
             for task in bench.tasks
             if task in TASKS
         ),
-        possible={"input_gain", "published"},
+        possible={"input_gain", "published", "column"},
     )
+    for method, table in bench.methods.items():
+        if isinstance(table, dict) and "column" in table:
+            label, column = table.get("label"), table["column"]
+            if not str(label).endswith(f", {column}"):
+                yield (
+                    f"methods.{method}.column = {column!r}: expected the end of its "
+                    f"label, as in 'BPTT, {column}', got {label!r}"
+                )
 
 
 class Trial(NamedTuple):
@@ -262,6 +270,10 @@ def methods_table(
     return markdown.table(header, body)
 
 
+def _is_crossed(bench: Bench) -> bool:
+    return all("column" in method for method in bench.methods.values())
+
+
 def _reached(bench: Bench, rows: Sequence[Row]) -> str:
     """The longest T, the next one that failed, and the seeds at the last one tried."""
     last, longest = rows[-1], rows[-1]["longest"]
@@ -274,10 +286,30 @@ def _reached(bench: Bench, rows: Sequence[Row]) -> str:
     return f"{where}: {_cell(last)}"
 
 
+def crossed_table(bench: Bench, rows: Sequence[Row]) -> str:
+    """What methods reach on the first task, by the columns that they say.
+
+    A method of the label "BPTT, gru" and the column "gru" is in the line "BPTT".
+    """
+    columns = list(dict.fromkeys(m["column"] for m in bench.methods.values()))
+    cells: dict[str, dict[str, str]] = {}
+    for method in bench.methods.values():
+        label, column = method["label"], method["column"]
+        here = [r for r in rows if (r["task"], r["method"]) == (bench.tasks[0], label)]
+        line = cells.setdefault(label.removesuffix(f", {column}"), {})
+        line[column] = _reached(bench, here) if here else ""
+    lines = [
+        [name, *(line.get(c, "") for c in columns)] for name, line in cells.items()
+    ]
+    return markdown.table(["longest T", *columns], lines)
+
+
 def page(bench: Bench, rows: Sequence[Row], methods: str) -> str:
     """The tables of a bench: that of its methods, and one for each task."""
     labels = [method["label"] for method in bench.methods.values()]
     parts = [methods]
+    if _is_crossed(bench):
+        parts.insert(0, crossed_table(bench, rows))
     for task in bench.tasks:
         mine = [row for row in rows if row["task"] == task]
         lengths = [t for t in bench.seq_len if any(r["seq_len"] == t for r in mine)]
@@ -352,6 +384,8 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     results.write_rows(folder / "runs.csv", runner.made_with())
     (folder / "reach.md").write_text(text, encoding="utf-8")
     (folder / "summary.md").write_text(short, encoding="utf-8")
+    if _is_crossed(bench):
+        (folder / "crossed.md").write_text(crossed_table(bench, rows), encoding="utf-8")
     screen.say(runner.console, text)
     pictures.show(runner.console, "reach", folder)
 

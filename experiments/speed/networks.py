@@ -1,0 +1,269 @@
+"""What networks cost: `python -m experiments.network_speed --out results/networks`.
+
+For each network, and an update by bptt, lra_diff and lra_norm: member-steps per second
+of the engine and of `jit(vmap(train_step))`, the seconds of a compilation, and the
+memory of an update over T. All are timed in turn, round after round, beside tanh and
+beside two controls: tanh without its closed forms, and a GRU with hand-written ones.
+
+Writes `speed.json` after every rule, and the table `speed.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+import lra_jax
+from experiments.speed import timings, variants
+from lra_jax import networks, sweep, types
+from lra_jax.lab.reports import markdown
+from lra_jax.lab.terminal import command_line, machine, screen
+from lra_jax.networks.gates import GRU, GRUCell
+from lra_jax.networks.tanh import project
+from lra_jax.numerics import matmul
+
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder for speed.json and speed.md; none by default.",
+    allow_override=True,
+)  # fmt: skip
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds.", 1, allow_override=True)
+_SECONDS = flags.DEFINE_float("seconds", 0.5, "Of a timing.", 0, allow_override=True)
+
+TASK, SEQ_LEN, HIDDEN_SIZE, BATCH_SIZE, MEMBERS = "temporal_order", 20, 100, 20, 16
+EVAL_EVERY = 20
+MEMORY_SEQ_LEN = (100, 1000)
+RULES: dict[str, dict[str, Any]] = {
+    "bptt": {},
+    "lra_diff": {"gamma": HIDDEN_SIZE / 2, "c0": 1.0, "c1": 1.0},
+    "lra_norm": {},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenGRU(GRU):
+    """A GRU whose `pull` and `weigh` are written by hand: what derived ones cost."""
+
+    def _errors(
+        self, p: GRUCell, s: jax.Array, drive: jax.Array, q: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Errors at what inputs add, at what states add `[B, 3H]`, and past both."""
+        r_in, u_in, n_in = jnp.split(drive, 3, axis=-1)
+        r_back, u_back, n_back = jnp.split(matmul(s, p.w_hh), 3, axis=-1)
+        r, u = jax.nn.sigmoid(r_in + r_back), jax.nn.sigmoid(u_in + u_back)
+        m = n_back + p.b_n[None]
+        n = jnp.tanh(n_in + r * m)
+        at_n = q * (1 - u) * (1 - n**2)
+        at_u = q * (s - n) * u * (1 - u)
+        at_r = at_n * m * r * (1 - r)
+        inputs = jnp.concatenate([at_r, at_u, at_n], axis=-1)
+        states = jnp.concatenate([at_r, at_u, at_n * r], axis=-1)
+        return inputs, states, q * u
+
+    def pull(
+        self,
+        p: GRUCell,
+        s_prev: jax.Array,
+        x: jax.Array,
+        q: jax.Array,
+        *,
+        z_prev: jax.Array | None = None,
+        drive: Any = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        drive = self.drive_one(p, x) if drive is None else drive
+        _, states, own = self._errors(p, s_prev, drive, q)
+        return own + matmul(states, p.w_hh.T)
+
+    def weigh(
+        self,
+        p: GRUCell,
+        s_prev: jax.Array,
+        x: jax.Array,
+        q: jax.Array,
+        *,
+        z_prev: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> GRUCell:
+        inputs, states, _ = self._errors(p, s_prev, self.drive_one(p, x), q)
+        w_xh = jax.linear_transpose(lambda w: project(w, x), p.w_xh)(inputs)[0]
+        size = p.b_n.shape[0]
+        return GRUCell(
+            w_xh,
+            matmul(s_prev.T, states),
+            jnp.sum(inputs, axis=0),
+            jnp.sum(states[:, 2 * size :], axis=0),
+        )
+
+
+def derived_tanh() -> networks.Network:
+    """The paper's network from two functions, without its closed forms."""
+
+    def step(p: Any, s: jax.Array, x: jax.Array) -> jax.Array:
+        return matmul(jnp.tanh(s), p.w_hh) + matmul(x, p.w_xh) + p.b_h[None]
+
+    return networks.from_step(
+        init=networks.tanh().init, step=step, emit=lambda p, s: jnp.tanh(s)
+    )
+
+
+NETWORKS: dict[str, networks.Network] = {
+    "tanh": networks.tanh(),
+    "tanh, derived": derived_tanh(),
+    "relu": networks.relu(),
+    "leaky": networks.leaky(),
+    "leaky, noise and Dale's law": networks.leaky(noise=0.1, dale=0.8),
+    "gru": networks.gru(),
+    "gru, written by hand": WrittenGRU(),
+    "lstm": networks.lstm(),
+    "two layers of tanh": networks.stack(networks.tanh(), networks.tanh()),
+}
+
+
+def make_experiment(rule: str, network: networks.Network, seq_len: int) -> Any:
+    """One member's program, for some T."""
+
+    def build(numbers: Any) -> Any:
+        factory = lra_jax.RULES[rule]
+        return factory(**RULES[rule], network=network), optax.sgd(numbers["lr"])
+
+    return sweep.Experiment(
+        lra_jax.TASKS[TASK],
+        build,
+        seq_len=seq_len,
+        hidden_size=HIDDEN_SIZE,
+        batch_size=BATCH_SIZE,
+        eval_every=EVAL_EVERY,
+        num_validation=200,
+        network=network,
+    )
+
+
+def _states(rule: str, network: networks.Network, seq_len: int) -> Any:
+    """An update, `MEMBERS` states of it and as many batches."""
+    experiment = make_experiment(rule, network, seq_len)
+    task = experiment.task
+    built, optimizer = experiment.build({"lr": 0.01})
+
+    def start(key: jax.Array) -> tuple[types.TrainState, types.Batch]:
+        params = lra_jax.init_params(
+            key, task.input_size, HIDDEN_SIZE, task.output_size, network=network
+        )
+        state = lra_jax.init_train_state(key, params, built, optimizer)
+        return state, task.sample(key, BATCH_SIZE, seq_len)
+
+    update = functools.partial(lra_jax.train_step, rule=built, optimizer=optimizer)
+    return update, *jax.jit(jax.vmap(start))(
+        jax.random.split(jax.random.key(0), MEMBERS)
+    )
+
+
+def _mapped(rule: str, name: str) -> timings.Timing:
+    update, states, batches = _states(rule, NETWORKS[name], SEQ_LEN)
+    step, seconds = timings.compile_jitted(jax.jit(jax.vmap(update)), states, batches)
+
+    def run(calls: int) -> None:
+        now = states
+        for _ in range(calls):
+            now, _ = step(now, batches)
+        jax.block_until_ready(now)
+
+    return timings.Timing(name, run, MEMBERS, seconds)
+
+
+def _engine(rule: str, name: str) -> timings.Timing:
+    experiment = make_experiment(rule, NETWORKS[name], SEQ_LEN)
+    lr = np.full(MEMBERS, 0.01, np.float32)
+    grid = sweep.make_grid(experiment, {"lr": lr}, np.arange(MEMBERS))
+    return variants.Chunks().engine(name, experiment, grid)
+
+
+def bytes_per_step(rule: str, network: networks.Network) -> float:
+    """Memory that an update of one member needs for each step of T."""
+
+    def memory(seq_len: int) -> int:
+        update, states, batches = _states(rule, network, seq_len)
+        one = jax.tree.map(lambda x: x[0], (states, batches))
+        analysis = jax.jit(update).lower(*one).compile().memory_analysis()
+        assert analysis is not None
+        return int(analysis.temp_size_in_bytes)
+
+    short, long = MEMORY_SEQ_LEN
+    return (memory(long) - memory(short)) / (long - short)
+
+
+def measure(rule: str) -> list[dict[str, Any]]:
+    """A row for each network, timed in turn."""
+    engine = [_engine(rule, name) for name in NETWORKS]
+    mapped = [_mapped(rule, name) for name in NETWORKS]
+    timings.measure(
+        [*engine, *mapped],
+        _REPEATS.value,
+        _SECONDS.value,
+        lambda text: print(f"{rule}: {text}", file=sys.stderr),
+    )
+    return [
+        {
+            "rule": rule,
+            "network": name,
+            "engine": by_engine.rate,
+            "vmap": by_vmap.rate,
+            "compile_seconds": by_vmap.compile_seconds,
+            "bytes_per_step": bytes_per_step(rule, network),
+        }
+        for (name, network), by_engine, by_vmap in zip(
+            NETWORKS.items(), engine, mapped, strict=True
+        )
+    ]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """In Markdown; times are those of tanh in the same rule."""
+    of_tanh = {row["rule"]: row for row in rows if row["network"] == "tanh"}
+    return markdown.table(
+        ["rule", "network", "engine, member-steps/s", "jit(vmap), member-steps/s",
+         "time of tanh's", "compilation, s", "memory, kB a step"],
+        [
+            [
+                row["rule"], row["network"], f"{row['engine']:,.0f}",
+                f"{row['vmap']:,.0f}",
+                f"{of_tanh[row['rule']]['engine'] / row['engine']:.2f}",
+                f"{row['compile_seconds']:.1f}", f"{row['bytes_per_step'] / 1e3:.0f}",
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures, prints the table and writes both files."""
+    del argv
+    rows: list[dict[str, Any]] = []
+    try:
+        for rule in RULES:
+            rows += measure(rule)
+            if _OUT.value is not None:
+                folder = pathlib.Path(str(_OUT.value))
+                folder.mkdir(parents=True, exist_ok=True)
+                document = {"machine": machine.describe(), "rows": rows}
+                text = json.dumps(document, indent=1) + "\n"
+                (folder / "speed.json").write_text(text, "utf8")
+                (folder / "speed.md").write_text(table(rows), "utf8")
+    except OSError as error:
+        print(f"experiments.network_speed: {error}", file=sys.stderr)
+        return 2
+    print(table(rows), end="")
+    return screen.finish(0, "experiments.network_speed")
+
+
+parse = command_line.parser(__name__)
