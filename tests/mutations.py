@@ -66,6 +66,59 @@ MUTATIONS = [
         'mode="fill", fill_value=jnp.nan, wrap_negative_indices=False', 'mode="clip"',
         "test_rnn.py -k symbol",
     ),
+    # Networks.
+    Mutation(
+        "differences by the derivative, however large", "networks/network.py",
+        "keepdims=True) < least", "keepdims=True) >= 0", "test_networks.py -k difference",
+    ),
+    Mutation(
+        "small differences at the end, not in the middle", "networks/network.py",
+        "(a - d / 2,), (d,)", "(a,), (d,)", "test_networks.py -k difference",
+    ),
+    Mutation(
+        "errors go back through another noise", "networks/network.py",
+        "lambda s: self.advance(p, s, drive, key=key), s_prev)",
+        "lambda s: self.advance(p, s, drive), s_prev)",
+        "x64/test_networks.py -k automatic",
+    ),
+    Mutation(
+        "Ω does not reach the weights through the step before", "networks/network.py",
+        "ask(term.before, omega.a / divisor),", "ask(term.before, 0 * omega.a),",
+        "x64/test_networks.py -k omega",
+    ),
+    Mutation(
+        "Dale's signs are of what a unit receives", "networks/units.py",
+        "jnp.abs(w) * jnp.asarray(signs, w.dtype)[:, None]",
+        "jnp.abs(w) * jnp.asarray(signs, w.dtype)[None]", "test_networks.py -k dale",
+    ),
+    Mutation(
+        "excitation and inhibition balance in the mean alone", "networks/units.py",
+        "jnp.where(is_inhibitory, w * factor[None], w)", "w",
+        "test_networks.py -k balance",
+    ),
+    Mutation(
+        "sparse weights have 15 outputs, not inputs", "networks/initial.py",
+        ".argsort(axis=0).argsort(axis=0)", ".argsort(axis=1).argsort(axis=1)",
+        "test_networks.py -k sparse",
+    ),
+    Mutation(
+        "an LSTM's gates stand in another order", "networks/gates.py",
+        "i, f, g, o = jnp.split(", "f, i, g, o = jnp.split(",
+        "test_networks.py -k gates",
+    ),
+    Mutation(
+        "a layer reads the state of the step before", "networks/stack.py",
+        "z = layer.emit(q, s)", "z = layer.emit(q, before)", "test_networks.py -k layer",
+    ),
+    Mutation(
+        "a cell of Flax shows the first array of its carry", "networks/flax_cells.py",
+        "sum(structure.sizes[: structure.shown])", "0", "test_networks.py -k flax",
+    ),
+    Mutation(
+        "what is frozen in a layer moves in a stack", "networks/stack.py",
+        "jax.tree.map(operator.or_, own, theirs)",
+        "jax.tree.map(operator.and_, own, theirs)", "test_networks.py -k frozen",
+    ),
     # Losses.
     Mutation(
         "the squared error's gradient without 1/Y", "losses.py",

@@ -50,6 +50,7 @@ def derived_tanh():
         init=networks.tanh().init,
         step=lambda p, s, x: jnp.tanh(s) @ p.w_hh + x @ p.w_xh + p.b_h[None],
         emit=lambda p, s: jnp.tanh(s),
+        activity=lambda p, s, z: z,
     )
 
 
@@ -71,7 +72,8 @@ NETWORKS = {
     "gru": networks.gru(),
     "lstm": networks.lstm(),
     "two tanh": networks.stack(networks.tanh(), networks.tanh()),
-    "gru, leaky": networks.stack(networks.gru(), networks.leaky(noise=0.1)),
+    # Noise below: what the layer above reads depends on it.
+    "leaky, gru": networks.stack(networks.leaky(noise=0.5), networks.gru()),
     "lstm, lstm": networks.stack(networks.lstm(), networks.lstm()),
     "own": own(),
     "flax GRUCell": flax_cell(nnx.GRUCell),

@@ -85,7 +85,7 @@ def test_noise_comes_of_the_key_and_has_the_size_that_is_asked():
     assert abs(np.std(xi) - 1) < 0.03
 
 
-@pytest.mark.parametrize("name", ["leaky relu, noise", "gru, leaky"])
+@pytest.mark.parametrize("name", ["leaky relu, noise", "leaky, gru"])
 def test_both_passes_have_one_noise_and_an_evaluation_has_none(name):
     network, batch = NETWORKS[name], random_batch()
     params, key = random_params(network), jax.random.key(3)
@@ -498,6 +498,42 @@ class Scaled(nnx.RNNCellBase):
     @property
     def num_feature_axes(self):
         return 1
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "weights"),
+    [
+        (
+            networks.gru(),
+            nnx.GRUCell,
+            lambda cell: {
+                "dense_i": {"kernel": cell.w_xh, "bias": cell.b_h},
+                "dense_h": {"kernel": cell.w_hh},
+            },
+        ),
+        (
+            networks.lstm(),
+            nnx.OptimizedLSTMCell,
+            lambda cell: {
+                "dense_i": {"kernel": cell.w_xh},
+                "dense_h": {"kernel": cell.w_hh, "bias": cell.b_h},
+            },
+        ),
+    ],
+    ids=["gru", "lstm"],
+)
+def test_gates_are_those_of_flax(network, kind, weights):
+    params = random_params(network)
+    if network == networks.gru():  # Flax has no b_n
+        params = params._replace(cell=params.cell._replace(b_n=jnp.zeros(H)))
+    inputs = random_batch().inputs
+    found = lra_jax.forward(params, inputs, network=network)
+    flax = flax_cell(kind)
+    params = params._replace(cell=weights(params.cell))
+    expected = lra_jax.forward(params, inputs, network=flax)
+    np.testing.assert_allclose(found.h, expected.h, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.z, expected.z, rtol=1e-5, atol=1e-6)
+    assert np.std(found.z) > 0.1
 
 
 @pytest.mark.filterwarnings("ignore:carry_init is provided")
