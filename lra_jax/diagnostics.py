@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lra_jax import gradients, numerics, rnn, types
+from lra_jax.networks import Network, Stack
+from lra_jax.networks.tanh import project
 from lra_jax.numerics import matmul
 from lra_jax.tasks import Task
 
@@ -27,10 +29,11 @@ class Update(NamedTuple):
     """What one update of a rule does.
 
     Attributes:
-      errors: `[T, B, H]` qₜ, the error at hₜ, see `hidden_errors`.
+      errors: `[T, B, H]` qₜ, the error at hₜ; of another network than tanh `[T, B, C]`
+        at what the inputs add. See `hidden_errors`.
       grads: what an optimizer would descend.
       info: what the rule reports.
-      z: `[T, B, H]` states of the forward pass.
+      z: `[T, B, H]`, what the network emits in the forward pass.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
@@ -42,8 +45,8 @@ class Update(NamedTuple):
     """
 
     errors: jax.Array
-    grads: types.Params
-    info: types.RuleInfo
+    grads: types.AnyParams
+    info: types.RuleInfo | types.NetworkInfo
     z: jax.Array
 
     @property
@@ -57,8 +60,8 @@ class Cosines(NamedTuple):
 
     Attributes:
       errors: `[T]` of qₜ, mean over the samples that have a cosine.
-      w_hh_steps: `[T]` of step t's part of ∇W_hh, mean_b zₜ₋₁ᵀ qₜ; NaN at t = 0, where
-        z₋₁ = 0.
+      w_hh_steps: `[T]` of mean_b zₜ₋₁ᵀ qₜ, which is step t's part of ∇W_hh for a layer
+        of tanh, relu, leaky or lstm; NaN at t = 0, where z₋₁ = 0.
       grads: `[]` each, of the whole gradient of each array.
 
     Example:
@@ -76,15 +79,17 @@ class Cosines(NamedTuple):
 
     errors: jax.Array
     w_hh_steps: jax.Array
-    grads: types.Params
+    grads: types.AnyParams
 
 
 def observe(
     rule: types.LearningRule,
     key: jax.Array,
-    params: types.Params,
+    params: types.AnyParams,
     rule_state: Any,
     batch: types.Batch,
+    *,
+    network: Network = rnn.TANH,
 ) -> Update:
     """Asks a rule for an update, without making it.
 
@@ -94,12 +99,14 @@ def observe(
       params: the weights.
       rule_state: the rule's state.
       batch: of any task.
+      network: the rule's.
 
     Returns:
       The update, with the error of every step.
 
     Raises:
-      ValueError: from the rule, where the batch does not fit.
+      ValueError: from the rule, where the batch does not fit; or of a network, see
+        `hidden_errors`.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
@@ -112,10 +119,10 @@ def observe(
     """
     grads, _, info = rule.grads(key, params, rule_state, batch)
     return Update(
-        errors=hidden_errors(rule, key, params, rule_state, batch),
+        errors=hidden_errors(rule, key, params, rule_state, batch, network=network),
         grads=grads,
         info=info,
-        z=rnn.forward(params, batch.inputs, start=batch.start).z,
+        z=rnn.forward(params, batch.inputs, start=batch.start, network=network).z,
     )
 
 
@@ -166,9 +173,11 @@ def compare(update: Update, other: Update) -> Cosines:
 def hidden_errors(
     rule: types.LearningRule,
     key: jax.Array,
-    params: types.Params,
+    params: types.AnyParams,
     rule_state: Any,
     batch: types.Batch,
+    *,
+    network: Network = rnn.TANH,
 ) -> jax.Array:
     """qₜ `[T, B, H]`, the error at hₜ that a rule's update of W_xh descends.
 
@@ -183,12 +192,23 @@ def hidden_errors(
     directions are right and the lengths are not. What a regulariser adds through the
     states is in q (λ aₜ₊₁ of Ω); what it adds to W_hh alone is not.
 
+    Of another network it is the error at iₜ = xₜ W_xh + b, what the inputs add to a
+    step, of all gates side by side; of a stack, at what they add to its first layer.
+
     Args:
       rule: any rule.
       key: consumed, as by `rule.grads`.
       params: the weights.
       rule_state: the rule's state.
       batch: of any task.
+      network: the rule's.
+
+    Returns:
+      `[T, B, C]`, where `w_xh` is `[X, C]`.
+
+    Raises:
+      ValueError: the network's inputs do not reach it through a `w_xh` of this
+        library's, or its `w_xh` is frozen.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
@@ -198,16 +218,48 @@ def hidden_errors(
       (10, 5, 8)
     """
     length, size = batch.inputs.shape[:2]
-    no_bias = params._replace(b_h=jnp.zeros_like(params.b_h))
-    rows = rnn.project_inputs(no_bias, batch.inputs)
+    rnn.check_inputs(params, batch.inputs, network)
+    rows = project(_w_xh(params, network), batch.inputs)
     symbols = jnp.arange(length * size, dtype=jnp.int32).reshape(length, size)
     grads, _, _ = rule.grads(
         key,
-        params._replace(w_xh=rows.reshape(length * size, -1)),
+        _with_w_xh(params, rows.reshape(length * size, -1), network),
         rule_state,
         batch._replace(inputs=symbols),
     )
-    return size * grads.w_xh.reshape(length, size, -1)
+    return size * _w_xh(grads, network).reshape(length, size, -1)
+
+
+def _w_xh(params: types.AnyParams, network: Network) -> jax.Array:
+    """The weights from the inputs, `[X, C]`.
+
+    Raises:
+      ValueError: they are none of this library's networks', or frozen.
+    """
+    cell = rnn.cell_of(params)
+    frozen, first = network.is_frozen(cell), network
+    while isinstance(first, Stack):
+        cell, frozen, first = cell[0], frozen[0], first.layers[0]
+    if not (first.takes_symbols and hasattr(cell, "w_xh")) or frozen.w_xh:
+        raise ValueError(
+            "network: expected tanh, relu, leaky, gru, lstm or a stack of them, whose "
+            "w_xh is not frozen, as the errors are read off its gradient, "
+            f"got {network.name}"
+        )
+    return cell.w_xh
+
+
+def _with_w_xh(params: Any, w_xh: jax.Array, network: Network) -> Any:
+    """The weights with others from the inputs."""
+
+    def put(cell: Any, network: Network) -> Any:
+        if isinstance(network, Stack):
+            return (put(cell[0], network.layers[0]), *cell[1:])
+        return cell._replace(w_xh=w_xh)
+
+    if isinstance(params, types.NetworkParams):
+        return params._replace(cell=put(params.cell, network))
+    return params._replace(w_xh=w_xh)
 
 
 def swap_labels(task: Task, labels: jax.Array) -> jax.Array:

@@ -1,12 +1,14 @@
-"""Soft orthogonality of W_hh, for any rule: a step beside the optimizer's."""
+"""Soft orthogonality of recurrent weights, for any rule, beside its optimizer."""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
 from lra_jax import settings, types
+from lra_jax.networks.network import roles_by_name
 from lra_jax.numerics import matmul
 
 
@@ -22,12 +24,16 @@ def soft_orthogonality(strength: ArrayLike) -> optax.GradientTransformation:
     W_hh goes to s - strength · s (s² - 1): with a strength of at most ½, all between 0
     and √(1 + 1 / strength) come to 1. It costs two products of `[H, H]`, whatever T is.
 
+    Of another network than tanh, each square block of each recurrent matrix `[H, k H]`
+    is drawn so, gate by gate. Which are recurrent is read off their names: `w_hh`,
+    `w_rec` and the like. Networks whose weights have other names stay as they are.
+
     Args:
       strength: not negative; 0 does nothing.
 
     Returns:
-      A transformation without state, of updates that are `Params`. Its update needs
-      `params`.
+      A transformation without state, of updates that are `Params` or `NetworkParams`.
+      Its update needs `params`.
 
     Raises:
       ValueError: `strength` is not a scalar, or known and not a finite number of at
@@ -44,11 +50,21 @@ def soft_orthogonality(strength: ArrayLike) -> optax.GradientTransformation:
     """
     settings.check_number("strength", strength)
 
-    def update(updates: types.Params, params: types.Params | None) -> types.Params:
+    def step(w: jax.Array) -> jax.Array:
+        return jnp.asarray(strength, w.dtype) * (matmul(w, matmul(w.T, w)) - w)
+
+    def moved(update: jax.Array, w: jax.Array, role: str) -> jax.Array:
+        if role != "recurrent" or w.ndim != 2 or w.shape[1] % w.shape[0]:
+            return update
+        blocks = jnp.split(w, w.shape[1] // w.shape[0], axis=1)
+        steps = [step(block) for block in blocks]
+        return update - (steps[0] if len(steps) == 1 else jnp.concatenate(steps, 1))
+
+    def update(
+        updates: types.AnyParams, params: types.AnyParams | None
+    ) -> types.AnyParams:
         if params is None:
             raise ValueError("soft_orthogonality: expected params, got None")
-        w = params.w_hh
-        step = jnp.asarray(strength, w.dtype) * (matmul(w, matmul(w.T, w)) - w)
-        return updates._replace(w_hh=updates.w_hh - step)
+        return jax.tree.map(moved, updates, params, roles_by_name(params))
 
     return optax.stateless(update)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lra_jax import losses, rnn, types
+from lra_jax.networks import Network
 from lra_jax.tasks import Samples, reading
 from lra_jax.tasks.arrays import align
 
@@ -18,13 +19,14 @@ MAX_SLICE = 200  # samples that are computed at once
 
 
 def predict(
-    params: types.Params,
+    params: types.AnyParams,
     inputs: ArrayLike,
     *,
     lengths: ArrayLike | None = None,
     batch_first: bool = True,
     every_step: bool = False,
     logits: bool = False,
+    network: Network = rnn.TANH,
 ) -> np.ndarray:
     """The classes, or the logits, of sequences in one's own arrays.
 
@@ -40,6 +42,7 @@ def predict(
       logits: whether to return the logits. A network for `squared_error` has its
         values there. One for `binary_cross_entropy_every_step` says 1 where they are
         above 0.
+      network: whose weights they are, as in training; without noise.
 
     Returns:
       A NumPy array. `[N]` int32 classes, or `[N, T]` with `every_step`: the largest
@@ -58,13 +61,13 @@ def predict(
       >>> lra_jax.predict(params, inputs, lengths=[3, 2], every_step=True)[1, 2].item()
       -1
     """
-    rnn.check_params(params)
+    rnn.check_params(params, network)
     x = reading.read_inputs("inputs", inputs, batch_first)
     count, seq_len = x.shape[:2]
     steps = None if lengths is None else reading.read_lengths("lengths", lengths, x)
     records = reading.Records(x, np.zeros(count, np.int32), steps)
     reading.check_inputs("inputs", records)
-    _check_sizes(params, records)
+    _check_sizes(rnn.input_size(params, network), records)
     start = None if steps is None else seq_len - steps
     x = x if start is None else align(x, start, seq_len, 0)
     kind = np.int32 if x.ndim == 2 else jnp.result_type(float)
@@ -72,7 +75,7 @@ def predict(
     for indices in _slices(count):
         part = jnp.asarray(x[indices].swapaxes(0, 1).astype(kind))
         begin = None if start is None else jnp.asarray(start[indices])
-        answers = _logits(params, part, begin, every_step=every_step)
+        answers = _logits(params, part, begin, every_step=every_step, network=network)
         parts.append(np.asarray(answers.swapaxes(0, 1) if every_step else answers))
     answers = np.concatenate(parts)[:count]
     if every_step and start is not None:  # back to where the sequences were
@@ -86,10 +89,11 @@ def predict(
 
 
 def accuracy(
-    params: types.Params,
+    params: types.AnyParams,
     samples: Samples,
     *,
     output_loss: types.OutputLoss = losses.cross_entropy,
+    network: Network = rnn.TANH,
 ) -> float:
     """The share of samples without an error, from 0 to 1.
 
@@ -99,6 +103,7 @@ def accuracy(
       params: the weights.
       samples: such as `task.validation` or `task.test`.
       output_loss: says what an error is; a task's is `task.output_loss`.
+      network: whose weights they are, as in training; without noise.
 
     Raises:
       ValueError: `samples` are none, or they do not fit the weights or the loss.
@@ -117,7 +122,11 @@ def accuracy(
             f"{type(samples).__name__}"
         )
     wrong = [
-        np.asarray(_errors(params, samples.take(indices), output_loss=output_loss))
+        np.asarray(
+            _errors(
+                params, samples.take(indices), output_loss=output_loss, network=network
+            )
+        )
         for indices in _slices(samples.size)
     ]
     return 1 - float(np.concatenate(wrong)[: samples.size].mean())
@@ -130,32 +139,44 @@ def _slices(count: int) -> Iterator[np.ndarray]:
         yield np.minimum(np.arange(first, first + size), count - 1)
 
 
-@functools.partial(jax.jit, static_argnames="every_step")
+@functools.partial(jax.jit, static_argnames=("every_step", "network"))
 def _logits(
-    params: types.Params,
+    params: types.AnyParams,
     inputs: jax.Array,
     start: jax.Array | None,
     *,
     every_step: bool,
+    network: Network,
 ) -> jax.Array:
+    given = {"start": start, "network": network}
     if every_step:
-        return rnn.forward(params, inputs, start=start, every_step=True).logits
-    return rnn.final_logits(params, inputs, start=start)
+        return rnn.forward(params, inputs, every_step=True, **given).logits
+    return rnn.final_logits(params, inputs, **given)
 
 
-@functools.partial(jax.jit, static_argnames="output_loss")
+@functools.partial(jax.jit, static_argnames=("output_loss", "network"))
 def _errors(
-    params: types.Params, batch: types.Batch, *, output_loss: types.OutputLoss
+    params: types.AnyParams,
+    batch: types.Batch,
+    *,
+    output_loss: types.OutputLoss,
+    network: Network,
 ) -> jax.Array:
     logits = _logits(
-        params, batch.inputs, batch.start, every_step=output_loss.every_step
+        params,
+        batch.inputs,
+        batch.start,
+        every_step=output_loss.every_step,
+        network=network,
     )
     return output_loss.is_error(logits, batch.labels)
 
 
-def _check_sizes(params: types.Params, records: reading.Records) -> None:
+def _check_sizes(input_size: int | None, records: reading.Records) -> None:
     """Raises a ValueError where inputs are not of the network's X."""
-    x, input_size = records.inputs, params.w_xh.shape[0]
+    x = records.inputs
+    if input_size is None:  # weights that do not tell
+        return
     if x.ndim == 3 and x.shape[2] != input_size:
         raise ValueError(
             f"inputs: expected X = {input_size} as in params, got {x.shape[2]}, "

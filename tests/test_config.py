@@ -1,6 +1,7 @@
 """Configs: what they mean, and one message for everything that is wrong with one."""
 
 import dataclasses
+import itertools
 import pathlib
 import re
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from jax.typing import ArrayLike
 
-from lra_jax import RULES, TASKS, train
+from lra_jax import RULES, TASKS, losses, networks, rnn, train
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.config import arguments as arguments_lib
 from lra_jax.lab.config import checks
@@ -485,7 +486,7 @@ def test_a_missing_file_is_one_problem(tmp_path):
 def test_every_argument_of_every_factory_is_readable_by_a_config():
     kinds = {
         name: {k: a.kind for k, a in arguments_lib.arguments_of(factory).items()}
-        for name, factory in {**RULES, **OPTIMIZERS}.items()
+        for name, factory in {**RULES, **OPTIMIZERS, **networks.NETWORKS}.items()
     }
     assert kinds["lra_diff"] == {
         "gamma": "number", "num_refinements": "number", "lambda": "number",
@@ -495,9 +496,15 @@ def test_every_argument_of_every_factory_is_readable_by_a_config():
     }  # fmt: skip
     assert kinds["readout_only"] == {}
     assert kinds["momentum"]["nesterov"] == "flag"
-    for rule in RULES:  # a key must mean one thing in a table
-        for optimizer in OPTIMIZERS:
-            assert not set(kinds[rule]) & set(kinds[optimizer])
+    assert kinds["leaky"] == {
+        "alpha": "number", "nonlinearity": "choice", "noise": "number",
+        "dale": "constant", "w_hh_init": "choice", "w_hh_gain": "number",
+    }  # fmt: skip
+    assert kinds["lstm"]["forget_bias"] == "number"
+    tables = (RULES, OPTIMIZERS, networks.NETWORKS)  # a key must mean one thing
+    for one, other in itertools.combinations(tables, 2):
+        for a, b in itertools.product(one, other):
+            assert not set(kinds[a]) & set(kinds[b])
 
 
 JUNK = st.recursive(
@@ -670,3 +677,124 @@ def test_a_name_that_is_like_no_other_hides_only_what_may_be_its_own(write):
     problems = problems_of(write, text)
     keys = [problem.split(" = ")[0] for problem in problems]
     assert keys == ["grid.rule", "grid.gamm", "grid.c0"]
+
+
+NETWORKS_OF_A_GRID = """
+task = "temporal_order"
+seq_len = 10
+hidden_size = 8
+[[grid]]
+network = ["gru", "lstm"]
+num_layers = [1, 2]
+w_hh_gain = [0.9, 1.1]
+lr = 0.1
+gamma = 1
+[[grid]]
+network = "leaky"
+nonlinearity = "relu"
+dale = [0.75, 1]
+alpha = { uniform = [0.1, 0.9], num = 3 }
+rule = "bptt"
+lr = 0.1
+"""
+
+
+def test_networks_and_their_words_are_groups_and_their_numbers_are_not(write):
+    config = config_lib.load(write(NETWORKS_OF_A_GRID))
+    found = groups.make_groups(config)
+    named = [(g.statics["network"], g.statics["num_layers"]) for g in found]
+    assert named == [
+        ("gru", 1), ("gru", 2), ("lstm", 1), ("lstm", 2), ("leaky", 1), ("leaky", 1),
+    ]  # fmt: skip
+    assert [len(g.members) for g in found] == [2, 2, 2, 2, 3, 3]
+    assert [*found[0].grid.mapped] == ["w_hh_gain", "lr", "gamma"]
+    assert found[0].experiment.network_numbers == ("w_hh_gain",)
+    gain = {"w_hh_gain": 0.9}
+    assert found[0].experiment.network_of(gain) == networks.gru(w_hh_gain=0.9)
+    two = networks.stack(*[networks.lstm(w_hh_gain=0.9)] * 2)
+    assert found[3].experiment.network_of(gain) == two
+    leaky = networks.leaky(alpha=0.5, nonlinearity="relu", dale=1.0)
+    assert found[5].experiment.network_of({"alpha": 0.5}) == leaky
+    assert config_lib.load(write(config.to_toml())) == config
+
+
+def test_a_network_without_numbers_is_a_value(write):
+    (group,) = groups.make_groups(config_lib.load(write(GOOD)))
+    assert group.experiment.network == rnn.TANH
+    assert "network" not in group.statics
+    (group,) = groups.make_groups(config_lib.load(write('network = "gru"\n' + GOOD)))
+    assert group.experiment.network == networks.gru()
+    assert group.experiment.network_numbers == ()
+
+
+def test_a_config_of_the_papers_network_says_nothing_of_networks(write):
+    config = config_lib.load(write(GOOD))
+    same = config_lib.load(write(GOOD), ['network="tanh"', "num_layers=1"])
+    assert same == config
+    assert "network" not in config.to_toml()
+    assert "network" not in next(config.members())
+    for override in ('network="gru"', "num_layers=2", "grid.w_hh_gain=1.0"):
+        other = config_lib.load(write(GOOD), [override])
+        assert other.digest() != config.digest()
+        assert next(other.members())["num_layers"] in (1, 2)
+    assert other.defaults()["network"] == {"tanh": {"w_hh_init": "orthogonal"}}
+    assert "[defaults.network.tanh]\n" in other.to_toml()
+
+
+@pytest.mark.parametrize(
+    ("rule", "network", "said"),
+    [
+        ("tpri", "gru", "rule 'tpri': network: expected tanh, .*got gru"),
+        ("lra_reversible", "lstm", "rule 'lra_reversible': network: expected tanh, as"),
+        ("mine", "gru", "rule 'mine': network: .*no argument network, got gru"),
+    ],
+)
+def test_a_rule_that_refuses_its_network_is_a_problem_of_the_config(
+    write, monkeypatch, rule, network, said
+):
+    def mine(*, output_loss=losses.cross_entropy):
+        return RULES["bptt"](output_loss=output_loss)
+
+    monkeypatch.setitem(RULES, "mine", mine)
+    text = f'rule = "{rule}"\ntask = "temporal_order"\nseq_len = 10\n[grid]\nlr = 0.1\n'
+    assert groups.make_groups(config_lib.load(write(text)))  # tanh it takes
+    config = config_lib.load(write(f'network = "{network}"\n' + text))
+    with pytest.raises(config_lib.ConfigError, match=said):
+        groups.make_groups(config)
+
+
+def test_the_released_codes_validation_is_of_tanh_alone(write):
+    config = config_lib.load(write('validation = "released"\nnetwork = "gru"\n' + GOOD))
+    with pytest.raises(config_lib.ConfigError, match="expected tanh, from whose"):
+        groups.make_groups(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ('network="gur"', "did you mean 'gru'?"),
+        ("num_layers=0", "expected an integer of at least 1"),
+        ("grid.alpha=0.1", "grid.alpha = 0.1: unknown key; network leaky has it"),
+        ("grid.w_hh_gian=1", "unknown key; did you mean 'w_hh_gain'?"),
+    ],
+)
+def test_what_is_wrong_with_a_network_is_said(write, override, said):
+    (problem,) = problems_of(write, GOOD, override)
+    assert problem.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("dale = 1.5", "expected a number above 0 and at most 1"),
+        ("dale = { uniform = [0.1, 0.9], num = 2 }", "only real numbers can be drawn"),
+        ("alpha = 1.5", "expected a number from 0 to 1"),
+        ("noise = -1", "of at least 0"),
+        ('nonlinearity = "rel"', "did you mean 'relu'?"),
+        ("mask = 1", "grid.mask = 1: unknown key"),
+    ],
+)
+def test_what_is_wrong_with_a_number_of_a_network_is_said(write, line, said):
+    text = GOOD.replace("[grid]", f'[grid]\nnetwork = "leaky"\n{line}')
+    (problem,) = problems_of(write, text)
+    assert said in problem

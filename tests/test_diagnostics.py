@@ -16,6 +16,7 @@ from lra_jax import (
     error_signals,
     gradients,
     init_params,
+    networks,
     rnn,
 )
 from lra_jax.networks.network import Term
@@ -181,3 +182,65 @@ def test_updates_of_different_batches_are_not_compared():
     other = update._replace(errors=update.errors[1:])
     with pytest.raises(ValueError, match=r"\(10, 4, 16\), got \(9, 4, 16\)"):
         diagnostics.compare(update, other)
+
+
+NETWORKS = {
+    "leaky": networks.leaky(alpha=0.3, noise=0.1),
+    "stack": networks.stack(networks.gru(), networks.lstm()),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_errors_of_another_network_are_at_what_the_inputs_add(name):
+    network, task = NETWORKS[name], TASKS["temporal_order"]
+    sizes = task.input_size, H, task.output_size
+    params = init_params(jax.random.key(7), *sizes, network=network)
+    batch, key = task.sample(jax.random.key(8), B, T), jax.random.key(9)
+    rule = RULES["bptt"](network=network)
+    update = diagnostics.observe(rule, key, params, (), batch, network=network)
+    width = {"leaky": H, "stack": 3 * H}[name]
+    assert update.errors.shape == (T, B, width)
+    assert update.z.shape == (T, B, H)
+
+    def loss(added):
+        """E, with numbers added to what the inputs add; no noise where there is none."""
+        drive = network.drive(params.cell, batch.inputs) + added
+        s = jnp.zeros((B, network.state_size(H)))
+        for t in range(T):
+            s = network.advance(params.cell, s, drive[t])
+        logits = network.emit(params.cell, s) @ params.w_hy
+        return cross_entropy.value(logits, batch.labels).sum()
+
+    expected = jax.grad(loss)(jnp.zeros(update.errors.shape))
+    if name == "stack":
+        np.testing.assert_allclose(update.errors, expected, rtol=1e-4, atol=1e-6)
+    else:  # the update has noise, and the loss above has none
+        assert not np.allclose(update.errors, expected, rtol=1e-2)
+    one_hot = jax.nn.one_hot(batch.inputs, task.input_size)
+    summed = jnp.einsum("tbx,tbc->xc", one_hot, update.errors) / B
+    first = update.grads.cell[0] if name == "stack" else update.grads.cell
+    np.testing.assert_allclose(summed, first.w_xh, rtol=1e-4, atol=1e-6)
+    same = diagnostics.compare(update, update)
+    np.testing.assert_allclose(jax.tree.leaves(same.grads), 1, rtol=1e-5)
+    np.testing.assert_allclose(same.errors, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        networks.freeze(networks.gru(), "w_xh"),
+        networks.from_step(
+            init=lambda key, x, h: {"w_xh": jnp.ones((x, h))},
+            step=lambda w, s, x: 0.5 * s + x @ w["w_xh"],
+        ),
+    ],
+    ids=["frozen", "own"],
+)
+def test_errors_of_a_network_without_input_weights_that_learn_are_refused(network):
+    params = init_params(jax.random.key(7), 6, H, 4, network=network)
+    batch = TASKS["temporal_order"].sample(jax.random.key(8), B, 10)
+    rule = RULES["bptt"](network=network)
+    with pytest.raises(ValueError, match="whose w_xh is not frozen"):
+        diagnostics.hidden_errors(
+            rule, jax.random.key(9), params, (), batch, network=network
+        )

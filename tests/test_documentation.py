@@ -26,6 +26,7 @@ from lra_jax.lab.__main__ import COMMANDS
 from lra_jax.lab.config import arguments as arguments_lib
 from lra_jax.lab.config import tasks
 from lra_jax.lab.config.optimizers import OPTIMIZERS
+from lra_jax.networks import NETWORKS
 
 ROOT = Path(lra_jax.__file__).parent.parent
 PAGES = [
@@ -353,12 +354,15 @@ def shown(argument):
         return f'"{argument.default}"'
     if argument.kind == "flag":
         return str(argument.default).lower()
-    return f"{argument.default:g}"
+    return "none" if argument.default is None else f"{argument.default:g}"
 
 
-@pytest.mark.parametrize("name", [*RULES, *OPTIMIZERS])
+FACTORIES = {**RULES, **OPTIMIZERS, **NETWORKS}
+
+
+@pytest.mark.parametrize("name", FACTORIES)
 def test_configs_of_the_page_have_every_argument_and_its_default(name):
-    arguments = arguments_lib.arguments_of({**RULES, **OPTIMIZERS}[name])
+    arguments = arguments_lib.arguments_of(FACTORIES[name])
     needed = ", ".join(f"`{key}`" for key, a in arguments.items() if a.required)
     others = ", ".join(
         f"`{key}` ({shown(a)})" for key, a in arguments.items() if not a.required

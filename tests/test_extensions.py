@@ -10,8 +10,7 @@ from lra_jax.lab import config as config_lib
 from lra_jax.lab import grid
 from lra_jax.lab.benches import bench, reach
 from lra_jax.lab.config import ConfigError, extensions
-from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.lab.runs import groups
+from lra_jax.lab.runs import fingerprint, groups
 from lra_jax.lab.terminal import machine
 
 MODULE = """
@@ -27,6 +26,10 @@ def mine(*, gain: ArrayLike = 1.0, output_loss=lra_jax.cross_entropy):
 def nadam(*, lr: ArrayLike):
     return optax.nadam(lr)
 
+def slow(*, alpha: ArrayLike = 0.05):
+    return lra_jax.networks.leaky(alpha=alpha)
+
+lra_jax.networks.register_network("slow", slow)
 lra_jax.RULES["mine"] = mine
 lra_jax.register_rule("with_card", mine, lra_jax.RuleCard(transports=()))
 lra_jax.TASKS["my_task"] = lra_jax.TASKS["temporal_order"]
@@ -46,9 +49,7 @@ gain = [1, 2]
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """The current directory, with nothing of a module left behind in the end."""
-    tables = [
-        (table, dict(table)) for table in (lra_jax.RULES, lra_jax.TASKS, OPTIMIZERS)
-    ]
+    tables = [(table, dict(table)) for table in extensions.TABLES.values()]
     monkeypatch.setattr(extensions, "_files", {})
     monkeypatch.setattr(extensions, "_rows", {})
     monkeypatch.setattr(machine, "prepare", lambda: None)
@@ -83,6 +84,20 @@ def test_a_config_names_a_module(module, names):
     again = config_lib.load("again.toml")
     assert again.digest() == config.digest()
     assert 'import = ["my_rules"]\n' in config.to_toml()
+
+
+def test_a_config_names_a_network_of_a_module(module):
+    text = CONFIG.replace('"mine"', '"bptt"').replace("gain", "alpha")
+    text = text.replace("[1, 2]", "[0.1, 0.2]")
+    (module / "my.toml").write_text('network = "slow"\nnum_layers = 2\n' + text)
+    config = config_lib.load("my.toml", imports=["my_rules"])
+    assert "[defaults.network" not in config.to_toml()  # its one argument is given
+    (group,) = groups.make_groups(config)
+    one = lra_jax.networks.leaky(alpha=0.1)
+    found = group.experiment.network_of({"alpha": 0.1})
+    assert found == lra_jax.networks.stack(one, one)
+    own = fingerprint.of(config)
+    assert any(name.endswith("/my_rules.py") for name in own)
 
 
 def test_without_the_module_each_name_is_a_problem(module):

@@ -60,3 +60,22 @@ def update_w_xh(factory, **arguments):
     params = lra_jax.init_params(jax.random.key(0), 2, 3, 2)
     optimizer = factory(lr=0.1, **arguments)
     return optimizer.update(params, optimizer.init(params), params)[0].w_xh
+
+
+@all_optimizers
+def test_rates_of_another_network_go_by_the_roles_of_its_weights(factory):
+    network = lra_jax.networks.gru()
+    params = lra_jax.init_params(jax.random.key(0), 2, 3, 2, network=network)
+    grads = jax.tree.map(jnp.ones_like, params)
+
+    def updates(**rates):
+        optimizer = factory(lr=0.1, **rates)
+        return optimizer.update(grads, optimizer.init(params), params)[0]
+
+    plain, found = updates(), updates(w_hh_rate=0.01, readout_rate=10)
+    cell = plain.cell._replace(w_hh=0.01 * plain.cell.w_hh)
+    expected = lra_jax.NetworkParams(cell, 10 * plain.w_hy, 10 * plain.b_y)
+    for mine, its in zip(
+        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(mine, its, rtol=1e-5)

@@ -89,3 +89,19 @@ def test_it_says_what_it_cannot_use():
     transform = soft_orthogonality(0.1)
     with pytest.raises(ValueError, match="expected params, got None"):
         transform.update(params, transform.init(params))
+
+
+def test_of_gates_each_block_is_drawn_and_of_layers_each_matrix():
+    networks = lra_jax.networks
+    network = networks.stack(networks.gru(w_hh_gain=1.3), networks.lstm(w_hh_gain=0.6))
+    params = lra_jax.init_params(jax.random.key(0), 2, 4, 2, network=network)
+    after = optax.apply_updates(params, step(params, 0.25))
+    for layer, s, count in ((0, 1.3, 3), (1, 0.6, 4)):
+        blocks = np.split(np.asarray(after.cell[layer].w_hh), count, axis=1)
+        for block in blocks:
+            found = np.linalg.svd(block, compute_uv=False)
+            np.testing.assert_allclose(found, s - 0.25 * s * (s**2 - 1), rtol=1e-5)
+        for name in ("w_xh", "b_h"):
+            before = getattr(params.cell[layer], name)
+            np.testing.assert_array_equal(getattr(after.cell[layer], name), before)
+    np.testing.assert_array_equal(after.w_hy, params.w_hy)

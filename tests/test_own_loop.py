@@ -191,3 +191,23 @@ def test_accuracy_is_by_the_loss_that_is_given():
 def test_accuracy_wants_samples():
     with pytest.raises(ValueError, match=r"such as task\.validation, got Task"):
         lra_jax.accuracy(PARAMS, lra_jax.TASKS["adding"])
+
+
+def test_another_networks_answers_are_those_of_its_forward_pass():
+    network = lra_jax.networks.lstm()
+    params = lra_jax.init_params(jax.random.key(0), 3, 8, 2, network=network)
+    inputs = jax.random.normal(jax.random.key(1), (30, 7, 3))
+    trace = lra_jax.forward(params, inputs.swapaxes(0, 1), network=network)
+    found = lra_jax.predict(params, inputs, logits=True, network=network)
+    np.testing.assert_allclose(found, trace.logits, rtol=1e-5, atol=1e-6)
+    labels = np.array(trace.logits.argmax(axis=1))
+    labels[:6] = 1 - labels[:6]
+    samples = lra_jax.Samples(
+        30, lambda i: lra_jax.Batch(inputs[i].swapaxes(0, 1), jnp.asarray(labels)[i])
+    )
+    share = lra_jax.accuracy(params, samples, network=network)
+    assert share == pytest.approx(24 / 30)
+    with pytest.raises(ValueError, match="expected X = 3 as in params, got 2"):
+        lra_jax.predict(params, inputs[..., :2], network=network)
+    with pytest.raises(ValueError, match="params: expected Params"):
+        lra_jax.predict(params, inputs)

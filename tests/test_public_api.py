@@ -61,6 +61,9 @@ def test_the_tables_have_their_settled_names():
         "temporal_order",
         "temporal_order_3bit",
     }
+    assert [*lra_jax.networks.NETWORKS] == ["tanh", "relu", "leaky", "gru", "lstm"]
+    for name, factory in lra_jax.networks.NETWORKS.items():
+        assert getattr(lra_jax.networks, name) is factory
     assert set(lra_jax.LOCAL_LOSSES) == {"mse", "log_penalty"}
     for name, factory in lra_jax.RULES.items():
         assert factory.__name__ == name

@@ -75,6 +75,29 @@ def test_a_method_goes_on_while_enough_new_seeds_are_solved():
     assert "lr 0.1" in rows[1]["setting"]
 
 
+def test_a_method_and_a_bench_name_networks():
+    grid = {"rule": "bptt", "lr": [0.3, 0.1], "network": "leaky", "alpha": 0.5}
+    methods = BENCH.methods | {"leaky": {"label": "leaky", "grid": grid}}
+    bench = dataclasses.replace(BENCH, methods=methods, network="gru", num_layers=2)
+    assert [*reach._contradictions(bench)] == []
+    lost, name = ("exhausted", 9), "leaky.temporal_order.T10"
+    found = [("solved", 5)] * 2 + [lost] * 2
+    runner = Trained({f"{name}.tuning": found, name: [lost] * 3})
+    trial = reach.try_length(runner, bench, "leaky", "temporal_order", 10)
+    settings = {k: trial.setting[k] for k in ("network", "num_layers", "alpha", "lr")}
+    assert settings == {"network": "leaky", "num_layers": 2, "alpha": 0.5, "lr": 0.3}
+    (table,) = runner.configs[name].grid
+    assert (table["network"], table["alpha"]) == (("leaky",), (0.5,))
+    other = next(bench.tuning("bptt", "temporal_order", 10).members())
+    assert (other["network"], other["num_layers"]) == ("gru", 2)
+    grid["alpha"] = 2
+    (problem,) = reach._contradictions(bench)
+    assert "methods.leaky: grid.alpha = 2: expected a number from 0 to 1" in problem
+    # The paper's network is not spoken of.
+    plain = next(BENCH.tuning("bptt", "temporal_order", 10).members())
+    assert "network" not in plain
+
+
 def test_where_no_setting_solves_a_tuning_seed_nothing_is_counted():
     runner = Trained({"bptt.temporal_order.T10.tuning": [("exhausted", 9)] * 4})
     found = reach.reach(runner, BENCH, "bptt", "temporal_order")

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 from command_line import CONFIG, read_file
 
 from lra_jax import sweep
@@ -164,6 +165,35 @@ def test_a_state_comes_back_to_the_bit_and_the_newest_of_two(opened, groups):
     assert {f.name for f in (folder.path / "checkpoint").iterdir()} == {
         "000.even.msgpack", "000.odd.msgpack"
     }  # fmt: skip
+
+
+def test_the_state_and_the_weights_of_another_network_come_back(tmp_path):
+    overrides = ('network="gru"', "num_layers=2", "save_params=true")
+    config = load_config(tmp_path, *overrides)
+    groups = groups_lib.make_groups(config)
+    folder = store.RunFolder(tmp_path / "run", config)
+    folder.open(resume=True)
+    state = make_state(groups[0], 1)
+    states = [state, *[None] * (len(groups) - 1)]
+    folder.save(groups, states, manifest(folder), changed=0)
+    params = jax.tree.map(lambda x: np.asarray(x[0, 0]), state.runs.train.params)
+    folder.save_params(3, params, {"network": "gru"})
+    folder.close()
+    again = store.RunFolder(folder.path, config)
+    again.open(resume=True)
+    assert_same_state(again.load_states(groups)[0], state)
+    again.close()
+    with safetensors.safe_open(
+        folder.path / "params/000003.safetensors", "numpy"
+    ) as file:
+        assert file.metadata() == {"network": "gru", "member": "3"}
+        names = [*file.keys()]
+        np.testing.assert_array_equal(
+            file.get_tensor("cell.1.w_hh"), params.cell[1].w_hh
+        )
+    arrays = ("w_xh", "w_hh", "b_h", "b_n")
+    expected = [f"cell.{layer}.{name}" for layer in (0, 1) for name in arrays]
+    assert sorted(names) == sorted([*expected, "w_hy", "b_y"])
 
 
 def test_a_state_without_running_members_comes_back(opened, groups):

@@ -276,7 +276,7 @@ class Network:
 
         Optimizers give recurrent weights a rate of their own, and keep them orthogonal.
         """
-        return jax.tree_util.tree_map_with_path(lambda path, _: _role(path), p)
+        return roles_by_name(p)
 
     def scale_inputs(self, p: Cell, gain: Any) -> Cell:
         """The cell with its weights from the inputs times a gain."""
@@ -611,8 +611,15 @@ def _named(p: Cell, names: tuple[str, ...]) -> Any:
     )
 
 
+def roles_by_name(tree: Any) -> Any:
+    """One of `ROLES` or "readout" for each array of weights or of a cell."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _role(path), tree)
+
+
 def _role(path: tuple[Any, ...]) -> str:
     """The role of a leaf, by the last name on its path that says one."""
+    if path and getattr(path[0], "name", None) in ("w_hy", "b_y"):
+        return "readout"
     for name in map(str.lower, reversed(path_names(path))):
         if name.startswith("w_x") or name in ("w_in", "kernel_in"):
             return "input"

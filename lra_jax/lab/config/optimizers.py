@@ -2,8 +2,9 @@
 
 All take four numbers more than optax has: `decay_steps`, with which update n has the
 learning rate lr / √(1 + n / decay_steps), 0 for none; `w_hh_rate`, by which updates of
-W_hh are multiplied; `readout_rate`, the same for W_hy and b_y; and `orthogonality`, the
-strength of `lra_jax.soft_orthogonality`.
+W_hh are multiplied, and of other networks those of all recurrent weights;
+`readout_rate`, the same for W_hy and b_y; and `orthogonality`, the strength of
+`lra_jax.soft_orthogonality`. Which weights are recurrent is read off their names.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import optax
 from jax.typing import ArrayLike
 
 from lra_jax import soft_orthogonality
+from lra_jax.networks.network import roles_by_name
 from lra_jax.rules.arguments import BelowOne
-from lra_jax.types import Params
+from lra_jax.types import AnyParams
 
 
 def sgd(
@@ -101,12 +103,15 @@ def _with_rates(
     orthogonality: ArrayLike,
 ) -> optax.GradientTransformation:
     """The optimizer, its updates times a rate of their own, and W_hh kept in shape."""
-    rates = {"w_hh": w_hh_rate, "w_hy": readout_rate, "b_y": readout_rate}
+    rates = {"recurrent": w_hh_rate, "readout": readout_rate}
 
-    def scale(updates: Params, params: Params | None) -> Params:
+    def scale(updates: AnyParams, params: AnyParams | None) -> AnyParams:
         del params
-        slower = {name: rate * getattr(updates, name) for name, rate in rates.items()}
-        return updates._replace(**slower)
+        return jax.tree.map(
+            lambda x, role: rates[role] * x if role in rates else x,
+            updates,
+            roles_by_name(updates),
+        )
 
     steps = [optimizer]
     if not all(_is(rate, 1) for rate in rates.values()):

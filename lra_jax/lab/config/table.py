@@ -170,8 +170,10 @@ class _Table:
                 self._check_takers(key, factories)
                 self._check_values(key, known[key], dtype)
             elif key not in AXES and (complete or is_like(key, known)):
+                others = [n for n, f in NETWORKS.items() if key in arguments_of(f)]
+                hint = f"; network {' and '.join(others)} has it" if others else ""
                 text = unknown_key(
-                    f"{self.where}.", key, self._raw[key], {*known, *AXES}
+                    f"{self.where}.", key, self._raw[key], {*known, *AXES}, hint
                 )
                 self.problems.append(text)
 

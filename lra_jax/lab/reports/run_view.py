@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lra_jax.lab.config import tasks as tasks_lib
+from lra_jax.lab.config.config import NETWORK_AXES
 from lra_jax.lab.data.sources import DatasetError
 from lra_jax.lab.reports.summary import percent
 from lra_jax.lab.terminal import screen
@@ -98,10 +99,23 @@ def chance(task: str, chances: Mapping[str, float]) -> float | None:
 
 
 def counted(rows: Sequence[Mapping[str, Any]], chances: Mapping[str, float]) -> str:
-    """A line: how many members there are, and the chance of each task; see `chance`."""
+    """A line: how many members there are, and the chance of each task; see `chance`.
+
+    Where all are of one network, and it is not tanh, the line says so.
+    """
+    found = [
+        {key: row.get(key) or default for key, default in NETWORK_AXES.items()}
+        for row in rows
+    ]
+    network = ""
+    if found and found[0] != NETWORK_AXES and all(x == found[0] for x in found):
+        layers = found[0]["num_layers"]
+        network = f" Network: {found[0]['network']}"
+        network += f", {layers} layers." if layers > 1 else "."
     by_task = {task: chance(task, chances) for task in {row["task"] for row in rows}}
     texts = [f"{t} {percent(x)} %" for t, x in sorted(by_task.items()) if x is not None]
-    return f"{counts(rows)}." + (f" Chance: {', '.join(texts)}." if texts else "")
+    chances_of = f" Chance: {', '.join(texts)}." if texts else ""
+    return f"{counts(rows)}.{network}{chances_of}"
 
 
 def notes(manifest: Mapping[str, Any]) -> list[str]:
