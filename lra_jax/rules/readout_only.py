@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -60,7 +62,7 @@ def readout_only(
         w_hy, b_y = gradients.readout_gradients(forward.trace.z, forward.pi)
         frozen = jax.tree.map(jnp.zeros_like, params)
         info_of = types.RuleInfo if isinstance(network, Tanh) else types.NetworkInfo
-        info = info_of(forward.loss)
+        info: Any = info_of(forward.loss)
         return frozen._replace(w_hy=w_hy, b_y=b_y), rule_state, info
 
     return types.LearningRule(types.init_empty, grads)
