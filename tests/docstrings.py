@@ -44,6 +44,23 @@ DIAGNOSTICS = (
     "vanished",
 )
 
+# The public names of `lra_jax.networks` that users call.
+NETWORKS = (
+    "Network",
+    "cell_from_flax",
+    "cell_to_flax",
+    "freeze",
+    "from_flax",
+    "from_step",
+    "gru",
+    "leaky",
+    "lstm",
+    "register_network",
+    "relu",
+    "stack",
+    "tanh",
+)
+
 MODULES = [
     module.name for module in pkgutil.walk_packages(lra_jax.__path__, "lra_jax.")
 ]
