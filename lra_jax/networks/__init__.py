@@ -401,6 +401,7 @@ __all__ = [
     "GRUCell",
     "LayerCell",
     "Network",
+    "Stack",
     "Tanh",
     "cell_from_flax",
     "cell_to_flax",

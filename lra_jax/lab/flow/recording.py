@@ -81,7 +81,7 @@ class Observation(NamedTuple):
 
     loss: Any
     accuracy: Any
-    info: types.RuleInfo
+    info: types.RuleInfo | types.NetworkInfo
     error_cosine: Any
     error_norm: Any
     w_hh_cosine: Any

@@ -103,7 +103,7 @@ def counted(rows: Sequence[Mapping[str, Any]], chances: Mapping[str, float]) -> 
 
     Where all are of one network, and it is not tanh, the line says so.
     """
-    found = [
+    found: list[dict[str, Any]] = [
         {key: row.get(key) or default for key, default in NETWORK_AXES.items()}
         for row in rows
     ]

@@ -109,7 +109,7 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
     statics = {k: v for k, v in first.items() if k not in (*numbers, "seed")}
     task = tasks.find(statics["task"], config.split)
     options = {k: v for k, v in statics.items() if k not in AXES}
-    named = NETWORK_AXES | statics
+    named: dict[str, Any] = NETWORK_AXES | statics
     make_network = NETWORKS[named["network"]]
 
     def make(factory: Any, numbers: Hyperparameters, **more: Any) -> Any:
@@ -127,7 +127,7 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         hyperparameters: Hyperparameters,
     ) -> tuple[types.LearningRule, optax.GradientTransformation]:
         factory = RULES[statics["rule"]]
-        more = {"output_loss": task.output_loss}
+        more: dict[str, Any] = {"output_loss": task.output_loss}
         network = network_of(hyperparameters)
         if not isinstance(network, networks.Tanh):
             _check_takes_network(factory, network)
