@@ -44,7 +44,7 @@ ALLOWED = LIBRARY | {
     "member": {"types", "networks", "settings", "losses", "rnn", "train", "tasks"},
     "diagnostics": LIBRARY["rules"] | {"tasks"},
     "predictions": {"types", "networks", "losses", "rnn", "tasks"},
-    "orthogonality": {"types", "settings", "numerics"},
+    "orthogonality": {"types", "settings", "numerics", "networks"},
     "flax_model": {"types"},
     "tiles": {"settings"},
     "sweep": {"types", "settings", "member", "tiles", "sweep"},

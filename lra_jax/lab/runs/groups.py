@@ -127,7 +127,7 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         hyperparameters: Hyperparameters,
     ) -> tuple[types.LearningRule, optax.GradientTransformation]:
         factory = RULES[statics["rule"]]
-        more = {"output_loss": task.output_loss}
+        more: dict[str, Any] = {"output_loss": task.output_loss}
         network = network_of(hyperparameters)
         if not isinstance(network, networks.Tanh):
             _check_takes_network(factory, network)
