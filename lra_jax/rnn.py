@@ -480,6 +480,7 @@ def run(
         keys = jax.random.split(key, len(inputs))
     s_first = _first_state(params, network, drive, inputs)
     z_first = network.emit_first(cell, s_first)
+    _check_emitted(params, network, z_first)
 
     def step(
         before: tuple[jax.Array, jax.Array],
@@ -525,6 +526,16 @@ def _check_step(network: Network, s: jax.Array, s_prev: jax.Array) -> None:
         )
 
 
+def _check_emitted(params: types.AnyParams, network: Network, z: jax.Array) -> None:
+    """Raises ValueError where a network emits what its readout cannot read."""
+    hidden_size, dtype = params.w_hy.shape[0], params.w_hy.dtype
+    if z.ndim != 2 or z.shape[1] != hidden_size or z.dtype != dtype:
+        raise ValueError(
+            f"network: expected {network.name} to emit {dtype} [B, H] with "
+            f"H = {hidden_size}, as the readout reads, got {z.dtype} {z.shape}"
+        )
+
+
 def final_state(
     params: types.AnyParams,
     inputs: jax.Array,
@@ -564,7 +575,9 @@ def final_state(
     _check_step(network, s, s_first)
     s = silence(s, here[2])
     rest = jax.tree.map(lambda x: x[1:], now)
-    (_, z), _ = scan(step, (s, network.emit(cell, s)), rest)
+    z = network.emit(cell, s)
+    _check_emitted(params, network, z)
+    (_, z), _ = scan(step, (s, z), rest)
     return z
 
 

@@ -571,6 +571,15 @@ def test_cells_of_flax_that_are_no_network_are_refused(make, message):
 
 # Messages.
 
+
+def run_emitting(emit):
+    network = networks.from_step(
+        init=init_own, step=step_own, emit=emit, state_size=lambda h: 2 * h
+    )
+    lra_jax.forward(random_params(network), random_batch().inputs, network=network)
+    lra_jax.evaluate(random_params(network), random_batch(), network=network)
+
+
 MESSAGES = {
     "nonlinearity": (
         lambda: networks.leaky(nonlinearity="softpuls"),
@@ -713,6 +722,16 @@ MESSAGES = {
         "[B, D] = (3, 5) like the weights of the readout and the state before, "
         "got float32 (3, 2)",
     ),
+    "fewer units than the readout reads": (
+        lambda: run_emitting(lambda p, s: s[:, :2]),
+        "network: expected step_own to emit float32 [B, H] with H = 5, as the readout "
+        "reads, got float32 (3, 2)",
+    ),
+    "another type than the readout's": (
+        lambda: run_emitting(lambda p, s: s[:, :5].astype(jnp.float16)),
+        "network: expected step_own to emit float32 [B, H] with H = 5, as the readout "
+        "reads, got float16 (3, 5)",
+    ),
 }
 
 
@@ -720,6 +739,10 @@ MESSAGES = {
 def test_what_is_wrong_is_named(call, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         call()
+
+
+def test_what_the_readout_reads_is_not_refused():
+    run_emitting(lambda p, s: s[:, :5])
 
 
 def test_a_network_is_a_value():
