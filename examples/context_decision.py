@@ -20,7 +20,7 @@ import lra_jax
 
 SEQ_LEN, HIDDEN_SIZE, BATCH_SIZE, NUM_TRIALS = 30, 64, 64, 4_000
 COHERENCES, EVIDENCE_NOISE = jnp.array([0.05, 0.1, 0.2, 0.4]), 0.5
-NETWORK = lra_jax.networks.leaky(alpha=0.2, noise=0.05, dale=0.8)
+NETWORK = lra_jax.networks.leaky(alpha=0.2, nonlinearity="retanh", noise=0.05, dale=0.8)
 OPTIMIZER = optax.adam(3e-3)
 RULES = {
     "bptt": lra_jax.bptt(network=NETWORK),
@@ -135,7 +135,7 @@ def draw(found, file):
         by_other.plot(*psychometric(choices.other, is_right), **style)
     by_relevant.set(xlabel="coherence of the stream that counts", ylim=(0, 1))
     by_relevant.set_ylabel('fraction of answers "right"')
-    by_relevant.legend(frameon=False)
+    by_relevant.legend(frameon=False, loc="lower right")
     by_other.set(xlabel="coherence of the other stream", ylim=(0, 1))
 
     shown = found["lra_norm"]
@@ -147,9 +147,10 @@ def draw(found, file):
         units = shown.activity[0, :, first : first + 5]
         in_time.plot(units, color=color, lw=1, label=[kind, *[None] * 4])
     in_time.set(xlabel="step of one trial", ylabel="z of ten units")
-    in_time.legend(frameon=False)
+    in_time.legend(frameon=False, loc="upper left")
     coherences = shown.relevant[0, 0], shown.other[0, 0]
-    in_time.set_title("lra_norm; {:+g} counts, {:+g} does not".format(*coherences))
+    title = "lra_norm: {:+g} counts, {:+g} does not".format(*coherences)
+    in_time.set_title(title, fontsize=9)
     for axes in (by_relevant, by_other, in_time):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=100)
@@ -181,9 +182,9 @@ def main(arguments=None):
     parser.add_argument("--updates", type=at_least_1, default=500, metavar="N")
     parser.add_argument("--seeds", type=at_least_1, default=5, metavar="N")
     given = parser.parse_args(arguments)
-    found = {}
+    seeds, found = jnp.arange(10, 10 + given.seeds), {}
     for name, rule in RULES.items():
-        found[name] = run(rule, jnp.arange(given.seeds), given.updates)
+        found[name] = run(rule, seeds, given.updates)
         correct = percent_correct(found[name])
         each = " ".join(f"{x:.1f}" for x in correct)
         print(f"{name:<12}  {correct.mean():.1f} % correct; seeds {each}", flush=True)
