@@ -45,8 +45,8 @@ class Update(NamedTuple):
     """
 
     errors: jax.Array
-    grads: types.AnyParams
-    info: types.RuleInfo | types.NetworkInfo
+    grads: Any  # like the weights
+    info: Any  # `RuleInfo`, or `NetworkInfo` of another network than tanh
     z: jax.Array
 
     @property
@@ -79,7 +79,7 @@ class Cosines(NamedTuple):
 
     errors: jax.Array
     w_hh_steps: jax.Array
-    grads: types.AnyParams
+    grads: Any  # like the weights
 
 
 def observe(

@@ -149,7 +149,7 @@ def _logits(
     every_step: bool,
     network: Network,
 ) -> jax.Array:
-    given: Any = {"start": start, "network": network}
+    given: dict[str, Any] = {"start": start, "network": network}
     if every_step:
         return rnn.forward(params, inputs, every_step=True, **given).logits
     return rnn.final_logits(params, inputs, **given)

@@ -245,9 +245,47 @@ def test_a_method_without_a_setting_is_drawn_unsolved(tmp_path):
 
 def test_every_bench_in_configs_is_good():
     benches = sorted(pathlib.Path("configs/reach").glob("*.toml"))
-    assert benches
+    of_networks = pathlib.Path("configs/networks")
+    benches += [
+        of_networks / f"networks_{x}.toml" for x in ("adding", "temporal_order")
+    ]
+    assert len(benches) > 2
     for path in benches:
         assert reach.load(str(path)).name == path.stem
+
+
+def test_methods_with_columns_are_a_table_of_two_directions():
+    path = "configs/networks/networks_temporal_order.toml"
+    bench = dataclasses.replace(reach.load(path), seq_len=[10, 30])
+    row = {"task": "temporal_order", "solved": 5, "seeds": 5, "accuracy": 1.0}
+    rows = [
+        {**row, "method": "BPTT, GRU", "seq_len": 10, "longest": 30, "median_updates": 9},
+        {**row, "method": "BPTT, GRU", "seq_len": 30, "longest": 30, "median_updates": 8},
+        {**row, "method": "DFA, tanh", "seq_len": 10, "longest": 0, "solved": 1,
+         "accuracy": 0.5, "median_updates": None},
+    ]  # fmt: skip
+    header, _, *lines = reach.crossed_table(bench, rows).splitlines()
+    columns = [cell.strip() for cell in header.strip("|").split("|")]
+    assert columns == [
+        "longest T", "tanh", "relu", "leaky", "GRU", "LSTM", "two layers of tanh"
+    ]  # fmt: skip
+    cells = {line.split("|")[1].strip(): line.split("|") for line in lines}
+    assert len(cells) == 7
+    assert cells["BPTT"][1 + columns.index("GRU")].strip() == "≥ 30: 5/5 in 8"
+    assert cells["DFA"][2].strip() == "not 10: 1/5 (50.00 %)"
+    assert cells["BPTT"][2].strip() == ""
+
+
+def test_a_column_is_the_end_of_the_label(tmp_path):
+    text = pathlib.Path("configs/networks/networks_adding.toml").read_text()
+    path = tmp_path / "b.toml"
+    path.write_text(text.replace('column = "GRU"', 'column = "gru"', 1))
+    with pytest.raises(ConfigError) as refusal:
+        reach.load(str(path))
+    assert refusal.value.problems == [
+        "methods.bptt_gru.column = 'gru': expected the end of its label, as in "
+        "'BPTT, gru', got 'BPTT, GRU'"
+    ]
 
 
 def test_a_bad_command_is_one_message_and_exit_code_2():

@@ -269,6 +269,22 @@ def test_without_the_package_a_bench_says_what_to_install(monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("task", ["mnist_rows", "chorales"])
+def test_every_bench_of_networks_asks_each_rule_the_same_on_each_network(task):
+    raw = real.config_lib.read(pathlib.Path(f"configs/networks/networks_{task}.toml"))
+    methods = raw["methods"]
+    grids = {}
+    for name, method in methods.items():
+        (grid,) = method["grid"]
+        rule = grid["rule"]
+        rest = {k: grid[k] for k in grid if k not in ("network", "num_layers", "alpha")}
+        grids.setdefault(rule, []).append(rest)
+        assert name.startswith(rule)
+    for each in grids.values():
+        assert len(each) == 6
+        assert all(x == each[0] for x in each)
+
+
 def test_every_bench_in_configs_is_good():
     benches = sorted(pathlib.Path("configs/real").glob("*.toml"))
     assert {path.stem for path in benches} == {*datasets.DATASETS} - {"fake", "songs"}

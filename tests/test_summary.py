@@ -330,3 +330,34 @@ def test_each_member_has_its_own_curve_in_whatever_order_they_were_written():
     assert second.get_xdata().tolist() == [0, 10, 20]
     np.testing.assert_allclose(first.get_ydata(), -np.log10([0.8, 0.7]))
     np.testing.assert_allclose(second.get_ydata(), -np.log10([0.75, 0.5, 0.1]))
+
+
+def test_a_network_is_a_column_where_it_varies_and_in_the_heading_where_it_does_not():
+    def made(**network):
+        return [
+            {
+                "member": i, "task": "temporal_order", "seq_len": 10,
+                "rule": "bptt", "optimizer": "sgd", "hidden_size": 8,
+                "batch_size": 20, **network, "lr": 0.1, "seed": i,
+                "status": "exhausted", "step": 20, "final_num_errors": 1,
+                "final_accuracy": 0.9, "best_num_errors": 1,
+                "best_accuracy": 0.9, "best_step": 20,
+            }
+            for i in range(2)
+        ]  # fmt: skip
+
+    plain = made()
+    gru = made(network="gru", num_layers=2)
+    assert "network" not in summary.summarize(gru).keys
+    heading = "2 members: 2 exhausted. Network: gru, 2 layers. Chance:"
+    assert run_view.counted(gru, {}).startswith(heading)
+    assert "Network" not in run_view.counted(plain, {})
+    assert "Network" not in run_view.counted(made(network="tanh", num_layers=1), {})
+    assert "Network" not in run_view.counted([*plain, *gru], {})
+    both = summary.summarize([*plain, *gru])  # as of two runs, one older
+    assert {*both.keys} >= {"network", "num_layers"}
+    assert [line.values["network"] for line in both.lines] == ["tanh", "gru"]
+    assert [line.values["num_layers"] for line in both.lines] == [1, 2]
+    # A table of the paper's network has the columns it had.
+    assert "network" not in summary.member_columns(plain)
+    assert "network" in summary.member_columns(gru)

@@ -42,7 +42,7 @@ AXES = (
 )  # fmt: skip
 
 # Those that only a run of other networks than the paper's has, by their defaults.
-NETWORK_AXES = {"network": "tanh", "num_layers": 1}
+NETWORK_AXES: dict[str, Any] = {"network": "tanh", "num_layers": 1}
 
 # Settings that files of run folders did not always have; their defaults mean what was
 # done before. `Config.request_digest` leaves them out where they have these.
