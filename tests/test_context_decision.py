@@ -110,6 +110,7 @@ def test_a_wrong_flag_ends_it_before_training(example, flag, message, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_rules_learn_as_the_page_says(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("context_decision", PATH)
     example = importlib.util.module_from_spec(spec)
