@@ -127,26 +127,28 @@ def draw(found, file):
     """Psychometric curves of all seeds of each rule, and one trial of `lra_norm`."""
     figure = Figure(figsize=(9.6, 3.2), layout="constrained")
     by_relevant, by_other, in_time = figure.subplots(1, 3)
+    limits = (-0.03, 1.03)
     for name, choices in found.items():
         color, marker = STYLES[name]
         style = {"color": color, "marker": marker, "ms": 4, "label": name}
         is_right = choices.is_right
         by_relevant.plot(*psychometric(choices.relevant, is_right), **style)
         by_other.plot(*psychometric(choices.other, is_right), **style)
-    by_relevant.set(xlabel="coherence of the stream that counts", ylim=(0, 1))
+    by_relevant.set(xlabel="coherence of the stream that counts", ylim=limits)
     by_relevant.set_ylabel('fraction of answers "right"')
-    by_relevant.legend(frameon=False, loc="lower right")
-    by_other.set(xlabel="coherence of the other stream", ylim=(0, 1))
+    by_other.legend(frameon=False, loc="upper left")
+    by_other.set(xlabel="coherence of the other stream", ylim=limits)
 
     shown = found["lra_norm"]
-    num_excitatory = round(NETWORK.dale * HIDDEN_SIZE)
-    for kind, first, color in (
-        ("excite", 0, "#0072B2"),
-        ("inhibit", num_excitatory, "#D55E00"),
+    activity = shown.activity[0]
+    excites = NETWORK.signs(HIDDEN_SIZE) > 0
+    for kind, units, color in (
+        ("excite", activity[:, excites], "#0072B2"),
+        ("inhibit", activity[:, ~excites], "#D55E00"),
     ):
-        units = shown.activity[0, :, first : first + 5]
-        in_time.plot(units, color=color, lw=1, label=[kind, *[None] * 4])
-    in_time.set(xlabel="step of one trial", ylabel="z of ten units")
+        most_active = units[:, np.argsort(-units.mean(axis=0))[:5]]
+        in_time.plot(most_active, color=color, lw=1, label=[kind, *[None] * 4])
+    in_time.set(xlabel="step of one trial", ylabel="z of ten units", ylim=(0, 1))
     in_time.legend(frameon=False, loc="upper left")
     coherences = shown.relevant[0, 0], shown.other[0, 0]
     title = "lra_norm: {:+g} counts, {:+g} does not".format(*coherences)
