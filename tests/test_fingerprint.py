@@ -106,8 +106,9 @@ def test_what_is_around_the_definitions_that_count_does_not(tmp_path):
     before = fingerprint._hash(path, ("AXES",))
     path.write_text("AXES = (1,)\n\ndef f(): return 2\n")
     assert fingerprint._hash(path, ("AXES",)) == before
-    path.write_text("AXES = (2,)\n\ndef f(): return 1\n")
-    assert fingerprint._hash(path, ("AXES",)) != before
+    for changed in ("AXES = (2,)", "AXES: tuple = (2,)"):
+        path.write_text(f"{changed}\n\ndef f(): return 1\n")
+        assert fingerprint._hash(path, ("AXES",)) != before
 
 
 def test_the_card_of_a_rule_does_not(tmp_path):

@@ -132,8 +132,9 @@ def _is_card(node: ast.stmt) -> bool:
 
 def _name(node: ast.stmt) -> str | None:
     """What a statement of a module defines."""
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        return node.targets[0].id
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        return target.id if isinstance(target, ast.Name) else None
     return getattr(node, "name", None)
 
 
