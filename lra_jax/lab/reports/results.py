@@ -22,7 +22,7 @@ Row = dict[str, Any]
 # away, or where the file is of a version that wrote none: a commit may be 81293120e14.
 TEXTS = frozenset({
     "bench", "code", "data", "device", "dtype", "family", "fraction_by_seed", "jax",
-    "key", "label", "lengths", "measure", "method", "name", "optimizer",
+    "key", "label", "lengths", "measure", "method", "name", "network", "optimizer",
     "optimizer_options", "options", "row", "rule", "run", "setting", "status", "task",
     "test_by_seed", "updates_by_seed", "verdict", "verdict_on_reach",
 })  # fmt: skip
