@@ -17,6 +17,8 @@ COMMANDS = lab.COMMANDS | {
     "benchmark": "time one update in all the ways to do it",
     "device": "measure an accelerator: agreement, rates, limits",
     "wall_time": "how long a grid takes, by the benchmark's rates",
+    "network_speed": "time an update of every network",
+    "network_table": "the table of rules on networks, from one grid",
     "pages": "put the numbers of results/ into README and docs/",
 }
 
