@@ -79,6 +79,8 @@ def specs(batch):
 
 
 def on_each_device(network, rule):
+    if jax.__version_info__ < (0, 8) and network in ("stack", "own"):
+        pytest.skip("JAX 0.7 has no zero of what differs from device to device")
     grads = update(network, rule)
     return jax.shard_map(
         lambda params, batch: jax.lax.pmean(grads(params, batch), "data"),
