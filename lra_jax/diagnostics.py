@@ -18,7 +18,7 @@ import numpy as np
 
 from lra_jax import gradients, numerics, rnn, types
 from lra_jax.networks import Network, Stack
-from lra_jax.networks.tanh import project
+from lra_jax.networks.layer import project
 from lra_jax.numerics import matmul
 from lra_jax.tasks import Task
 

@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lra_jax import settings, types
-from lra_jax.networks.network import roles_by_name
+from lra_jax.networks.weights import roles_by_name
 from lra_jax.numerics import matmul
 
 

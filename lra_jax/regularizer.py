@@ -43,6 +43,15 @@ class NormPreservation(NamedTuple):
         return self._replace(a=weight * self.a, right=weight * self.right)
 
 
+def error_scale(u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """M = max|u| per sample, 1 where no error is left, and where one is; `[B, 1]`."""
+    max_u = lax.stop_gradient(jnp.max(jnp.abs(u), axis=-1, keepdims=True))
+    # A NaN is no vanished error: it must stay visible. float16 has no MIN_ERROR.
+    least = max(MIN_ERROR, float(jnp.finfo(u.dtype).tiny))
+    alive = ~(max_u < least)
+    return jnp.where(alive, max_u, 1), alive
+
+
 def norm_preservation(
     u: jax.Array, u_back: jax.Array, z_prev: jax.Array
 ) -> NormPreservation:
@@ -59,11 +68,7 @@ def norm_preservation(
       u_back: `[B, H]`, u W_hhᵀ, the product that the caller has anyway.
       z_prev: `[B, H]`, tanh of the pre-activation whose step is regularised.
     """
-    max_u = lax.stop_gradient(jnp.max(jnp.abs(u), axis=-1, keepdims=True))
-    # A NaN is no vanished error: it must stay visible. float16 has no MIN_ERROR.
-    least = max(MIN_ERROR, float(jnp.finfo(u.dtype).tiny))
-    alive = ~(max_u < least)
-    scale = jnp.where(alive, max_u, 1)
+    scale, alive = error_scale(u)
     u, u_back = u / scale, u_back / scale
     dz = 1 - z_prev**2
     v = u_back * dz

@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from lra_jax import devices, matrices, networks, settings, symbols, types
-from lra_jax.networks import Network
+from lra_jax.networks import Network, weights
 from lra_jax.networks.network import Cell, Place
 from lra_jax.numerics import matmul
 
@@ -278,16 +278,11 @@ def index_symbols(
         return inputs
     size = input_size(params, network)
     if size is None:
-        raise ValueError(
-            f"inputs: expected vectors [T, B, X], as no array of {network.name} tells "
-            "how many symbols there are; got symbols"
-        )
+        raise ValueError(weights.no_number_of_symbols(network))
     indices = symbols.as_index(inputs, size)
     if network.takes_symbols:
         return indices
-    one_hot = jax.nn.one_hot(indices, size, dtype=params.w_hy.dtype)
-    known = symbols.is_index(indices, size)[..., None]
-    return jnp.where(known, one_hot, jnp.asarray(jnp.nan, one_hot.dtype))
+    return symbols.one_hot(indices, size, params.w_hy.dtype)
 
 
 def project_inputs(params: types.Params, inputs: jax.Array) -> jax.Array:
@@ -475,9 +470,7 @@ def run(
     """
     cell = cell_of(params)
     drive = network.drive(cell, inputs)
-    keys = None
-    if key is not None and network.is_noisy:
-        keys = jax.random.split(key, len(inputs))
+    keys = _noise_keys(network, key, len(inputs))
     s_first = _first_state(params, network, drive, inputs)
     z_first = network.emit_first(cell, s_first)
     _check_emitted(params, network, z_first)
@@ -488,8 +481,7 @@ def run(
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
         drive, key, started = now
         s = network.advance(cell, before[0], drive, z_prev=before[1], key=key)
-        _check_step(network, s, before[0])
-        s = silence(s, started)
+        s = silence(_checked(network, s, before[0]), started)
         z = network.emit(cell, s)
         return (s, z), (s, z)
 
@@ -516,14 +508,24 @@ def _first_state(
     return devices.varying_as(zeros, inputs)
 
 
-def _check_step(network: Network, s: jax.Array, s_prev: jax.Array) -> None:
-    """Raises ValueError where a step's state is another array than the one before."""
+def _noise_keys(
+    network: Network, key: jax.Array | None, seq_len: int
+) -> jax.Array | None:
+    """A key for the noise of each step, `[T]`; None without."""
+    if key is None or not network.is_noisy:
+        return None
+    return jax.random.split(key, seq_len)
+
+
+def _checked(network: Network, s: jax.Array, s_prev: jax.Array) -> jax.Array:
+    """A step's state; ValueError where it is another array than the one before."""
     if s.shape != s_prev.shape or s.dtype != s_prev.dtype:
         raise ValueError(
             f"network: expected a step of {network.name} to return the next state, "
             f"{s_prev.dtype} [B, D] = {s_prev.shape} like the weights of the readout "
             f"and the state before, got {s.dtype} {s.shape}"
         )
+    return s
 
 
 def _check_emitted(params: types.AnyParams, network: Network, z: jax.Array) -> None:
@@ -551,9 +553,7 @@ def final_state(
     read = index_symbols(params, inputs, network)
     started = has_started(inputs, start)
     inputs, cell = silence(read, started), cell_of(params)
-    keys = None
-    if key is not None and network.is_noisy:
-        keys = jax.random.split(key, len(inputs))
+    keys = _noise_keys(network, key, len(inputs))
 
     def step(
         before: tuple[jax.Array, jax.Array],
@@ -562,8 +562,7 @@ def final_state(
         x, key, started = now
         drive = network.drive_one(cell, x)
         s = network.advance(cell, before[0], drive, z_prev=before[1], key=key)
-        _check_step(network, s, before[0])
-        s = silence(s, started)
+        s = silence(_checked(network, s, before[0]), started)
         return (s, network.emit(cell, s)), None
 
     now = (inputs, keys, started)
@@ -572,8 +571,7 @@ def final_state(
     s_first = _first_state(params, network, drive, inputs)
     here = jax.tree.map(lambda x: x[0], (drive, *first[1:]))
     s = network.first(cell, here[0], s_first, key=here[1])
-    _check_step(network, s, s_first)
-    s = silence(s, here[2])
+    s = silence(_checked(network, s, s_first), here[2])
     rest = jax.tree.map(lambda x: x[1:], now)
     z = network.emit(cell, s)
     _check_emitted(params, network, z)

@@ -37,3 +37,10 @@ def as_index(indices: jax.Array, size: int) -> jax.Array:
         return indices
     narrow = jnp.asarray(indices).astype(jnp.int32)
     return jnp.where(is_index(indices, size), narrow, size)
+
+
+def one_hot(indices: jax.Array, size: int, dtype: jnp.dtype) -> jax.Array:
+    """One-hot vectors `[..., size]` of indices `[...]`; NaN for what is none."""
+    vectors = jax.nn.one_hot(indices, size, dtype=dtype)
+    known = is_index(indices, size)[..., None]
+    return jnp.where(known, vectors, jnp.asarray(jnp.nan, dtype))

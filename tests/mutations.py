@@ -62,7 +62,7 @@ MUTATIONS = [
         "steps[:, None] >= start", "steps[:, None] > start", "test_start.py",
     ),
     Mutation(
-        "an unknown symbol is the last one", "networks/tanh.py",
+        "an unknown symbol is the last one", "networks/layer.py",
         'mode="fill", fill_value=jnp.nan, wrap_negative_indices=False', 'mode="clip"',
         "test_rnn.py -k symbol",
     ),
@@ -177,7 +177,8 @@ MUTATIONS = [
     # Diagnostics.
     Mutation(
         "hidden errors are divided by B", "diagnostics.py",
-        "return size * grads.w_xh", "return grads.w_xh", "test_diagnostics.py",
+        "return size * _w_xh(grads, network)", "return _w_xh(grads, network)",
+        "test_diagnostics.py",
     ),
     Mutation(
         "a card says less than an error needs", "rules/fa.py",
@@ -300,7 +301,7 @@ MUTATIONS = [
     ),
     Mutation(
         "soft orthogonality away from the orthogonal matrices", "orthogonality.py",
-        "w_hh=updates.w_hh - step", "w_hh=updates.w_hh + step", "test_orthogonality.py",
+        "return update - (steps[0]", "return update + (steps[0]", "test_orthogonality.py",
     ),
     # A member of a grid.
     Mutation(

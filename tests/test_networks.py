@@ -576,8 +576,10 @@ def run_emitting(emit):
     network = networks.from_step(
         init=init_own, step=step_own, emit=emit, state_size=lambda h: 2 * h
     )
-    lra_jax.forward(random_params(network), random_batch().inputs, network=network)
-    lra_jax.evaluate(random_params(network), random_batch(), network=network)
+    params, batch = random_params(network), random_batch()
+    trace = lra_jax.forward(params, batch.inputs, network=network)
+    metrics = lra_jax.evaluate(params, batch, network=network)
+    return params, trace, metrics
 
 
 MESSAGES = {
@@ -742,7 +744,28 @@ def test_what_is_wrong_is_named(call, message):
 
 
 def test_what_the_readout_reads_is_not_refused():
-    run_emitting(lambda p, s: s[:, :5])
+    params, trace, metrics = run_emitting(lambda p, s: s[:, :5])
+    np.testing.assert_array_equal(trace.z, trace.h[..., :5])
+    assert trace.z.shape[-1] == params.w_hy.shape[0]
+    assert np.isfinite(metrics.loss)
+
+
+def test_roles_go_by_names_also_those_of_flax():
+    kernels = {"dense_i": {"kernel": 0, "bias": 0}, "hf": {"kernel": 0}}
+    assert networks.weights.roles_by_name(kernels) == {
+        "dense_i": {"kernel": "input", "bias": "bias"},
+        "hf": {"kernel": "recurrent"},
+    }
+    # Only a kernel is of a layer of Flax; and the readout is no part of a cell.
+    others = {"ii": 0, "hf": {"scale": 0}, "w_hh": 0, "W_XH": 0, "gain": 0}
+    assert networks.weights.roles_by_name(others) == {
+        "ii": "other", "hf": {"scale": "other"}, "w_hh": "recurrent", "W_XH": "input",
+        "gain": "other",
+    }  # fmt: skip
+    params = lra_jax.NetworkParams(kernels, w_hy=0, b_y=0)
+    roles = networks.weights.roles_by_name(params)
+    assert (roles.w_hy, roles.b_y) == ("readout", "readout")
+    assert roles.cell["hf"]["kernel"] == "recurrent"
 
 
 def test_a_network_is_a_value():

@@ -20,11 +20,13 @@ from lra_jax.networks.flax_cells import Flax
 from lra_jax.networks.flax_cells import from_cell as cell_from_flax
 from lra_jax.networks.flax_cells import to_cell as cell_to_flax
 from lra_jax.networks.gates import GRU, LSTM, GRUCell
-from lra_jax.networks.network import Network, difference, input_size, shapes
+from lra_jax.networks.layer import LayerCell
+from lra_jax.networks.network import Network, difference
 from lra_jax.networks.own import Own
 from lra_jax.networks.stack import Stack
-from lra_jax.networks.tanh import LayerCell, Tanh
+from lra_jax.networks.tanh import Tanh
 from lra_jax.networks.units import NONLINEARITIES, Leaky, Nonlinearity, Relu
+from lra_jax.networks.weights import input_size, shapes
 
 
 def tanh(
@@ -50,7 +52,7 @@ def tanh(
       >>> params.w_hh.shape
       (8, 8)
     """
-    return Tanh(w_hh_init, w_hh_gain)
+    return Tanh(w_hh_init=w_hh_init, w_hh_gain=w_hh_gain)
 
 
 def relu(
@@ -66,7 +68,7 @@ def relu(
       >>> jax.tree.map(jnp.shape, params.cell)
       LayerCell(w_xh=(6, 8), w_hh=(8, 8), b_h=(8,))
     """
-    return Relu(w_hh_init, w_hh_gain)
+    return Relu(w_hh_init=w_hh_init, w_hh_gain=w_hh_gain)
 
 
 def leaky(
@@ -119,7 +121,13 @@ def leaky(
         )
     initial.check(w_hh_init, w_hh_gain)
     return Leaky(
-        alpha, nonlinearity, noise, _signs(dale), _rows(mask), w_hh_init, w_hh_gain
+        alpha,
+        nonlinearity,
+        noise,
+        _signs(dale),
+        _rows(mask),
+        w_hh_init=w_hh_init,
+        w_hh_gain=w_hh_gain,
     )
 
 
@@ -167,7 +175,7 @@ def gru(
       >>> params.cell.w_hh.shape
       (8, 24)
     """
-    return GRU(w_hh_init, w_hh_gain)
+    return GRU(w_hh_init=w_hh_init, w_hh_gain=w_hh_gain)
 
 
 def lstm(
@@ -202,7 +210,7 @@ def lstm(
       >>> trace.h.shape, trace.z.shape
       ((3, 2, 16), (3, 2, 8))
     """
-    return LSTM(w_hh_init, w_hh_gain, forget_bias)
+    return LSTM(forget_bias, w_hh_init=w_hh_init, w_hh_gain=w_hh_gain)
 
 
 def stack(*layers: Network) -> Network:

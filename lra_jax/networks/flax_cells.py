@@ -59,21 +59,6 @@ class Flax(Network):
     def shown(self, hidden_size: int) -> slice:
         return _part(_structure(self.make, 1, hidden_size))
 
-    def roles(self, p: Cell) -> Any:
-        """By the names that Flax's own cells have."""
-
-        def role(path: tuple[Any, ...]) -> str:
-            names = [str(getattr(entry, "key", "")) for entry in path]
-            if names[-1] == "bias":
-                return "bias"
-            if names[0] == "dense_i" or names[0] in ("ii", "if_", "ig", "io"):
-                return "input"
-            if names[0] == "dense_h" or names[0] in ("hi", "hf", "hg", "ho"):
-                return "recurrent"
-            return "other"
-
-        return jax.tree_util.tree_map_with_path(lambda path, _: role(path), p)
-
     def advance(
         self,
         p: Cell,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lra_jax.networks import initial
-from lra_jax.networks.network import Network, Product
-from lra_jax.networks.tanh import LayerCell, project
+from lra_jax.networks.layer import Layer, LayerCell
+from lra_jax.networks.network import Product
 from lra_jax.numerics import matmul
 
 
@@ -31,22 +30,10 @@ class GRUCell(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class GRU(Network):
+class GRU(Layer):
     """See `networks.gru`."""
 
-    w_hh_init: str = "orthogonal"
-    w_hh_gain: Any = 1.0
-
-    @property
-    def is_elementwise(self) -> bool:
-        return True
-
-    @property
-    def takes_symbols(self) -> bool:
-        return True
-
-    def __post_init__(self) -> None:
-        initial.check(self.w_hh_init, self.w_hh_gain)
+    gates: ClassVar[int] = 3
 
     def init(
         self,
@@ -55,16 +42,8 @@ class GRU(Network):
         hidden_size: int,
         dtype: jnp.dtype | None = None,
     ) -> GRUCell:
-        sizes = initial.Sizes(input_size, hidden_size, dtype)
-        layer = initial.layer(key, sizes, self.w_hh_init, self.w_hh_gain, gates=3)
-        return GRUCell(*layer, b_n=jnp.zeros_like(layer[2][:hidden_size]))
-
-    def drive(self, p: GRUCell, x: jax.Array) -> jax.Array:
-        projected = project(p.w_xh, x)
-        return projected + p.b_h[(None,) * (projected.ndim - 1)]
-
-    def recurrent(self, p: GRUCell) -> tuple[jax.Array, ...]:
-        return (p.w_hh,)
+        w_xh, w_hh, b_h = super().init(key, input_size, hidden_size, dtype)
+        return GRUCell(w_xh, w_hh, b_h, b_n=jnp.zeros_like(b_h[:hidden_size]))
 
     def advance(
         self,
@@ -91,19 +70,16 @@ class GRU(Network):
 
 
 @dataclasses.dataclass(frozen=True)
-class LSTM(Network):
+class LSTM(Layer):
     """See `networks.lstm`."""
 
-    w_hh_init: str = "orthogonal"
-    w_hh_gain: Any = 1.0
+    gates: ClassVar[int] = 4
+
     forget_bias: Any = 1.0
 
     @property
-    def takes_symbols(self) -> bool:
-        return True
-
-    def __post_init__(self) -> None:
-        initial.check(self.w_hh_init, self.w_hh_gain)
+    def is_elementwise(self) -> bool:
+        return False
 
     def state_size(self, hidden_size: int) -> int:
         return 2 * hidden_size
@@ -118,19 +94,10 @@ class LSTM(Network):
         hidden_size: int,
         dtype: jnp.dtype | None = None,
     ) -> LayerCell:
-        sizes = initial.Sizes(input_size, hidden_size, dtype)
-        w_xh, w_hh, b_h = initial.layer(
-            key, sizes, self.w_hh_init, self.w_hh_gain, gates=4
-        )
-        forget = jnp.asarray(self.forget_bias, b_h.dtype)
-        return LayerCell(w_xh, w_hh, b_h.at[hidden_size : 2 * hidden_size].set(forget))
-
-    def drive(self, p: LayerCell, x: jax.Array) -> jax.Array:
-        projected = project(p.w_xh, x)
-        return projected + p.b_h[(None,) * (projected.ndim - 1)]
-
-    def recurrent(self, p: LayerCell) -> tuple[jax.Array, ...]:
-        return (p.w_hh,)
+        layer = super().init(key, input_size, hidden_size, dtype)
+        forget = slice(hidden_size, 2 * hidden_size)
+        bias = jnp.asarray(self.forget_bias, layer.b_h.dtype)
+        return layer._replace(b_h=layer.b_h.at[forget].set(bias))
 
     def advance(
         self,

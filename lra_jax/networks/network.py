@@ -25,26 +25,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from lra_jax import devices, numerics, settings, symbols
+from lra_jax import devices, numerics, regularizer, symbols
+from lra_jax.networks import weights
 from lra_jax.numerics import matmul
 
 Cell = Any  # the weights of a network's cell, a pytree of arrays
 # (z [B, H], w [H, C]) -> [B, C]: a product of states and recurrent weights.
 Product = Callable[[jax.Array, jax.Array], jax.Array]
-
-# Below this max|u| a sample has no error left whose direction could be preserved.
-MIN_ERROR = 1e-30
-
-ROLES = ("input", "recurrent", "bias", "other")
 
 
 class Place(NamedTuple):
@@ -226,18 +219,13 @@ class Network:
         Raises:
           ValueError: no array of the weights tells how many symbols there are.
         """
-        dtype = _float_dtype(p)
+        dtype = weights.float_dtype(p)
         if not jnp.issubdtype(x.dtype, jnp.integer):
             return x.astype(dtype)
-        size = input_size(self, p)
+        size = weights.input_size(self, p)
         if size is None:
-            raise ValueError(
-                "inputs: expected vectors [T, B, X], as no array of the network's "
-                "weights tells how many symbols there are; got symbols"
-            )
-        one_hot = jax.nn.one_hot(x, size, dtype=dtype)
-        known = symbols.is_index(x, size)[..., None]
-        return jnp.where(known, one_hot, jnp.asarray(jnp.nan, dtype))
+            raise ValueError(weights.no_number_of_symbols(self))
+        return symbols.one_hot(x, size, dtype)
 
     def advance(
         self,
@@ -272,11 +260,12 @@ class Network:
         return ()
 
     def roles(self, p: Cell) -> Any:
-        """One of `ROLES` for each leaf of a cell, by the names that this library uses.
+        """What each array is for: "input", "recurrent", "bias" or "other".
 
-        Optimizers give recurrent weights a rate of their own, and keep them orthogonal.
+        By default they go by names, see `weights.roles_by_name`. Optimizers give
+        recurrent weights a rate of their own, and keep them orthogonal.
         """
-        return roles_by_name(p)
+        return weights.roles_by_name(p)
 
     def scale_inputs(self, p: Cell, gain: Any) -> Cell:
         """The cell with its weights from the inputs times a gain."""
@@ -292,7 +281,7 @@ class Network:
         Raises:
           ValueError: a name of `frozen` is none of the cell's.
         """
-        return _named(p, self.frozen)
+        return weights.are_named(p, self.frozen)
 
     def shown(self, hidden_size: int) -> slice | None:
         """Which of the D numbers z shows, one by one; None where it is none such."""
@@ -406,8 +395,8 @@ class Network:
             )
 
         states, back_sent = jax.vjp(sent, s_prev)
-        weights = self.recurrent(p)
-        currents = [matmul(z, w) for z, w in zip(states, weights, strict=True)]
+        pairs = zip(states, self.recurrent(p), strict=True)
+        currents = [matmul(z, w) for z, w in pairs]
         _, back = jax.vjp(advance, s_prev, currents)
         own, errors = back(q)
         received = [matmul(e, a) for e, a in zip(errors, feedback, strict=True)]
@@ -509,10 +498,11 @@ class Network:
         """v = pull(u), and Ω of it, u constant: eq. 5-7 for any network.
 
         Returns:
-          v `[B, D]` and a `Omega`; of a closed form something like it.
+          v `[B, D]` and an `Omega`; of a closed form something like it.
         """
         options = {"z_prev": z_prev, "drive": drive, "key": key}
-        unit, alive = _unit_error(u)
+        scale, alive = regularizer.error_scale(u)
+        unit = u / scale
 
         def omega(s_prev: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             v = self.pull(p, s_prev, x, unit, **options)
@@ -556,28 +546,13 @@ class Network:
 
     def _direct(self, p: Cell, place: Place, omega: Omega, weight: jax.Array) -> Cell:
         """Σ_b λ ∂Ωₜ/∂p, the state before constant."""
-        unit, alive = _unit_error(omega.u)
+        _, alive = regularizer.error_scale(omega.u)
 
         def total(p: Cell) -> jax.Array:
-            v = self.pull(p, place.s_prev, place.x, unit, key=place.key)
-            return jnp.sum(weight[:, 0] * _omega(v, unit, alive)[0])
+            v = self.pull(p, place.s_prev, place.x, omega.u, key=place.key)
+            return jnp.sum(weight[:, 0] * _omega(v, omega.u, alive)[0])
 
         return jax.grad(total)(devices.each_own(p, weight))
-
-
-def _float_dtype(p: Cell) -> jnp.dtype:
-    """The type of a cell's first array of floats."""
-    types = (jnp.result_type(leaf) for leaf in jax.tree.leaves(p))
-    return next(
-        (t for t in types if jnp.issubdtype(t, jnp.floating)), jnp.result_type(float)
-    )
-
-
-def _unit_error(u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """u / max|u| per sample, and which samples have an error left, `[B, 1]`."""
-    max_u = jax.lax.stop_gradient(jnp.max(jnp.abs(u), axis=-1, keepdims=True))
-    alive = ~(max_u < max(MIN_ERROR, float(jnp.finfo(u.dtype).tiny)))
-    return u / jnp.where(alive, max_u, 1), alive
 
 
 def _omega(
@@ -587,85 +562,3 @@ def _omega(
     size = numerics.norm(jnp.where(alive, unit, 1), axis=-1)
     rho = jnp.where(alive, numerics.norm(v, axis=-1) / size, 1)
     return ((rho - 1) ** 2)[:, 0], rho
-
-
-def path_names(path: tuple[Any, ...]) -> list[str]:
-    """What the parts of a path in a pytree are called."""
-    keys = ("name", "key", "idx")
-    return [str(next((getattr(e, k) for k in keys if hasattr(e, k)), e)) for e in path]
-
-
-def _named(p: Cell, names: tuple[str, ...]) -> Any:
-    if not names:
-        return jax.tree.map(lambda _: False, p)
-    paths = [path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(p)]
-    known = dict.fromkeys(itertools.chain(*paths))
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"frozen: expected some of {', '.join(known)}, "
-                f"got {name!r}{settings.did_you_mean(name, known)}"
-            )
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: not set(names).isdisjoint(path_names(path)), p
-    )
-
-
-def roles_by_name(tree: Any) -> Any:
-    """One of `ROLES` or "readout" for each array of weights or of a cell."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _role(path), tree)
-
-
-def _role(path: tuple[Any, ...]) -> str:
-    """The role of a leaf, by the last name on its path that says one."""
-    if path and getattr(path[0], "name", None) in ("w_hy", "b_y"):
-        return "readout"
-    for name in map(str.lower, reversed(path_names(path))):
-        if name.startswith("w_x") or name in ("w_in", "kernel_in"):
-            return "input"
-        if name.startswith("w_h") or name in ("w_rec", "kernel_rec"):
-            return "recurrent"
-        if name in ("b", "bias") or name.startswith("b_"):
-            return "bias"
-    return "other"
-
-
-def shapes(network: Network, input_size: int, hidden_size: int) -> Any:
-    """Shapes and types of a cell, a pytree like it; nothing is drawn."""
-    try:
-        return _known_shapes(network, input_size, hidden_size)
-    except TypeError:  # a number of the network is traced, and has no hash
-        return _known_shapes.__wrapped__(network, input_size, hidden_size)
-
-
-@functools.lru_cache(maxsize=256)
-def _known_shapes(network: Network, input_size: int, hidden_size: int) -> Any:
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.eval_shape(lambda key: network.init(key, input_size, hidden_size), key)
-
-
-def input_size(network: Network, p: Cell, hidden_size: int | None = None) -> int | None:
-    """X of a cell, from the shapes of its arrays; None where they do not tell.
-
-    The shapes that `init` gives are linear in X and in H.
-
-    Args:
-      network: the network.
-      p: the cell's weights.
-      hidden_size: H, where it is known.
-    """
-
-    def numbers(tree: Any) -> np.ndarray:
-        return np.array([n for leaf in jax.tree.leaves(tree) for n in jnp.shape(leaf)])
-
-    given, least = numbers(p), 3 if hidden_size is None else hidden_size
-    base, by_x = (numbers(shapes(network, x, least)) for x in (2, 3))
-    if base.shape != given.shape or base.shape != by_x.shape:
-        return None
-    columns = [by_x - base]
-    if hidden_size is None:
-        columns.append(numbers(shapes(network, 2, least + 1)) - base)
-    if not (by_x - base).any():
-        return None
-    solved = np.linalg.lstsq(np.stack(columns, axis=1), given - base, rcond=None)[0]
-    return round(2 + solved[0])

@@ -12,23 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from lra_jax import regularizer, symbols, types
-from lra_jax.networks import initial
-from lra_jax.networks.network import Network, Product, Scaled, Term
+from lra_jax.networks.layer import Layer, LayerCell
+from lra_jax.networks.network import Product, Scaled, Term
 from lra_jax.numerics import largest, matmul, tanh_difference
-
-
-class LayerCell(NamedTuple):
-    """Weights of one layer of units; gradients have the same type.
-
-    Attributes:
-      w_xh: `[X, H]`, from the inputs.
-      w_hh: `[H, H]`, from the state before.
-      b_h: `[H]`.
-    """
-
-    w_xh: jax.Array
-    w_hh: jax.Array
-    b_h: jax.Array
 
 
 class Rows(NamedTuple):
@@ -50,17 +36,6 @@ class Rows(NamedTuple):
     q: jax.Array
     left: jax.Array | None = None
     right: jax.Array | None = None
-
-
-def project(w: jax.Array, x: jax.Array) -> jax.Array:
-    """x W `[..., C]`: a row gather for symbols `[...]`, a product for `[..., X]`.
-
-    NaN where a symbol is none of the X.
-    """
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        return matmul(x.astype(w.dtype), w)
-    rows = jnp.asarray(w).at[symbols.as_index(x, w.shape[0])]
-    return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
 
 def weigh_rows(cell: LayerCell, rows: Rows, count: int) -> Scaled:
@@ -89,36 +64,8 @@ def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tanh(Network):
+class Tanh(Layer):
     """See `networks.tanh`."""
-
-    w_hh_init: str = "orthogonal"
-    w_hh_gain: Any = 1.0
-
-    @property
-    def is_elementwise(self) -> bool:
-        return True
-
-    @property
-    def takes_symbols(self) -> bool:
-        return True
-
-    def __post_init__(self) -> None:
-        initial.check(self.w_hh_init, self.w_hh_gain)
-
-    def init(
-        self,
-        key: jax.Array,
-        input_size: int,
-        hidden_size: int,
-        dtype: jnp.dtype | None = None,
-    ) -> LayerCell:
-        sizes = initial.Sizes(input_size, hidden_size, dtype)
-        return LayerCell(*initial.layer(key, sizes, self.w_hh_init, self.w_hh_gain))
-
-    def drive(self, p: LayerCell, x: jax.Array) -> jax.Array:
-        projected = project(p.w_xh, x)
-        return projected + p.b_h[(None,) * (projected.ndim - 1)]
 
     def advance(
         self,
@@ -147,9 +94,6 @@ class Tanh(Network):
     def emit(self, p: LayerCell, s: jax.Array) -> jax.Array:
         del p
         return jnp.tanh(s)
-
-    def recurrent(self, p: LayerCell) -> tuple[jax.Array, ...]:
-        return (p.w_hh,)
 
     def activity(self, p: LayerCell, s: jax.Array, z: jax.Array) -> jax.Array:
         """z: without σ', which is 1 where states are small."""

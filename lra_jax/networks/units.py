@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lra_jax import matrices
-from lra_jax.networks import initial
-from lra_jax.networks.network import Network, Product
-from lra_jax.networks.tanh import LayerCell, project
+from lra_jax.networks.layer import Layer, LayerCell
+from lra_jax.networks.network import Product
 from lra_jax.numerics import matmul
 
 Nonlinearity = Literal["tanh", "relu", "softplus", "sigmoid", "retanh"]
@@ -29,55 +28,8 @@ assert tuple(NONLINEARITIES) == get_args(Nonlinearity)
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer(Network):
-    """What layers of units have in common: three arrays, and D = H."""
-
-    @property
-    def is_elementwise(self) -> bool:
-        return True
-
-    @property
-    def takes_symbols(self) -> bool:
-        return True
-
-    def draw(self, key: jax.Array, sizes: initial.Sizes) -> tuple[jax.Array, ...]:
-        """W_xh, W_hh and b_h."""
-        raise NotImplementedError
-
-    def init(
-        self,
-        key: jax.Array,
-        input_size: int,
-        hidden_size: int,
-        dtype: jnp.dtype | None = None,
-    ) -> LayerCell:
-        sizes = initial.Sizes(input_size, hidden_size, dtype)
-        return LayerCell(*self.draw(key, sizes))
-
-    def drive(self, p: LayerCell, x: jax.Array) -> jax.Array:
-        projected = project(p.w_xh, x)
-        return projected + p.b_h[(None,) * (projected.ndim - 1)]
-
-    def recurrent(self, p: LayerCell) -> tuple[jax.Array, ...]:
-        return (self.effective(p),)
-
-    def effective(self, p: LayerCell) -> jax.Array:
-        """W_hh as a step uses it, `[H, H]`."""
-        return p.w_hh
-
-
-@dataclasses.dataclass(frozen=True)
 class Relu(Layer):
     """See `networks.relu`."""
-
-    w_hh_init: str = "orthogonal"
-    w_hh_gain: Any = 1.0
-
-    def __post_init__(self) -> None:
-        initial.check(self.w_hh_init, self.w_hh_gain)
-
-    def draw(self, key: jax.Array, sizes: initial.Sizes) -> tuple[jax.Array, ...]:
-        return initial.layer(key, sizes, self.w_hh_init, self.w_hh_gain)
 
     def advance(
         self,
@@ -107,8 +59,6 @@ class Leaky(Layer):
     noise: Any
     dale: tuple[float, ...] | float | None
     mask: tuple[tuple[float, ...], ...] | None
-    w_hh_init: str = "orthogonal"
-    w_hh_gain: Any = 1.0
 
     @property
     def is_noisy(self) -> bool:
@@ -142,9 +92,19 @@ class Leaky(Layer):
             )
         return mask
 
-    def draw(self, key: jax.Array, sizes: initial.Sizes) -> tuple[jax.Array, ...]:
-        w_xh, w_hh, b_h = initial.layer(key, sizes, self.w_hh_init, self.w_hh_gain)
-        size, dtype = sizes.hidden, w_hh.dtype
+    def init(
+        self,
+        key: jax.Array,
+        input_size: int,
+        hidden_size: int,
+        dtype: jnp.dtype | None = None,
+    ) -> LayerCell:
+        p = super().init(key, input_size, hidden_size, dtype)
+        return p._replace(w_hh=self._lawful(key, p.w_hh))
+
+    def _lawful(self, key: jax.Array, w_hh: jax.Array) -> jax.Array:
+        """W_hh that is drawn for the signs and the mask; as it is without."""
+        size, dtype = w_hh.shape[0], w_hh.dtype
         signs, mask = self.signs(size), self._mask(size)
         if signs is not None:
             wide = matrices.wide(dtype)
@@ -161,7 +121,7 @@ class Leaky(Layer):
             w_hh = _balanced(
                 w_hh, signs, np.ones((size, size)) if mask is None else mask
             )
-        return w_xh, w_hh.astype(dtype), b_h
+        return w_hh.astype(dtype)
 
     def effective(self, p: LayerCell) -> jax.Array:
         w, size = p.w_hh, p.w_hh.shape[0]

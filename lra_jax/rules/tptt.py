@@ -19,8 +19,8 @@ from lra_jax import (
     types,
 )
 from lra_jax.networks import Network
+from lra_jax.networks.layer import project
 from lra_jax.networks.network import Term, over_time
-from lra_jax.networks.tanh import project
 from lra_jax.numerics import matmul, tanh_difference
 from lra_jax.rules import arguments, card
 from lra_jax.rules.bptt import backward

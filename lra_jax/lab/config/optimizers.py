@@ -17,7 +17,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lra_jax import soft_orthogonality
-from lra_jax.networks.network import roles_by_name
+from lra_jax.networks.weights import roles_by_name
 from lra_jax.rules.arguments import BelowOne
 from lra_jax.types import AnyParams
 

@@ -42,7 +42,7 @@ from lra_jax.lab.reports import results, summary
 from lra_jax.lab.runs import checkpoint, comparison, fingerprint, provenance, tables
 from lra_jax.lab.runs.groups import Group
 from lra_jax.lab.terminal import files
-from lra_jax.networks.network import path_names
+from lra_jax.networks.weights import path_names
 from lra_jax.sweep import SweepState
 from lra_jax.types import AnyParams
 
