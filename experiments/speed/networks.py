@@ -30,7 +30,7 @@ from lra_jax import networks, sweep, types
 from lra_jax.lab.reports import markdown
 from lra_jax.lab.terminal import command_line, machine, screen
 from lra_jax.networks.gates import GRU, GRUCell
-from lra_jax.networks.tanh import project
+from lra_jax.networks.layer import project
 from lra_jax.numerics import matmul
 
 _OUT = flags.DEFINE_string(

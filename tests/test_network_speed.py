@@ -1,0 +1,60 @@
+"""What `experiments.network_speed` times: the controls compute what they replace."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from command_line import call
+
+from experiments.speed import networks as speed
+from lra_jax import networks
+
+
+@pytest.mark.parametrize("symbols", [True, False])
+def test_the_gru_that_is_written_by_hand_is_the_derived_one(symbols):
+    derived, written = networks.gru(), speed.WrittenGRU()
+    p = derived.init(jax.random.key(0), 3, 4)
+    p = jax.tree.map(lambda w: w + 0.1, p)  # no bias of 0
+    keys = jax.random.split(jax.random.key(1), 3)
+    s, q = (jax.random.normal(key, (5, 4)) for key in keys[:2])
+    x = jax.random.normal(keys[2], (5, 3))
+    if symbols:
+        x = jnp.array([0, 2, 1, 1, 0])
+    np.testing.assert_allclose(
+        written.pull(p, s, x, q), derived.pull(p, s, x, q), rtol=1e-5, atol=1e-6
+    )
+    for found, expected in zip(
+        written.weigh(p, s, x, q), derived.weigh(p, s, x, q), strict=True
+    ):
+        assert jnp.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tanh_that_is_derived_is_tanh():
+    derived, p = speed.derived_tanh(), networks.tanh().init(jax.random.key(0), 3, 4)
+    s, x = jnp.full((2, 4), 0.3), jnp.array([[0.1, 0.2, 0.3], [1.0, 0.0, -1.0]])
+    np.testing.assert_allclose(
+        derived.step(p, s, x), networks.tanh().step(p, s, x), rtol=1e-6
+    )
+
+
+def test_each_network_gets_a_row(tmp_path, monkeypatch):
+    for name, value in {"SEQ_LEN": 10, "HIDDEN_SIZE": 4, "BATCH_SIZE": 2}.items():
+        monkeypatch.setattr(speed, name, value)
+    monkeypatch.setattr(speed, "MEMBERS", 2)
+    monkeypatch.setattr(speed, "EVAL_EVERY", 2)
+    monkeypatch.setattr(speed, "MEMORY_SEQ_LEN", (10, 20))
+    monkeypatch.setattr(speed, "RULES", {"bptt": {}})
+    chosen = {name: speed.NETWORKS[name] for name in ("tanh", "gru")}
+    monkeypatch.setattr(speed, "NETWORKS", chosen)
+    done = call(speed, "--out", str(tmp_path), "--repeats", "1", "--seconds", "0")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert [row["network"] for row in rows] == ["tanh", "gru"]
+    for row in rows:
+        assert min(row["engine"], row["vmap"], row["bytes_per_step"]) > 0
+    lines = (tmp_path / "speed.md").read_text().splitlines()
+    assert len(lines) == 4
+    assert "| 1.00 |" in lines[2]  # tanh in units of itself
