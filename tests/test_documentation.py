@@ -314,6 +314,36 @@ def test_the_reference_has_every_public_name():
 # Links, and the site.
 
 
+INCLUDE = re.compile(r"^```\{literalinclude\} (\S+)\n((?::.*\n)*)```", re.MULTILINE)
+
+
+def included(path, text):
+    """The lines of code that a page includes, by its options; what is not there raises."""
+    for name, options in INCLUDE.findall(text):
+        said = dict(re.findall(r"^:([\w-]+): ?(.*)$", options, re.MULTILINE))
+        source = (path.parent / name).read_text("utf8")
+        node = ast.parse(source)
+        for part in filter(None, said.get("pyobject", "").split(".")):
+            (node,) = (n for n in node.body if getattr(n, "name", None) == part)
+        if "pyobject" in said:
+            source = ast.get_source_segment(source, node)
+        for option in ("start-at", "end-at", "end-before"):
+            assert said.get(option, "").strip('"') in source, (name, said)
+        yield source
+
+
+def test_the_code_that_a_page_includes_is_there():
+    path = ROOT / "docs/algorithm.md"
+    text = path.read_text("utf8")
+    assert len(list(included(path, text))) == text.count("{literalinclude}") > 15
+    wrong = text.replace(":start-at: def move", ":start-at: def moved")
+    assert wrong != text
+    with pytest.raises(AssertionError):
+        list(included(path, wrong))
+    with pytest.raises(ValueError, match="not enough values"):
+        list(included(path, text.replace(":pyobject: refine", ":pyobject: refined")))
+
+
 @all_pages
 def test_links_to_files_of_the_repository_resolve(path):
     targets = re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf8"))
