@@ -2,6 +2,7 @@
 
 from lra_jax import diagnostics as diagnostics
 from lra_jax import networks as networks
+from lra_jax.feedback import Feedback, FeedbackWeights
 from lra_jax.flax_model import params_from_flax, params_to_flax
 from lra_jax.losses import (
     LOCAL_LOSSES,
@@ -19,6 +20,7 @@ from lra_jax.rules import (
     RuleCard,
     bptt,
     dfa,
+    eprop,
     fa,
     lra_diff,
     lra_e,
@@ -29,13 +31,17 @@ from lra_jax.rules import (
     readout_only,
     rec_lra,
     register_rule,
+    rflo,
+    rtrl,
     rule_card,
+    snap,
     tpri,
     tptt,
+    uoro,
 )
 from lra_jax.sweep import run_sweep
 from lra_jax.tasks import TASKS, Samples, Task, batches
-from lra_jax.train import evaluate, init_train_state, train_step
+from lra_jax.train import evaluate, init_train_state, stream_step, train_step
 from lra_jax.types import (
     Batch,
     EmptyState,
@@ -45,6 +51,7 @@ from lra_jax.types import (
     NetworkParams,
     OutputLoss,
     Params,
+    Piece,
     RuleInfo,
     Trace,
     TrainState,
@@ -59,6 +66,8 @@ __all__ = [
     "Batch",
     "EmptyState",
     "Experiment",
+    "Feedback",
+    "FeedbackWeights",
     "LearningRule",
     "Limits",
     "Metrics",
@@ -66,6 +75,7 @@ __all__ = [
     "NetworkParams",
     "OutputLoss",
     "Params",
+    "Piece",
     "RuleCard",
     "RuleInfo",
     "Samples",
@@ -80,6 +90,7 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_every_step",
     "dfa",
+    "eprop",
     "evaluate",
     "fa",
     "forward",
@@ -97,11 +108,16 @@ __all__ = [
     "readout_only",
     "rec_lra",
     "register_rule",
+    "rflo",
+    "rtrl",
     "rule_card",
     "run_sweep",
+    "snap",
     "soft_orthogonality",
     "squared_error",
+    "stream_step",
     "tpri",
     "tptt",
     "train_step",
+    "uoro",
 ]

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lra_jax import gradients, numerics, rnn, types
+from lra_jax.feedback import FeedbackError
+from lra_jax.feedback import errors as feedback_errors
 from lra_jax.networks import Network, Stack
 from lra_jax.networks.layer import project
 from lra_jax.numerics import matmul
@@ -345,3 +347,19 @@ def vanished(local_loss: np.ndarray) -> np.ndarray:
     values = np.asarray(local_loss)
     count = np.sum(values[..., 1:] == 0, axis=-1)
     return np.where(np.isfinite(values).all(axis=-1), count, np.nan)
+
+
+__all__ = [
+    "DECAY_STEPS",
+    "Cosines",
+    "FeedbackError",
+    "Update",
+    "compare",
+    "cosine",
+    "decay",
+    "feedback_errors",
+    "hidden_errors",
+    "observe",
+    "swap_labels",
+    "vanished",
+]

@@ -17,6 +17,8 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from lra_jax import devices, gradients, numerics, rnn, types
+from lra_jax import feedback as feedback_lib
+from lra_jax.feedback import Back
 from lra_jax.networks import Tanh
 from lra_jax.networks.network import Cell, Network, Place, Term
 from lra_jax.numerics import matmul
@@ -51,6 +53,7 @@ class Forward(NamedTuple):
       loss: `[]` E, mean over the batch.
       inputs: symbols `[T, B]`, or vectors `[T, B, X]`, 0 before a sample's start.
       started: bool `[T, B]`, which steps are a sample's own; None is all.
+      back: what errors are multiplied by on their way back.
     """
 
     params: types.AnyParams
@@ -61,6 +64,7 @@ class Forward(NamedTuple):
     started: jax.Array | None
     network: Network
     place: Place
+    back: feedback_lib.Back = feedback_lib.NO_WEIGHTS
 
     @property
     def cell(self) -> Cell:
@@ -87,13 +91,18 @@ class Forward(NamedTuple):
     def top(self) -> jax.Array:
         """q_{T-1} = ∂E_b/∂s_{T-1} = (∂z/∂s)ᵀ (π W_hyᵀ), `[B, D]`.
 
-        With a loss of every step that of all t, `[T, B, D]`.
+        With a loss of every step that of all t, `[T, B, D]`. With feedback weights
+        E_y is in place of W_hyᵀ.
         """
-        return self.slope(matmul(self.pi, self.params.w_hy.T))
+        return self.slope(matmul(self.pi, self.back.readout_of(self.params)))
 
     def pull(self, q: jax.Array, place: Place) -> jax.Array:
-        """(∂sₜ/∂sₜ₋₁)ᵀ q, `[B, D]`, for a step of `above`."""
-        return self.network.pull(
+        """(∂sₜ/∂sₜ₋₁)ᵀ q, `[B, D]`, for a step of `above`.
+
+        With feedback weights A is in place of the transposed recurrent weights.
+        """
+        return self.back.pull(
+            self.network,
             self.cell,
             place.s_prev,
             place.x,
@@ -104,19 +113,10 @@ class Forward(NamedTuple):
         )
 
     def pull_through(
-        self, feedback: tuple[jax.Array, ...], q: jax.Array, place: Place
+        self, matrices: tuple[jax.Array, ...], q: jax.Array, place: Place
     ) -> jax.Array:
-        """`pull` with other matrices in place of the transposed recurrent weights."""
-        return self.network.pull_through(
-            feedback,
-            self.cell,
-            place.s_prev,
-            place.x,
-            q,
-            z_prev=place.z_prev,
-            drive=place.drive,
-            key=place.key,
-        )
+        """`pull` with matrices of a rule's own for the transposed recurrent weights."""
+        return self._replace(back=Back(matrices)).pull(q, place)
 
 
 SignalsOf = Callable[
@@ -130,6 +130,7 @@ def run_forward(
     output_loss: types.OutputLoss,
     network: Network = rnn.TANH,
     key: jax.Array | None = None,
+    back: feedback_lib.Back = feedback_lib.NO_WEIGHTS,
 ) -> Forward:
     """Runs the network on a batch, and compares its outputs with the labels.
 
@@ -139,6 +140,7 @@ def run_forward(
       output_loss: E.
       network: whose weights they are.
       key: of the update; the network's noise comes of it.
+      back: what errors will be multiplied by.
     """
     read = rnn.index_symbols(params, batch.inputs, network)
     started = rnn.has_started(batch.inputs, batch.start)
@@ -158,6 +160,7 @@ def run_forward(
         started=started,
         network=network,
         place=place,
+        back=back,
     )
 
 
@@ -209,6 +212,7 @@ def make_rule(
     max_norm: ArrayLike,
     output_loss: types.OutputLoss,
     network: Network = rnn.TANH,
+    feedback: feedback_lib.FeedbackLike = "transpose",
 ) -> types.LearningRule:
     """The rule that descends  Σₜ mean_b zₜ₋₁ᵀ qₜ  and its like, and E in the readout.
 
@@ -222,8 +226,11 @@ def make_rule(
         gradients; 0 is none.
       output_loss: E.
       network: what is trained.
+      feedback: what `Forward.pull` and `Forward.top` multiply errors by. With other
+        weights than the transposed ones these are the rule's state, and `init` and
+        `signals` those of a rule without one.
     """
-    rnn.check_network(network)
+    choice = feedback_lib.of(feedback, network)
 
     @devices.divided(gradients.result_sharding)
     def grads(
@@ -232,8 +239,12 @@ def make_rule(
         rule_state: types.RuleState,
         batch: types.Batch,
     ) -> tuple[types.AnyParams, types.RuleState, types.RuleInfo]:
-        forward = run_forward(params, batch, output_loss, network, key)
+        back = feedback_lib.back_of(choice, rule_state)
+        forward = run_forward(params, batch, output_loss, network, key, back)
         errors, rule_state = signals(key, rule_state, forward)
+        rule_state = feedback_lib.learned(
+            key, choice, rule_state, params, network, forward.place
+        )
         errors = jax.tree.map(lambda x: rnn.silence(x, forward.started), errors)
         terms = Term(forward.place, errors.q)
         summed = gradients.sum_over_time(network, forward.cell, terms)
@@ -248,7 +259,7 @@ def make_rule(
         grads = rnn.join(network, summed.grads, *readout)
         return bounded(grads, max_norm), rule_state, info
 
-    return types.LearningRule(init, grads)
+    return types.LearningRule(feedback_lib.init_of(choice, network, init), grads)
 
 
 def report(network: Network, norms: Any, **fields: Any) -> Any:
@@ -256,14 +267,15 @@ def report(network: Network, norms: Any, **fields: Any) -> Any:
 
     Args:
       network: what is trained.
-      norms: `[T]` for each array of its cell, of each step's gradients.
+      norms: `[T]` for each array of its cell, of each step's gradients; None is none.
       **fields: the other fields of `RuleInfo`.
 
     Returns:
       `RuleInfo`; of another network than tanh `NetworkInfo`.
     """
-    for name, role in (("w_hh_grad_norm", "recurrent"), ("w_xh_grad_norm", "input")):
-        fields[name] = gradients.norms_of_role(network, norms, role)
+    if norms is not None:
+        fields["w_hh_grad_norm"] = gradients.norms_of_role(network, norms, "recurrent")
+        fields["w_xh_grad_norm"] = gradients.norms_of_role(network, norms, "input")
     if isinstance(network, Tanh):
         return types.RuleInfo(**fields)
     return types.NetworkInfo(cell_grad_norms=norms, **fields)

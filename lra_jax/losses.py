@@ -163,21 +163,37 @@ def num_asked(labels: jax.Array) -> jax.Array:
 
 
 def grad_of_step(
-    loss: types.OutputLoss, labels: jax.Array
+    loss: types.OutputLoss, count: jax.Array
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """`(logits [B, Y], labels of t [B, ...]) -> [B, Y]`, πₜ of a loss of every step.
 
     Args:
       loss: of every step.
-      labels: of all steps, `[T, B, ...]`, for n_b.
+      count: `[B]`, n_b, from `num_asked` of all labels.
     """
-    count = num_asked(labels)
 
     def grad(logits: jax.Array, labels_t: jax.Array) -> jax.Array:
         pi = loss.grad(logits[None], labels_t[None])[0]
         return pi / count.astype(pi.dtype)[:, None]
 
     return grad
+
+
+def value_of_step(
+    loss: types.OutputLoss, count: jax.Array
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`(logits [B, Y], labels of t [B, ...]) -> [B]`, E_bt / n_b: what a step adds.
+
+    Args:
+      loss: of every step.
+      count: `[B]`, n_b, from `num_asked` of all labels.
+    """
+
+    def value(logits: jax.Array, labels_t: jax.Array) -> jax.Array:
+        found = loss.value(logits[None], labels_t[None])
+        return found / count.astype(found.dtype)
+
+    return value
 
 
 def _at_every_step(

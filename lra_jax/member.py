@@ -90,6 +90,7 @@ class Experiment:
         mapped function.
       network_numbers: names of the hyper-parameters that a function `network` reads.
         Members that have them and the seed in common start from the same weights.
+      update_every: as of `train.train_step`; None is the whole sequence.
       shared: names of hyper-parameters that set how long the program runs, as K
         does: equal for all members that are advanced together.
 
@@ -119,6 +120,7 @@ class Experiment:
     evaluate: Callable[..., types.Metrics] = train.evaluate
     network: Network | MakeNetwork = rnn.TANH
     network_numbers: tuple[str, ...] = ()
+    update_every: int | None = None
     shared: tuple[str, ...] = ("num_refinements",)
 
     def __post_init__(self) -> None:
@@ -142,6 +144,14 @@ class Experiment:
             if isinstance(names, str):
                 raise ValueError(f"{name}: expected a tuple of names, got {names!r}")
             checked[name] = tuple(names)
+        if self.update_every is not None:
+            size = settings.check_size("update_every", self.update_every)
+            if checked["seq_len"] % size:
+                raise ValueError(
+                    "update_every: expected a divisor of T = "
+                    f"{checked['seq_len']}, got {size}"
+                )
+            checked["update_every"] = size
         for name, value in checked.items():  # of Python's types, which can be hashed
             object.__setattr__(self, name, value)
 
@@ -398,7 +408,13 @@ def advance(
             experiment.batch_size,
             experiment.seq_len,
         )
-        new, info = train.train_step(state, batch, rule=rule, optimizer=optimizer)
+        new, info = train.train_step(
+            state,
+            batch,
+            rule=rule,
+            optimizer=optimizer,
+            update_every=experiment.update_every,
+        )
         allowed = is_held | (state.step < limits.max_steps)
         live = (status == Status.RUNNING) & allowed
         finite = jnp.isfinite(info.loss) & _all_finite(new)

@@ -471,7 +471,7 @@ def run(
     cell = cell_of(params)
     drive = network.drive(cell, inputs)
     keys = _noise_keys(network, key, len(inputs))
-    s_first = _first_state(params, network, drive, inputs)
+    s_first = first_state(params, network, inputs, drive)
     z_first = network.emit_first(cell, s_first)
     _check_emitted(params, network, z_first)
 
@@ -497,10 +497,10 @@ def run(
     )
 
 
-def _first_state(
-    params: types.AnyParams, network: Network, drive: Any, inputs: jax.Array
+def first_state(
+    params: types.AnyParams, network: Network, inputs: jax.Array, drive: Any = None
 ) -> jax.Array:
-    """s₋₁ = 0, `[B, D]`."""
+    """s₋₁ = 0, `[B, D]`, of inputs `[T, B, ...]`, and maybe what they add to steps."""
     size = network.state_size(params.w_hy.shape[0])
     if isinstance(drive, jax.Array) and drive.shape[2:] == (size,):
         return jnp.zeros_like(drive[0])
@@ -568,7 +568,7 @@ def final_state(
     now = (inputs, keys, started)
     first = jax.tree.map(lambda x: x[:1], now)
     drive = network.drive(cell, first[0])
-    s_first = _first_state(params, network, drive, inputs)
+    s_first = first_state(params, network, inputs, drive)
     here = jax.tree.map(lambda x: x[0], (drive, *first[1:]))
     s = network.first(cell, here[0], s_first, key=here[1])
     s = silence(_checked(network, s, s_first), here[2])

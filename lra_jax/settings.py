@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -23,6 +23,7 @@ Fraction = Annotated[ArrayLike, "fraction"]  # from 0 to 1
 BelowOne = Annotated[ArrayLike, "below one"]  # from 0, 1 is not one
 Positive = Annotated[ArrayLike, "positive"]
 Share = Annotated[float, "share"]  # above 0 to 1, known when a program is compiled
+Size = Annotated[int, "size"]  # at least 1, known when a program is compiled
 
 MAX_INT = 2**31 - 1
 
@@ -138,6 +139,15 @@ def _as_float(value: Any) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raises ValueError, with the nearest one, where a value is none of some."""
+    if value not in allowed:
+        raise ValueError(
+            f"{name}: expected one of {', '.join(map(repr, allowed))}, "
+            f"got {value!r}{did_you_mean(value, allowed)}"
+        )
 
 
 def check_array(name: str, value: Any) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from lra_jax import losses, refinements, regularizer, rnn, symbols, types
 from lra_jax.error_signals import Forward
+from lra_jax.feedback import NO_WEIGHTS, Back
 from lra_jax.losses import LocalLoss
 from lra_jax.networks.network import Cell, Network, Place
 from lra_jax.numerics import Normalized, matmul, norm
@@ -32,6 +33,7 @@ class TargetStep(NamedTuple):
     scale: float  # s of L = s Σᵢ ℓ(zᵢ - ẑᵢ)
     normalize: Callable[[jax.Array], Normalized]  # of Δh, per sample, with c1
     refinement: str  # one of REFINEMENTS
+    back: Back = NO_WEIGHTS  # what errors are multiplied by
 
 
 class Targets(NamedTuple):
@@ -129,10 +131,11 @@ def own_error(
     z: jax.Array,
     output: Output,
     output_grad: OutputGrad,
+    back: Back,
 ) -> jax.Array:
     """(∂z/∂s)ᵀ (π W_hyᵀ), `[B, D]`: ∂E_b/∂s through the output of the state s."""
-    pi = output_grad(output.logits, output.labels)
-    return network.slope(rnn.cell_of(params), s, matmul(pi, params.w_hy.T), z=z)
+    e = matmul(output_grad(output.logits, output.labels), back.readout_of(params))
+    return network.slope(rnn.cell_of(params), s, e, z=z)
 
 
 def top_target(
@@ -169,11 +172,10 @@ def top_target(
         s_bar = s - d_bar
         z_bar = network.emit(cell, s_bar)
         moved = output._replace(logits=rnn.readout(params, z_bar))
-        return own_error(network, params, s_bar, z_bar, moved, output_grad)
+        return own_error(network, params, s_bar, z_bar, moved, output_grad, step.back)
 
-    return refine(
-        own_error(network, params, s, z, output, output_grad), direction, step
-    )
+    first = own_error(network, params, s, z, output, output_grad, step.back)
+    return refine(first, direction, step)
 
 
 class _Level(NamedTuple):
@@ -228,11 +230,13 @@ def _target_below(
         at = (cell, s_bar, place.x, u)
         omega = None
         if step.lambda_ is None:
-            v = network.pull(*at, z_prev=z_bar, **given)
+            v = step.back.pull(network, *at, z_prev=z_bar, **given)
         else:
             v, omega = network.norm_preservation(*at, z_prev=z_bar, **given)
         if output is not None:
-            v += own_error(network, params, s_bar, z_bar, output, output_grad)
+            v += own_error(
+                network, params, s_bar, z_bar, output, output_grad, step.back
+            )
         if step.lambda_ is None or omega is None:
             return v, None
         weight = step.schedule(step.lambda_, omega, norm(u, axis=-1), size_next)
@@ -305,7 +309,7 @@ def propagate(
     earlier = None
     if output_loss.every_step:
         labels = symbols.saturated(labels)
-        output_grad = losses.grad_of_step(output_loss, labels)
+        output_grad = losses.grad_of_step(output_loss, losses.num_asked(labels))
         earlier = Output(trace.logits[:-1], labels[:-1])
         top = Output(trace.logits[-1], labels[-1])
     last = (s[-1], z[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from lra_jax import devices, losses, rnn, types
+from lra_jax import devices, losses, rnn, settings, types
 from lra_jax.networks import Network
 
 
@@ -72,8 +73,9 @@ def train_step(
     *,
     rule: types.LearningRule,
     optimizer: optax.GradientTransformation,
+    update_every: int | None = None,
 ) -> tuple[types.TrainState, types.RuleInfo]:
-    """One update of the weights.
+    """One update of the weights, or several inside of its sequences.
 
     Pure: wrap it as `jax.jit(functools.partial(train_step, rule=rule,
     optimizer=optimizer))`, or call it inside a function of hyper-parameters and vmap
@@ -88,13 +90,17 @@ def train_step(
         rule's gradients; `value_fn` and `obj_fn`, weights to E of this batch;
         `grad_fn`, weights and a number to the rule's gradients. A line search that
         differentiates `value_fn` gets the gradient of E, whatever the rule is.
+      update_every: steps of a sequence after which the weights move, a divisor of T,
+        for rules that run forward in time with a loss of every step; states and traces
+        go on. None is T.
 
     Returns:
       The next state, and what the rule reports of this update.
 
     Raises:
       ValueError: inputs, starts or labels do not fit the parameters or the output loss;
-        or the rule's gradients or loss have other shapes than promised.
+        or the rule's gradients or loss have other shapes than promised; or it cannot
+        update inside of sequences, or not so.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
@@ -107,19 +113,140 @@ def train_step(
       >>> state.step.item(), bool(metrics.loss < info.loss)
       (2, True)
     """
+    if update_every is not None:
+        settings.check_size("update_every", update_every)
+        if update_every != len(batch.inputs):
+            return _train_pieces(state, batch, rule, optimizer, update_every)
     key = jax.random.fold_in(state.key, state.step)
 
-    def compute(
-        params: types.AnyParams,
-    ) -> tuple[types.AnyParams, types.RuleState, types.RuleInfo]:
-        return rule.grads(key, params, state.rule_state, batch)
+    def compute(params: types.AnyParams) -> tuple[types.AnyParams, Any, Any]:
+        grads, rule_state, info = rule.grads(key, params, state.rule_state, batch)
+        return grads, info, rule_state
+
+    moved, info, rule_state = _update(state, compute, optimizer)
+    return moved._replace(rule_state=rule_state, step=state.step + 1), info
+
+
+def _train_pieces(
+    state: types.TrainState,
+    batch: types.Batch,
+    rule: types.LearningRule,
+    optimizer: optax.GradientTransformation,
+    update_every: int,
+) -> tuple[types.TrainState, Any]:
+    """`train_step` with updates inside of sequences; the loss is that of the whole."""
+    stream = _stream_of(rule)
+    pieces = stream.cut(batch, update_every)
+    key = jax.random.fold_in(state.key, state.step)
+
+    def step(
+        before: tuple[types.TrainState, Any], now: tuple[jax.Array, types.Piece]
+    ) -> tuple[tuple[types.TrainState, Any], Any]:
+        index, piece = now
+        return _along(*before, jax.random.fold_in(key, index), piece, stream, optimizer)
+
+    count = jnp.arange(len(pieces.inputs))
+    first = state, stream.begin(state.params, batch)
+    (moved, _), infos = jax.lax.scan(step, first, (count, pieces))
+    info = infos._replace(loss=jnp.sum(infos.loss))
+    return moved._replace(step=state.step + 1), info
+
+
+def stream_step(
+    state: types.TrainState,
+    carry: Any,
+    piece: types.Piece,
+    *,
+    rule: types.LearningRule,
+    optimizer: optax.GradientTransformation,
+) -> tuple[types.TrainState, Any, Any]:
+    """One update for the next piece of a sequence that need not end.
+
+    Args:
+      state: from `init_train_state` or the last call.
+      carry: from `rule.stream.begin` or the last call: the network's state, and what
+        the rule keeps of its past.
+      piece: the next steps, with labels of every step; of one step if you like.
+      rule: one that runs forward in time, with a loss of every step.
+      optimizer: as for `train_step`.
+
+    Returns:
+      The next state, the next carry, and what the rule reports; the loss is the mean
+      over this piece's steps that ask.
+
+    Raises:
+      ValueError: the rule needs whole sequences, or as for `train_step`.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> loss = lra_jax.cross_entropy_every_step
+      >>> choice = {"rule": lra_jax.snap(output_loss=loss), "optimizer": optax.sgd(0.1)}
+      >>> state = lra_jax.init_train_state(jax.random.key(1), params, **choice)
+      >>> piece = lra_jax.Piece(jnp.zeros((1, 2), int), jnp.zeros((1, 2), int))
+      >>> carry = choice["rule"].stream.begin(params, piece)
+      >>> for _ in range(3):
+      ...     state, carry, info = lra_jax.stream_step(state, carry, piece, **choice)
+      >>> state.step.item(), carry.s.shape
+      (3, (2, 8))
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    (moved, carry), info = _along(state, carry, key, piece, _stream_of(rule), optimizer)
+    return moved._replace(step=state.step + 1), carry, info
+
+
+def _stream_of(rule: types.LearningRule) -> types.Stream:
+    if rule.stream is None:
+        raise ValueError(
+            "rule: expected one that runs forward in time, such as snap or eprop, for "
+            "updates inside of a sequence, got one that needs whole sequences"
+        )
+    return rule.stream
+
+
+def check_stream(rule: types.LearningRule, batch: types.Batch, every: int) -> None:
+    """Raises ValueError where a rule cannot update every so many steps of a batch."""
+    _stream_of(rule).cut(batch, every)
+
+
+def _along(
+    state: types.TrainState,
+    carry: Any,
+    key: jax.Array,
+    piece: types.Piece,
+    stream: types.Stream,
+    optimizer: optax.GradientTransformation,
+) -> tuple[tuple[types.TrainState, Any], Any]:
+    """One update for a piece: the state but for its `step`, and the carry."""
+
+    def compute(params: types.AnyParams) -> tuple[types.AnyParams, Any, Any]:
+        grads, rule_state, after, info = stream.grads(
+            key, params, state.rule_state, carry, piece
+        )
+        return grads, info, (rule_state, after)
+
+    moved, info, (rule_state, after) = _update(state, compute, optimizer)
+    return (moved._replace(rule_state=rule_state), after), info
+
+
+def _update(
+    state: types.TrainState,
+    compute: Callable[[types.AnyParams], tuple[types.AnyParams, Any, Any]],
+    optimizer: optax.GradientTransformation,
+) -> tuple[types.TrainState, Any, Any]:
+    """The state with moved weights, and what came of the gradients.
+
+    Args:
+      state: before the update.
+      compute: of weights, gradients, what is reported, and anything else.
+      optimizer: turns the gradients into an update.
+    """
 
     def loss(params: types.AnyParams, obj_fn: Any = None, grad_fn: Any = None) -> Any:
         # A line search hands on what it was given and has no use for.
         del obj_fn, grad_fn
-        return compute(params)[2].loss
+        return compute(params)[1].loss
 
-    grads, rule_state, info = compute(state.params)
+    grads, info, rest = compute(state.params)
     _check_rule(state.params, grads, info)
     asked = _asked(
         optimizer,
@@ -130,14 +257,8 @@ def train_step(
         grad_fn=lambda params, _: compute(params)[0],
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **asked)
-    next_state = types.TrainState(
-        params=optax.apply_updates(state.params, updates),
-        opt_state=opt_state,
-        rule_state=rule_state,
-        key=state.key,
-        step=state.step + 1,
-    )
-    return next_state, info
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(params=params, opt_state=opt_state), info, rest
 
 
 def _check_rule(

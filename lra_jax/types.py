@@ -269,6 +269,44 @@ class Grads(Protocol):
     ) -> tuple[AnyParams, RuleState, Any]: ...
 
 
+class Piece(NamedTuple):
+    """Some steps of a batch's sequences, for rules that run forward in time.
+
+    Attributes:
+      inputs: `[K, B]` or `[K, B, X]`, as of `Batch`.
+      labels: of these steps, `[K, B, ...]`; with a loss of the last step `[B, ...]`.
+      started: bool `[K, B]`, which steps are a sample's own; None is all.
+      num_asked: `[B]`, by which a sample's loss is divided: at how many steps it is
+        asked in its whole sequence; None is in this piece.
+
+    Example:
+      >>> inputs, labels = jnp.zeros((5, 2, 3)), jnp.zeros((5, 2), int)
+      >>> lra_jax.Piece(inputs, labels).started is None
+      True
+    """
+
+    inputs: jax.Array
+    labels: jax.Array
+    started: jax.Array | None = None
+    num_asked: jax.Array | None = None
+
+
+class Stream(NamedTuple):
+    """How a rule goes through a sequence piece by piece, with updates in between.
+
+    Attributes:
+      begin: `(params, batch) -> carry`, before the first step; of the batch the number
+        of samples counts.
+      cut: `(batch, size) -> Piece` of arrays `[T / size, size, ...]`: all pieces.
+      grads: `(key, params, rule_state, carry, piece) -> (grads, rule_state, carry,
+        info)`; the key is consumed.
+    """
+
+    begin: Callable[[AnyParams, Batch], Any]
+    cut: Callable[[Batch, int], Piece]
+    grads: Callable[..., tuple[AnyParams, RuleState, Any, Any]]
+
+
 class LearningRule(NamedTuple):
     """A learning rule is a pair of pure functions; see `InitRule` and `Grads`.
 
@@ -276,6 +314,8 @@ class LearningRule(NamedTuple):
       init: `(key, params) -> rule_state`, a pytree of the rule's own.
       grads: `(key, params, rule_state, batch) -> (grads, rule_state, info)`; `grads` is
         what an optimizer descends, `Params` like the weights.
+      stream: of rules that run forward in time, for updates inside a sequence; None of
+        others.
 
     Raises:
       ValueError: from `grads`, where a batch does not fit the parameters or the output
@@ -294,6 +334,7 @@ class LearningRule(NamedTuple):
 
     init: InitRule
     grads: Grads
+    stream: Stream | None = None
 
 
 class TrainState(NamedTuple):

@@ -34,10 +34,12 @@ SWEEP = (
 # The public names of `lra_jax.diagnostics`.
 DIAGNOSTICS = (
     "Cosines",
+    "FeedbackError",
     "Update",
     "compare",
     "cosine",
     "decay",
+    "feedback_errors",
     "hidden_errors",
     "observe",
     "swap_labels",

@@ -190,8 +190,9 @@ MUTATIONS = [
         "self.pull_through((p.w_hh.T,),", "self.pull_through((p.w_hh,),", "test_rules.py -k bptt",
     ),
     Mutation(
-        "fa: the random readout is the transpose", "rules/fa.py",
-        '"random": rule_state.e_y', '"random": now.params.w_hy.T', "x64/test_oracle.py -k fa",
+        "fa: the random readout is the transpose", "feedback.py",
+        "return params.w_hy.T if self.readout is None else self.readout",
+        "return params.w_hy.T", "x64/test_oracle.py -k fa",
     ),
     Mutation(
         "dfa: without σ'", "rules/dfa.py",

@@ -27,7 +27,10 @@ LAYERS = [
     {"matrices", "regularizer"},
     {"networks"},
     {"losses", "rnn"},
+    {"feedback"},
     {"gradients", "targets", "error_signals"},
+    {"influence"},
+    {"eligibility"},
     {"rules"},
 ]
 LIBRARY = {
@@ -40,7 +43,7 @@ ALLOWED = LIBRARY | {
     "rules": LIBRARY["rules"] | {"rules"},
     "paper": LIBRARY["rules"] | {"rules", "paper"},
     "tasks": {"types", "settings", "losses", "tasks"},
-    "train": {"types", "devices", "losses", "networks", "rnn"},
+    "train": {"types", "settings", "devices", "losses", "networks", "rnn"},
     "member": {"types", "networks", "settings", "losses", "rnn", "train", "tasks"},
     "diagnostics": LIBRARY["rules"] | {"tasks"},
     "predictions": {"types", "networks", "losses", "rnn", "tasks"},
@@ -141,9 +144,11 @@ def test_only_the_sweep_has_a_grid_axis():
         if mapping & {text.split(".")[-1] for text in attributes(tree)}
     }
     # A decomposition says what a map of it is: one at a time, or all at once.
-    # A network's functions are for one step: `over_time` maps them over all.
+    # A network's functions are for one step: `over_time` maps them over all, as does a
+    # mirror that learns from them. RTRL pushes each weight's influence ahead.
     assert having == {
-        "lra_jax.sweep.program", "lra_jax.matrices", "lra_jax.networks.network"
+        "lra_jax.sweep.program", "lra_jax.matrices", "lra_jax.networks.network",
+        "lra_jax.feedback", "lra_jax.influence",
     }  # fmt: skip
 
 

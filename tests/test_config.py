@@ -329,6 +329,8 @@ def test_every_argument_of_a_rule_can_be_an_axis(write, rule):
         elif argument.narrower == "count":
             lines.append(f"{name} = [2, 3]")
             count *= 2
+        elif argument.narrower == "size":
+            lines.append(f"{name} = 2")
         elif count < 4:
             lines.append(f"{name} = [0.25, 0.5]")
             count *= 2

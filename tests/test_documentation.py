@@ -380,11 +380,13 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def shown(argument):
     """A default as docs/configs.md has it."""
+    if argument.default is None:
+        return "none"
     if argument.kind == "choice":
         return f'"{argument.default}"'
     if argument.kind == "flag":
         return str(argument.default).lower()
-    return "none" if argument.default is None else f"{argument.default:g}"
+    return f"{argument.default:g}"
 
 
 FACTORIES = {**RULES, **OPTIMIZERS, **NETWORKS}
@@ -395,10 +397,21 @@ def test_configs_of_the_page_have_every_argument_and_its_default(name):
     arguments = arguments_lib.arguments_of(FACTORIES[name])
     needed = ", ".join(f"`{key}`" for key, a in arguments.items() if a.required)
     others = ", ".join(
-        f"`{key}` ({shown(a)})" for key, a in arguments.items() if not a.required
+        f"`{key}` ({shown(a)})"
+        for key, a in arguments.items()
+        if not a.required and not a.needs
     )
     page = (ROOT / "docs/configs.md").read_text("utf8")
     assert f"| `{name}` | {needed} | {others} |\n" in page
+
+
+def test_configs_of_the_page_have_what_feedback_needs():
+    page = (ROOT / "docs/configs.md").read_text("utf8")
+    arguments = arguments_lib.arguments_of(RULES["bptt"])
+    others = ", ".join(
+        f"`{key}` ({shown(a)})" for key, a in arguments.items() if a.needs
+    )
+    assert f"With `feedback` a table may have {others}." in " ".join(page.split())
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -106,7 +106,7 @@ def test_without_the_module_each_name_is_a_problem(module):
     said = "\n".join(error.value.problems)
     assert len(error.value.problems) == 3
     assert said.count("expected one of") == 3
-    assert "tptt; one of your own: --import MODULE" in said
+    assert "uoro; one of your own: --import MODULE" in said
 
 
 def test_a_module_that_is_given_besides_is_kept_in_the_config(module):

@@ -655,17 +655,17 @@ MESSAGES = {
     ),
     "fa, own": (
         lambda: lra_jax.fa(network=own()),
-        "network: expected tanh, relu, leaky, gru, lstm or a stack of them, as fa puts "
-        "feedback weights in place of the recurrent ones and has to know which they "
-        "are, got step_own",
+        "network: expected tanh, relu, leaky, gru, lstm or a stack of them, as feedback "
+        "weights stand in place of the recurrent ones, which have to be known, "
+        "got step_own",
     ),
     "fa, Flax": (
         lambda: lra_jax.fa(network=NETWORKS["flax GRUCell"]),
-        "network: expected tanh, relu, leaky, gru, lstm or a stack of them, as fa puts ",
+        "network: expected tanh, relu, leaky, gru, lstm or a stack of them, as feedback ",
     ),
     "fa, a stack": (
         lambda: lra_jax.fa(network=networks.stack(networks.gru(), own())),
-        "network: expected tanh, relu, leaky, gru, lstm or a stack of them, as fa puts ",
+        "network: expected tanh, relu, leaky, gru, lstm or a stack of them, as feedback ",
     ),
     "tptt": (
         lambda: lra_jax.tptt(w_xh_update="bptt", network=networks.lstm()),

@@ -5,11 +5,13 @@ import functools
 import inspect
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import lra_jax
-from lra_jax import RULES, TASKS, diagnostics, networks, rnn
+from lra_jax import RULES, TASKS, diagnostics, networks, numerics, rnn
+from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.rules import card as cards
 
 T, B, H = 10, 3, 8
@@ -21,12 +23,20 @@ OPTIONS = {
     "lra_diff": {"gamma": 3.0},
     "lra_released": {"gamma": 3.0},
 }
+WAYS = (
+    "transpose",
+    "mirror",
+    "kolen_pollack",
+    lra_jax.Feedback("transpose", "random"),
+    lra_jax.Feedback("mirror", "transpose", mirror_samples=10),
+)
 CASES = [
     (name, dict(options))
     for name in RULES
     for options in (
         {},
         *([(v.option, v.value)] for v in lra_jax.rule_card(name).variants),
+        *([("feedback", way)] for way in WAYS if lra_jax.rule_card(name).feedback),
     )
 ]
 all_cases = pytest.mark.parametrize(("name", "options"), CASES, ids=str)
@@ -42,6 +52,7 @@ def test_a_card_is_complete(name):
     assert isinstance(card.every_step, bool)
     assert isinstance(card.transports, tuple)
     assert {w.rstrip("ᵀ⁻¹") for w in card.transports} <= {"W_hh", "W_hy"}
+    assert bool(card.feedback) == ("mirror_rate" in arguments_of(RULES[name]))
     parameters = inspect.signature(RULES[name]).parameters
     for variant in card.variants:
         assert parameters[variant.option].default != variant.value
@@ -72,10 +83,22 @@ def problem():
     return params, TASK.sample(jax.random.key(1), B, T)
 
 
+class SameStates(networks.Tanh):
+    """Steps of the first weights; their derivatives are by those that are given."""
+
+    def advance(self, p, s_prev, drive, *, product=numerics.matmul, **given):
+        del given
+        first, z = rnn.cell_of(problem()[0]), jnp.tanh(s_prev)
+        there = product(z, p.w_hh) + drive
+        states = numerics.matmul(z, first.w_hh) + drive
+        return jax.lax.stop_gradient(states - there) + there
+
+
 @pytest.fixture
 def same_trace(monkeypatch):
     """The states and outputs of the network, whatever its weights are changed to."""
     params, batch = problem()
+    monkeypatch.setattr(networks.Tanh, "advance", SameStates.advance)
     trace = rnn.forward(params, batch.inputs)
     final = rnn.final_state(params, batch.inputs)
     run = rnn.run
@@ -86,7 +109,7 @@ def same_trace(monkeypatch):
 
     monkeypatch.setattr(rnn, "run", same_states)
     monkeypatch.setattr(rnn, "final_state", lambda *_, **__: final)
-    # Read out by lra_reversible alone.
+    # Read out by lra_reversible and by rules that run forward in time.
     monkeypatch.setattr(rnn, "readout", lambda *_, **__: trace.logits)
 
 

@@ -33,7 +33,6 @@ EXEMPT = {
 }
 
 all_rules = pytest.mark.parametrize("rule", RULES)
-all_tasks = pytest.mark.parametrize("task", TASKS)
 # Of symbols and of vectors: for all else, the tasks' programs differ in sizes alone, and
 # are traced but not compiled.
 KINDS = ("temporal_order", "adding")
@@ -403,7 +402,7 @@ def test_training_lowers_the_loss_of_every_member(case):
 # Programs.
 
 
-@cases(TASKS)
+@cases(KINDS)
 @pytest.mark.parametrize("python_numbers", [False, True], ids=["traced", "python"])
 @pytest.mark.parametrize("real", [False, True], ids=["as drawn", "real"])
 def test_dtypes_are_never_promoted_implicitly(case, python_numbers, real):
@@ -418,7 +417,7 @@ def test_dtypes_are_never_promoted_implicitly(case, python_numbers, real):
     assert shapes(grads) == shapes(case.abstract_member[2])
 
 
-@cases(TASKS)
+@cases(KINDS)
 def test_every_matrix_product_has_the_highest_precision(case):
     assert matmul_precisions(case.grads, *case.abstract_member, case.batch) == {HIGHEST}
 
@@ -499,7 +498,7 @@ def assert_says(error, argument, array):
 
 
 @all_rules
-@all_tasks
+@kinds_of_tasks
 @pytest.mark.parametrize("wrong", WRONG_INPUTS)
 def test_wrong_inputs_are_named(case, wrong):
     inputs = WRONG_INPUTS[wrong](case.batch.inputs, case.task.input_size)
@@ -509,7 +508,7 @@ def test_wrong_inputs_are_named(case, wrong):
 
 
 @all_rules
-@all_tasks
+@kinds_of_tasks
 @pytest.mark.parametrize("wrong", WRONG_LABELS)
 def test_labels_of_wrong_shape_are_named(case, wrong):
     labels = WRONG_LABELS[wrong](case.batch.labels)
@@ -519,9 +518,7 @@ def test_labels_of_wrong_shape_are_named(case, wrong):
 
 
 @all_rules
-@pytest.mark.parametrize(
-    "task", [name for name, task in TASKS.items() if task.output_size > 1]
-)
+@one_task
 def test_labels_that_are_no_integers_are_named(case):
     for dtype in (np.float32, bool):
         labels = case.batch.labels.astype(dtype)

@@ -35,7 +35,7 @@ def kinds_of(factory):
             found[name] = ""
         elif typing.get_origin(hint) is typing.Annotated:
             found[name] = typing.get_args(hint)[1]
-    return found
+    return {name: kind for name, kind in found.items() if kind != "size"}
 
 
 NUMBERS = [
@@ -63,6 +63,15 @@ RIGHT = {
 }
 RIGHT["count"] = [1, 7]
 NO_NUMBER = ["1", None, True, 1j, np.True_, [[1], [1, 2]], object]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "1", None, 2**31])
+def test_a_size_is_a_positive_integer(value):
+    with pytest.raises(ValueError, match=r"^order: expected an integer"):
+        RULES["snap"](order=value)
+    argument = arguments_of(RULES["snap"])["order"]
+    assert check_argument(value, argument, "float32").startswith("expected an integer")
+    assert check_argument(3, argument, "float32") is None
 
 
 # Hyper-parameters.

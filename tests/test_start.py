@@ -14,7 +14,7 @@ import lra_jax
 from lra_jax import RULES, rnn
 from lra_jax.paper.released import evaluate_released
 
-T, X, H, Y = 5, 3, 5, 3
+T, X, H, Y = 5, 3, 6, 3
 STARTS = np.array([2, 0], np.int32)
 B = len(STARTS)
 
@@ -46,8 +46,9 @@ cases = pytest.mark.parametrize(
 )
 
 # The gradient of a batch is not the mean of its samples' where its samples share a
-# learned inverse, or a step of ẑ that has the 1/B of the mean in it.
-NOT_ADDITIVE = {"tptt", "tptt, bptt"}
+# learned inverse, or a step of ẑ that has the 1/B of the mean in it; and that of a
+# sample is not what it is alone where it draws numbers.
+NOT_ADDITIVE = {"tptt", "tptt, bptt", "uoro"}
 
 
 def make(setting):
@@ -142,6 +143,8 @@ def test_an_evaluation_is_that_of_the_samples_alone(kind):
 
 @cases
 def test_padded_samples_are_the_samples_alone(setting, kind):
+    if setting == "uoro":
+        pytest.skip("it draws numbers for each step")
     params, batch = problem(kind)
     start = STARTS.max()
     shorter = batch._replace(inputs=batch.inputs[start:], start=None)

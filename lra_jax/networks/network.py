@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lra_jax import devices, numerics, regularizer, symbols
 from lra_jax.networks import weights
@@ -298,6 +299,16 @@ class Network:
         """
         return self.slope(p, s, z, z=z)
 
+    def reaches(self, hidden_size: int, steps: int) -> np.ndarray | None:
+        """Which units a unit gets to in some steps, bool `[H, H]`; None is unknown.
+
+        Args:
+          hidden_size: H.
+          steps: 0 is itself alone.
+        """
+        del hidden_size, steps
+        return None
+
     # What follows from the above.
 
     def step(
@@ -330,6 +341,34 @@ class Network:
         if not before and not after:
             return e
         return jnp.pad(e, [(0, 0)] * (e.ndim - 1) + [(before, after)])
+
+    def sent(
+        self, p: Cell, s_prev: jax.Array, drive: Any, *, key: jax.Array | None = None
+    ) -> list[jax.Array]:
+        """What each of `recurrent` multiplies in a step, `[B, H]`."""
+        found: list[jax.Array] = []
+
+        def product(z: jax.Array, w: jax.Array) -> jax.Array:
+            found.append(z)
+            return matmul(z, w)
+
+        self.advance(p, s_prev, drive, key=key, product=product)
+        return found
+
+    def receive(
+        self,
+        p: Cell,
+        s_prev: jax.Array,
+        drive: Any,
+        currents: list[jax.Array],
+        *,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """sₜ of sₜ₋₁, and of what arrives through each of `recurrent`, `[B, C]`."""
+        remaining = iter(currents)
+        return self.advance(
+            p, s_prev, drive, key=key, product=lambda z, w: next(remaining)
+        )
 
     def pull(
         self,
@@ -376,28 +415,14 @@ class Network:
         """
         del z_prev
         drive = self.drive_one(p, x) if drive is None else drive
-
-        def sent(s: jax.Array) -> list[jax.Array]:
-            """What recurrent weights multiply."""
-            found: list[jax.Array] = []
-
-            def product(z: jax.Array, w: jax.Array) -> jax.Array:
-                found.append(z)
-                return matmul(z, w)
-
-            self.advance(p, s, drive, key=key, product=product)
-            return found
-
-        def advance(s: jax.Array, currents: list[jax.Array]) -> jax.Array:
-            remaining = iter(currents)
-            return self.advance(
-                p, s, drive, key=key, product=lambda z, w: next(remaining)
-            )
-
-        states, back_sent = jax.vjp(sent, s_prev)
+        states, back_sent = jax.vjp(lambda s: self.sent(p, s, drive, key=key), s_prev)
         pairs = zip(states, self.recurrent(p), strict=True)
         currents = [matmul(z, w) for z, w in pairs]
-        _, back = jax.vjp(advance, s_prev, currents)
+        _, back = jax.vjp(
+            lambda s, currents: self.receive(p, s, drive, currents, key=key),
+            s_prev,
+            currents,
+        )
         own, errors = back(q)
         received = [matmul(e, a) for e, a in zip(errors, feedback, strict=True)]
         return own + back_sent(received)[0]
@@ -417,6 +442,47 @@ class Network:
         own = devices.each_own(p, q)
         _, back = jax.vjp(lambda p: self.step(p, s_prev, x, key=key), own)
         return back(q)[0]
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether noise is added to a step, so that its derivatives do not know it."""
+        return False
+
+    def weigh_each(
+        self,
+        p: Cell,
+        s_prev: jax.Array,
+        x: jax.Array,
+        q: jax.Array,
+        *,
+        z_prev: jax.Array,
+        key: jax.Array | None = None,
+    ) -> Cell:
+        """(∂sₜ/∂p)ᵀ q of each sample, a pytree like p of `[B, ...]`."""
+        if key is None or self.adds_noise or not self.is_noisy:
+
+            def one(s: jax.Array, x: jax.Array, q: jax.Array, z: jax.Array) -> Cell:
+                s, x, q, z = (each[None] for each in (s, x, q, z))
+                return self.weigh(p, s, x, q, z_prev=z)
+
+            return jax.vmap(one)(s_prev, x, q, z_prev)
+
+        # The noise of a sample depends on the place that it has in the batch.
+        def alone(index: jax.Array) -> Cell:
+            is_this = jnp.arange(len(q)) == index
+            asked = jnp.where(is_this[:, None], q, 0)
+            return self.weigh(p, s_prev, x, asked, z_prev=z_prev, key=key)
+
+        return jax.vmap(alone)(jnp.arange(len(q)))
+
+    def push(self, p: Cell, place: Place, d: jax.Array) -> jax.Array:
+        """(∂sₜ/∂sₜ₋₁) d, `[B, D]` of d `[B, D]`."""
+        _, moved = jax.jvp(
+            lambda s: self.advance(p, s, place.drive, key=place.key),
+            (place.s_prev,),
+            (d,),
+        )
+        return moved
 
     def move(
         self,

@@ -80,7 +80,7 @@ class Stack(Network):
         found = [layer.recurrent(q) for layer, q in zip(self.layers, p, strict=True)]
         return tuple(itertools.chain(*found))
 
-    def _parts(self, s: jax.Array) -> list[jax.Array]:
+    def parts(self, s: jax.Array) -> list[jax.Array]:
         """The states of the layers."""
         # All state sizes are multiples of H, or what `state_size` makes of it.
         sizes = self._sizes(s.shape[-1])
@@ -107,7 +107,7 @@ class Stack(Network):
         states: list[jax.Array] = []
         z = None
         for i, (layer, q, before) in enumerate(
-            zip(self.layers, p, self._parts(s_prev), strict=True)
+            zip(self.layers, p, self.parts(s_prev), strict=True)
         ):
             here = drive if z is None else layer.drive_one(q, z)
             own = None if key is None else jax.random.fold_in(key, i)
@@ -117,4 +117,4 @@ class Stack(Network):
         return jnp.concatenate(states, axis=-1)
 
     def emit(self, p: Cell, s: jax.Array) -> jax.Array:
-        return self.layers[-1].emit(p[-1], self._parts(s)[-1])
+        return self.layers[-1].emit(p[-1], self.parts(s)[-1])

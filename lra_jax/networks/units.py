@@ -64,6 +64,10 @@ class Leaky(Layer):
     def is_noisy(self) -> bool:
         return not (isinstance(self.noise, int | float) and self.noise == 0)
 
+    @property
+    def adds_noise(self) -> bool:
+        return True
+
     def signs(self, hidden_size: int) -> np.ndarray | None:
         """±1 for each unit `[H]`: what all its outgoing weights have; None is free.
 
@@ -91,6 +95,14 @@ class Leaky(Layer):
                 f"got {mask.shape}"
             )
         return mask
+
+    def reaches(self, hidden_size: int, steps: int) -> np.ndarray | None:
+        if self.mask is None:
+            return None
+        found = np.eye(hidden_size, dtype=bool)
+        for _ in range(steps):
+            found = found | (found @ (self._mask(hidden_size) != 0))
+        return found
 
     def init(
         self,

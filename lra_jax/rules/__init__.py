@@ -11,6 +11,7 @@ from lra_jax.paper.released import LRA_RELEASED_CARD, lra_released
 from lra_jax.rules.bptt import BPTT_CARD, bptt
 from lra_jax.rules.card import RuleCard
 from lra_jax.rules.dfa import DFA_CARD, dfa
+from lra_jax.rules.eprop import EPROP_CARD, eprop
 from lra_jax.rules.fa import FA_CARD, fa
 from lra_jax.rules.lra_diff import LRA_DIFF_CARD, lra_diff
 from lra_jax.rules.lra_e import LRA_E_CARD, lra_e
@@ -19,14 +20,19 @@ from lra_jax.rules.lra_norm import LRA_NORM_CARD, lra_norm
 from lra_jax.rules.lra_reversible import LRA_REVERSIBLE_CARD, lra_reversible
 from lra_jax.rules.readout_only import READOUT_ONLY_CARD, readout_only
 from lra_jax.rules.rec_lra import REC_LRA_CARD, rec_lra
+from lra_jax.rules.rflo import RFLO_CARD, rflo
+from lra_jax.rules.rtrl import RTRL_CARD, rtrl
+from lra_jax.rules.snap import SNAP_CARD, snap
 from lra_jax.rules.tpri import TPRI_CARD, tpri
 from lra_jax.rules.tptt import TPTT_CARD, tptt
+from lra_jax.rules.uoro import UORO_CARD, uoro
 
 RuleFactory = Callable[..., types.LearningRule]
 
 _TABLE: dict[str, tuple[RuleFactory, RuleCard]] = {
     "bptt": (bptt, BPTT_CARD),
     "dfa": (dfa, DFA_CARD),
+    "eprop": (eprop, EPROP_CARD),
     "fa": (fa, FA_CARD),
     "lra_diff": (lra_diff, LRA_DIFF_CARD),
     "lra_e": (lra_e, LRA_E_CARD),
@@ -36,8 +42,12 @@ _TABLE: dict[str, tuple[RuleFactory, RuleCard]] = {
     "lra_reversible": (lra_reversible, LRA_REVERSIBLE_CARD),
     "readout_only": (readout_only, READOUT_ONLY_CARD),
     "rec_lra": (rec_lra, REC_LRA_CARD),
+    "rflo": (rflo, RFLO_CARD),
+    "rtrl": (rtrl, RTRL_CARD),
+    "snap": (snap, SNAP_CARD),
     "tpri": (tpri, TPRI_CARD),
     "tptt": (tptt, TPTT_CARD),
+    "uoro": (uoro, UORO_CARD),
 }
 
 RULES: dict[str, RuleFactory] = {name: row[0] for name, row in _TABLE.items()}
@@ -130,6 +140,7 @@ __all__ = [
     "RuleCard",
     "bptt",
     "dfa",
+    "eprop",
     "fa",
     "lra_diff",
     "lra_e",
@@ -140,7 +151,11 @@ __all__ = [
     "readout_only",
     "rec_lra",
     "register_rule",
+    "rflo",
+    "rtrl",
     "rule_card",
+    "snap",
     "tpri",
     "tptt",
+    "uoro",
 ]

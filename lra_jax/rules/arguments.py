@@ -10,6 +10,7 @@ from typing import Any
 from jax.typing import ArrayLike
 
 from lra_jax import networks, rnn, settings, types
+from lra_jax.networks.layer import Layer
 
 # The kinds of numbers, of which a factory's signature speaks.
 Count = settings.Count
@@ -26,12 +27,7 @@ def check_choices(factory: Callable[..., Any], values: Mapping[str, Any]) -> Non
     for name, hint in typing.get_type_hints(factory).items():
         if typing.get_origin(hint) is not typing.Literal:
             continue
-        allowed, value = typing.get_args(hint), values[name]
-        if value not in allowed:
-            raise ValueError(
-                f"{name}: expected one of {', '.join(map(repr, allowed))}, "
-                f"got {value!r}{settings.did_you_mean(value, allowed)}"
-            )
+        settings.check_choice(name, values[name], typing.get_args(hint))
 
 
 def check_numbers(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
@@ -41,7 +37,10 @@ def check_numbers(factory: Callable[..., Any], values: Mapping[str, Any]) -> Non
     their range. Traced ones may have any value.
     """
     for name, kind in _kinds(factory).items():
-        settings.check_number(name, values[name], kind)
+        if kind == "size":
+            settings.check_size(name, values[name])
+        else:
+            settings.check_number(name, values[name], kind)
 
 
 @functools.cache
@@ -68,6 +67,16 @@ def check_tanh(factory: Callable[..., Any], network: Any, why: str) -> None:
     if not isinstance(network, networks.Tanh):
         raise ValueError(
             f"network: expected tanh, as {factory.__name__} {why}, got {network.name}"
+        )
+
+
+def check_one_matrix(factory: Callable[..., Any], network: Any) -> None:
+    """Raises ValueError where states are not multiplied by one square matrix alone."""
+    if not (isinstance(network, Layer) and network.gates == 1):
+        raise ValueError(
+            f"network: expected tanh, relu or leaky, as {factory.__name__} puts one "
+            "square matrix of feedback weights in place of the recurrent one, got "
+            f"{network.name}"
         )
 
 

@@ -6,6 +6,7 @@ import jax
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, rnn, types
+from lra_jax.feedback import FeedbackLike
 from lra_jax.networks import Network
 from lra_jax.rules import arguments, card
 
@@ -18,6 +19,7 @@ BPTT_CARD = card.RuleCard(
     every_step=True,
     networks=card.ALL_NETWORKS,
     reference="Werbos 1990",
+    feedback=card.BOTH_WEIGHTS,
 )
 
 
@@ -35,11 +37,20 @@ def backward(forward: error_signals.Forward) -> jax.Array:
     return error_signals.chain(forward.pull, forward.top, forward.above)
 
 
+def signals(
+    key: jax.Array, rule_state: types.RuleState, forward: error_signals.Forward
+) -> tuple[error_signals.Signals, types.RuleState]:
+    """`backward`, as rules say it."""
+    del key
+    return error_signals.Signals(backward(forward)), rule_state
+
+
 def bptt(
     *,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
     network: Network = rnn.TANH,
+    feedback: FeedbackLike = "transpose",
 ) -> types.LearningRule:
     """The exact gradient of E, optionally clipped.
 
@@ -48,10 +59,12 @@ def bptt(
         gradients; 0 is none. May be traced.
       output_loss: E.
       network: what is trained, any of `lra_jax.networks`.
+      feedback: what errors go through in place of W_hhᵀ and W_hyᵀ, a word or a
+        `Feedback`. Other than "transpose" it needs known recurrent weights.
 
     Returns:
-      A rule without state. `RuleInfo` has the norms of each step's part of ∇W_hh and
-      ∇W_xh before clipping, and no local losses or targets.
+      A rule without state, or with feedback weights. `RuleInfo` has the norms of each
+      step's part of ∇W_hh and ∇W_xh before clipping, and no local losses or targets.
 
     Raises:
       ValueError: a number that is not a scalar, or known and out of its range.
@@ -67,16 +80,11 @@ def bptt(
     """
     arguments.check_numbers(bptt, locals())
 
-    def signals(
-        key: jax.Array, rule_state: types.EmptyState, forward: error_signals.Forward
-    ) -> tuple[error_signals.Signals, types.EmptyState]:
-        del key
-        return error_signals.Signals(backward(forward)), rule_state
-
     return error_signals.make_rule(
         types.init_empty,
         signals,
         max_norm=max_norm,
         output_loss=output_loss,
         network=network,
+        feedback=feedback,
     )

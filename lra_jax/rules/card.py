@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lra_jax.feedback import Feedback
+
 NOT_SAID = "not said"
 
 
@@ -43,6 +45,8 @@ class RuleCard:
         weights".
       reference: where it is from.
       variants: what differs with options of the rule.
+      feedback: the weights in whose place errors go through what the rule's argument
+        `feedback` says, of "W_hhᵀ" and "W_hyᵀ"; () where it has no such argument.
 
     Example:
       >>> card = lra_jax.RuleCard(title="signs of W_hhᵀ", transports=("sign W_hhᵀ",))
@@ -59,6 +63,7 @@ class RuleCard:
     networks: str = NOT_SAID
     reference: str = NOT_SAID
     variants: tuple[Variant, ...] = ()
+    feedback: tuple[str, ...] = ()
 
     @property
     def transported(self) -> str:
@@ -78,12 +83,43 @@ class RuleCard:
         for option, value, changes in self.variants:
             if option in options and options[option] == value:
                 card = dataclasses.replace(card, **changes)
+        if self.feedback and options.get("feedback") is not None:
+            card = card._through(_ways(options))
         return card
+
+    def _through(self, ways: Mapping[str, str]) -> RuleCard:
+        """The card of the rule with feedback in place of some weights."""
+        others = [name for name in self.transports or () if name not in self.feedback]
+        kept = [name for name in self.feedback if ways[name] == "transpose"]
+        found = dataclasses.replace(self, transports=(*others, *kept))
+        recurrent = ways["W_hhᵀ"]
+        if recurrent == "transpose" or "W_hhᵀ" not in self.feedback:
+            return found
+        words = {"kolen_pollack": "Kolen-Pollack"}.get(recurrent, recurrent)
+        return dataclasses.replace(
+            found,
+            errors_arrive=f"{self.errors_arrive}; {words} feedback",
+            networks=KNOWN_RECURRENT
+            if self.networks == ALL_NETWORKS
+            else self.networks,
+        )
+
+
+def _ways(options: Mapping[str, Any]) -> dict[str, str]:
+    """How errors go through recurrent and output weights, of a rule's options."""
+    feedback = options["feedback"]
+    if isinstance(feedback, Feedback):
+        return {"W_hhᵀ": feedback.recurrent, "W_hyᵀ": feedback.readout}
+    readout = options.get("readout_feedback", feedback)
+    return {"W_hhᵀ": feedback, "W_hyᵀ": readout}
 
 
 THROUGH_W_HH = "through W_hhᵀ"
 OWN_FEEDBACK = "own feedback weights"
 DIRECT = "direct, or not at all"
+BOTH_WEIGHTS = ("W_hhᵀ", "W_hyᵀ")
+READOUT_WEIGHTS = ("W_hyᵀ",)
+FORWARD = "forward in time"
 THROUGH_INVERSE = "through an inverse"
 EVERY_STATE = "every state"
 LAST_STATE = "the last state"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-import jax
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, rnn, types
+from lra_jax.feedback import Feedback, FeedbackLike
 from lra_jax.networks import Network
-from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
+from lra_jax.rules.bptt import signals
 
 FA_CARD = card.RuleCard(
     title="feedback alignment through time",
@@ -22,37 +22,8 @@ FA_CARD = card.RuleCard(
     networks=card.KNOWN_RECURRENT,
     reference="Lillicrap et al. 2016",
     variants=(card.Variant("readout", "random", {"transports": ()}),),
+    feedback=card.BOTH_WEIGHTS,
 )
-
-
-class Feedback(NamedTuple):
-    """Fixed feedback weights, orthogonal."""
-
-    a: Any  # [H, H], in place of W_hhᵀ; of other networks like their recurrent weights
-    e_y: jax.Array  # [Y, H], in place of W_hyᵀ
-
-
-def init_feedback(
-    key: jax.Array, params: types.AnyParams, network: Network
-) -> Feedback:
-    """Random (semi-)orthogonal feedback weights, of the shapes that `params` needs.
-
-    Raises:
-      ValueError: the network does not say which its recurrent weights are.
-    """
-    key_a, key_y = jax.random.split(key)
-    hidden_size, output_size = params.w_hy.shape
-    dtype = params.w_hy.dtype
-    weights = network.recurrent(rnn.cell_of(params))
-    keys = [key_a] if len(weights) == 1 else jax.random.split(key_a, len(weights))
-    a = tuple(
-        rnn.orthogonal(key, (w.shape[1], w.shape[0]), dtype)
-        for key, w in zip(keys, weights, strict=True)
-    )
-    return Feedback(
-        a=a[0] if len(a) == 1 else a,
-        e_y=rnn.orthogonal(key_y, (output_size, hidden_size), dtype),
-    )
 
 
 def fa(
@@ -61,6 +32,7 @@ def fa(
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
     network: Network = rnn.TANH,
+    feedback: FeedbackLike | None = None,
 ) -> types.LearningRule:
     """Feedback alignment (Lillicrap et al. 2016), through time.
 
@@ -74,11 +46,13 @@ def fa(
       readout: "transpose", or "random": a fixed E_y in place of W_hyᵀ as well.
       max_norm: as for `bptt`.
       output_loss: E.
-      network: what is trained, any of `lra_jax.networks`.
+      network: what is trained, one of known recurrent weights.
+      feedback: other feedback weights than these, as for `bptt`; `readout` says nothing
+        then.
 
     Returns:
-      A rule whose state is A and E_y, which never change. `RuleInfo` is as that of
-      `bptt`.
+      A rule whose state is A, and with readout="random" E_y, which never change.
+      `RuleInfo` is as that of `bptt`.
 
     Raises:
       ValueError: an unknown choice, or a number that is not a scalar, or known and
@@ -91,30 +65,17 @@ def fa(
       >>> state = rule.init(jax.random.key(2), params)
       >>> grads, state, info = rule.grads(jax.random.key(3), params, state, batch)
       >>> jax.tree.map(jnp.shape, state)
-      Feedback(a=(8, 8), e_y=(4, 8))
+      FeedbackWeights(a=(8, 8), e_y=None, seen=None, num_updates=None)
     """
     arguments.check_choices(fa, locals())
     arguments.check_numbers(fa, locals())
-    arguments.check_recurrent(fa, network)
-
-    def signals(
-        key: jax.Array, rule_state: Feedback, forward: error_signals.Forward
-    ) -> tuple[error_signals.Signals, Feedback]:
-        del key
-        back = {"transpose": forward.params.w_hy.T, "random": rule_state.e_y}[readout]
-        a = rule_state.a
-        feedback = a if isinstance(a, tuple) else (a,)
-        q = error_signals.chain(
-            lambda q, place: forward.pull_through(feedback, q, place),
-            forward.slope(matmul(forward.pi, back)),
-            forward.above,
-        )
-        return error_signals.Signals(q), rule_state
-
+    if feedback is None:
+        feedback = Feedback(recurrent="random", readout=readout)
     return error_signals.make_rule(
-        lambda key, params: init_feedback(key, params, network),
+        types.init_empty,
         signals,
         max_norm=max_norm,
         output_loss=output_loss,
         network=network,
+        feedback=feedback,
     )

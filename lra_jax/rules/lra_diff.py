@@ -21,6 +21,8 @@ from lra_jax import (
     targets,
     types,
 )
+from lra_jax import feedback as feedback_lib
+from lra_jax.feedback import FeedbackLike
 from lra_jax.networks import Network
 from lra_jax.networks.network import Term
 from lra_jax.rules import arguments, card
@@ -34,6 +36,7 @@ LRA_DIFF_CARD = card.RuleCard(
     every_step=True,
     networks=card.ALL_NETWORKS,
     reference="the paper",
+    feedback=card.BOTH_WEIGHTS,
 )
 
 
@@ -72,6 +75,7 @@ def lra_diff(
     schedule: Literal["constant", "matched", "shrinkage", "error_ratio"] = "constant",
     output_loss: types.OutputLoss = losses.cross_entropy,
     network: Network = rnn.TANH,
+    feedback: FeedbackLike = "transpose",
 ) -> types.LearningRule:
     """Difference target propagation by gradient steps: local representation alignment.
 
@@ -109,9 +113,13 @@ def lra_diff(
         "constant" are of this project.
       output_loss: E.
       network: what is trained, any of `lra_jax.networks`.
+      feedback: what errors go through in place of W_hhᵀ and W_hyᵀ, as for `bptt`. Ω is
+        a norm of what W_hhᵀ gives, so it takes feedback="transpose" and λ = 0 alone
+        otherwise.
 
     Returns:
-      A rule without state. All fields of its `RuleInfo` are set.
+      A rule without state, or with feedback weights. All fields of its `RuleInfo`
+      are set.
 
     Raises:
       ValueError: an unknown choice, or a number that is not a scalar, or known and
@@ -134,17 +142,22 @@ def lra_diff(
     """
     arguments.check_choices(lra_diff, locals())
     arguments.check_numbers(lra_diff, locals())
-    rnn.check_network(network)
+    choice = feedback_lib.of(feedback, network)
     normalize = numerics.NORMALIZATIONS[normalization]
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0
+    if choice.recurrent != "transpose" and not without_omega:
+        raise ValueError(
+            "lambda_: expected 0, as Ω asks for W_hhᵀ and feedback is "
+            f"{choice.recurrent!r}, got {lambda_!r}"
+        )
 
     @devices.divided(gradients.result_sharding)
     def grads(
         key: jax.Array,
         params: types.AnyParams,
-        rule_state: types.EmptyState,
+        rule_state: types.RuleState,
         batch: types.Batch,
-    ) -> tuple[types.AnyParams, types.EmptyState, types.RuleInfo]:
+    ) -> tuple[types.AnyParams, types.RuleState, types.RuleInfo]:
         hidden_size, dtype = params.w_hy.shape[0], params.w_hy.dtype
         weight = None if without_omega else jnp.asarray(lambda_, dtype)
         step = targets.TargetStep(
@@ -156,6 +169,7 @@ def lra_diff(
             scale={"mean": 1 / hidden_size, "sum": 1.0}[reduction],
             normalize=functools.partial(normalize, c=c1, axis=-1),
             refinement=refinement,
+            back=feedback_lib.back_of(choice, rule_state),
         )
         forward = error_signals.run_forward(params, batch, output_loss, network, key)
         local = targets.propagate(forward, batch.labels, output_loss, step)
@@ -176,6 +190,10 @@ def lra_diff(
             local_loss=jnp.mean(local.local_loss, axis=1),
             target_step_norm=jnp.mean(local.step_norm, axis=1),
         )
+        rule_state = feedback_lib.learned(
+            key, choice, rule_state, params, network, forward.place
+        )
         return rnn.join(network, summed.grads, *readout), rule_state, info
 
-    return types.LearningRule(types.init_empty, grads)
+    init = feedback_lib.init_of(choice, network, types.init_empty)
+    return types.LearningRule(init, grads)

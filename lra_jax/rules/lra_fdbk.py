@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, numerics, rnn, types
+from lra_jax import feedback as feedback_lib
+from lra_jax.feedback import TRANSPOSED, FeedbackLike
 from lra_jax.networks import Network
 from lra_jax.networks.network import Place
 from lra_jax.numerics import matmul
@@ -23,6 +25,7 @@ LRA_FDBK_CARD = card.RuleCard(
     every_step=False,
     networks=card.ALL_NETWORKS,
     reference="Ororbia et al. 2018",
+    feedback=card.BOTH_WEIGHTS,
 )
 
 
@@ -39,6 +42,7 @@ def lra_fdbk(
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
     network: Network = rnn.TANH,
+    feedback: FeedbackLike | None = None,
 ) -> types.LearningRule:
     """Targets by random feedback instead of a gradient (Ororbia et al. 2018).
 
@@ -54,9 +58,12 @@ def lra_fdbk(
       max_norm: as for `bptt`.
       output_loss: E.
       network: what is trained, any of `lra_jax.networks`.
+      feedback: other feedback weights than these, as for `bptt`; for tanh, relu and
+        leaky, whose states are multiplied by one square matrix.
 
     Returns:
-      A rule whose state is A ~ N(0, 1/H), which never changes. Of `RuleInfo`,
+      A rule whose state is A ~ N(0, 1/H), which never changes, or other feedback
+      weights. Of `RuleInfo`,
       `local_loss` is (1/H) ‖eₜ‖² and `target_step_norm` is ‖eₜ‖.
 
     Raises:
@@ -78,6 +85,10 @@ def lra_fdbk(
     """
     arguments.check_numbers(lra_fdbk, locals())
     arguments.check_last_step(lra_fdbk, output_loss)
+    choice = TRANSPOSED
+    if feedback is not None:
+        choice = feedback_lib.of(feedback, network)
+        arguments.check_one_matrix(lra_fdbk, network)
 
     def init(key: jax.Array, params: types.Params) -> FixedFeedback:
         size = network.state_size(params.w_hy.shape[0])
@@ -85,9 +96,13 @@ def lra_fdbk(
         return FixedFeedback(normal / jnp.sqrt(normal.shape[0]))
 
     def signals(
-        key: jax.Array, rule_state: FixedFeedback, forward: error_signals.Forward
-    ) -> tuple[error_signals.Signals, FixedFeedback]:
+        key: jax.Array, rule_state: types.RuleState, forward: error_signals.Forward
+    ) -> tuple[error_signals.Signals, types.RuleState]:
         del key
+        if feedback is not None and choice.recurrent == "transpose":
+            a = network.recurrent(forward.cell)[0].T
+        else:
+            a = rule_state.a
         place, cell = forward.place, forward.cell
         z = place.z
 
@@ -104,7 +119,7 @@ def lra_fdbk(
 
         def error_below(e: jax.Array, here: Place) -> jax.Array:
             q = at_state(e, here.s, here.z)
-            return error(matmul(q, rule_state.a), here.s_prev, here.z_prev)
+            return error(matmul(q, a), here.s_prev, here.z_prev)
 
         e = error_signals.chain(
             error_below,
@@ -114,5 +129,10 @@ def lra_fdbk(
         return error_signals.with_targets(at_state(e, place.s, z), e), rule_state
 
     return error_signals.make_rule(
-        init, signals, max_norm=max_norm, output_loss=output_loss, network=network
+        init if feedback is None else types.init_empty,
+        signals,
+        max_norm=max_norm,
+        output_loss=output_loss,
+        network=network,
+        feedback=choice,
     )

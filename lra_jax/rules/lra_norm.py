@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, numerics, rnn, types
+from lra_jax.feedback import FeedbackLike
 from lra_jax.networks import Network
 from lra_jax.networks.network import Place
 from lra_jax.rules import arguments, card
@@ -21,6 +22,7 @@ LRA_NORM_CARD = card.RuleCard(
     networks=card.ALL_NETWORKS,
     reference="this project",
     variants=(card.Variant("exponent", 0, {"errors_arrive": "step by step: BPTT's"}),),
+    feedback=card.BOTH_WEIGHTS,
 )
 
 
@@ -46,6 +48,7 @@ def lra_norm(
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
     network: Network = rnn.TANH,
+    feedback: FeedbackLike = "transpose",
 ) -> types.LearningRule:
     """Displacements that keep their size on the way back, and shrink what they pass.
 
@@ -74,10 +77,12 @@ def lra_norm(
       max_norm: as for `bptt`.
       output_loss: E.
       network: what is trained, any of `lra_jax.networks`.
+      feedback: what errors go through in place of W_hhᵀ and W_hyᵀ, a word or a
+        `Feedback`. Other than "transpose" it needs known recurrent weights.
 
     Returns:
-      A rule without state. Of `RuleInfo`, `target_step_norm` is ‖dₜ‖; there is no local
-      loss.
+      A rule without state, or with feedback weights. Of `RuleInfo`,
+      `target_step_norm` is ‖dₜ‖; there is no local loss.
 
     Raises:
       ValueError: a number that is not a scalar, or known and out of its range.
@@ -95,8 +100,8 @@ def lra_norm(
     arguments.check_numbers(lra_norm, locals())
 
     def signals(
-        key: jax.Array, rule_state: types.EmptyState, forward: error_signals.Forward
-    ) -> tuple[error_signals.Signals, types.EmptyState]:
+        key: jax.Array, rule_state: types.RuleState, forward: error_signals.Forward
+    ) -> tuple[error_signals.Signals, types.RuleState]:
         del key
         place, z = forward.place, forward.trace.z
         p, mu = (jnp.asarray(x, z.dtype) for x in (exponent, activity))
@@ -115,4 +120,5 @@ def lra_norm(
         max_norm=max_norm,
         output_loss=output_loss,
         network=network,
+        feedback=feedback,
     )

@@ -71,7 +71,7 @@ def fa(
 ):
     """q_{T-1} = (π W_hy^T) ⊙ σ'_{T-1};  q_{t-1} = (q_t A) ⊙ σ'_{t-1}."""
     network = Network(params, inputs, labels, start, output_loss)
-    a, e_y = state
+    a, e_y = state if readout == "random" else (state[0], None)
     top = {"transpose": params.w_hy.T, "random": e_y}[readout]
     q = np.zeros_like(network.z)
     for b in range(network.batch):

@@ -6,12 +6,12 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from jax.typing import ArrayLike
 
-from lra_jax import RULES, settings
+from lra_jax import RULES, Feedback, settings
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.networks import NETWORKS
 
@@ -27,6 +27,9 @@ class Argument:
       choices: of a choice.
       narrower: "count", ...; "" is any number of at least 0.
       default: None where it is required.
+      needs: another argument, without which it says nothing.
+      is_added: whether factories did not always have it. Its default does what was
+        done before, and no config has to say it.
     """
 
     kind: Literal["number", "constant", "choice", "flag"]
@@ -34,6 +37,8 @@ class Argument:
     choices: tuple[str, ...] = ()
     narrower: str = ""
     default: Any = None
+    needs: str = ""
+    is_added: bool = False
 
     @property
     def is_real(self) -> bool:
@@ -46,22 +51,26 @@ def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
     """The keywords that a config may give, read off the factory's signature.
 
     Numbers are annotated `ArrayLike` or a narrower kind of `lra_jax.rules.arguments`,
-    constants `settings.Share`, maybe among others, choices `Literal`, switches `bool`.
-    A trailing underscore (`lambda_`) is dropped.
+    constants `settings.Share`, maybe among others, or `settings.Size`, choices
+    `Literal`, switches `bool`. A trailing underscore (`lambda_`) is dropped. What the
+    argument `feedback` of a rule may be is read off `Feedback`.
     """
     hints = typing.get_type_hints(factory, include_extras=True)
-    found = {}
+    found: dict[str, Argument] = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         hint, required = hints.get(name), parameter.default is inspect.Parameter.empty
         default = None if required else parameter.default
         narrower = ""
         if settings.Share in typing.get_args(hint):  # a union, of which it is a part
             hint = settings.Share
+        if Feedback in typing.get_args(hint):
+            found |= _of_feedback(default)
+            continue
         if typing.get_origin(hint) is typing.Annotated:
             hint, narrower = typing.get_args(hint)
         if hint == ArrayLike:
             argument = Argument("number", required, (), narrower, default)
-        elif hint is float and narrower:
+        elif hint in (float, int) and narrower:
             argument = Argument("constant", required, (), narrower, default)
         elif typing.get_origin(hint) is Literal:
             choices = typing.get_args(hint)
@@ -70,8 +79,48 @@ def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
             argument = Argument("flag", required, default=default)
         else:
             continue  # the output loss comes with the task
-        found[name.rstrip("_")] = argument
+        is_added = name == "weight_decay"
+        found[name.rstrip("_")] = dataclasses.replace(argument, is_added=is_added)
     return found
+
+
+# Fields of `Feedback` by their names in configs; its decay is the optimizer's.
+_FEEDBACK_KEYS = {"recurrent": "feedback", "readout": "readout_feedback"}
+
+
+def _of_feedback(default: Any) -> dict[str, Argument]:
+    """The keys with which a config says a rule's `feedback`."""
+    found = {}
+    for name, argument in arguments_of(Feedback).items():
+        if name == "weight_decay":
+            continue
+        key = _FEEDBACK_KEYS.get(name, name)
+        if key == "feedback":
+            found[key] = dataclasses.replace(argument, default=default, is_added=True)
+        else:
+            own = None if name in _FEEDBACK_KEYS else argument.default
+            found[key] = dataclasses.replace(argument, default=own, needs="feedback")
+    return found
+
+
+def feedback_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The argument `feedback` of a rule, of what a config gives; none without.
+
+    Args:
+      given: name to value, of the rule and of the optimizer.
+    """
+    if "feedback" not in given:
+        return {}
+    both = {"readout_feedback": given["feedback"], **given}
+    fields = {_FEEDBACK_KEYS.get(f.name, f.name) for f in dataclasses.fields(Feedback)}
+    names = {key: name for name, key in _FEEDBACK_KEYS.items()}
+    chosen = {names.get(key, key): both[key] for key in fields if key in both}
+    return {"feedback": Feedback(**chosen)}
+
+
+def takes_feedback(factory: Callable[..., Any]) -> bool:
+    """Whether a rule's errors go through a `Feedback` that it is given."""
+    return "readout_feedback" in arguments_of(factory)
 
 
 def all_arguments() -> set[str]:
@@ -86,7 +135,7 @@ def check_argument(value: Any, argument: Argument, dtype: str) -> str | None:
         return check_choice(value, argument.choices)
     if argument.kind == "flag":
         return None if isinstance(value, bool) else "expected true or false"
-    if argument.narrower == "count":
+    if argument.narrower in ("count", "size"):
         return check_integer(value, 1)
     if type(value) not in (int, float):
         return "expected a number"

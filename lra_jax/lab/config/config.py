@@ -46,7 +46,10 @@ NETWORK_AXES: dict[str, Any] = {"network": "tanh", "num_layers": 1}
 
 # Settings that files of run folders did not always have; their defaults mean what was
 # done before. `Config.request_digest` leaves them out where they have these.
-ADDED = ("input_gain", "split", "save_params", "steps_after_solved", "import_")
+ADDED = (
+    "input_gain", "split", "save_params", "steps_after_solved", "import_",
+    "update_every",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Config:
         where every table of the grid says it.
       network: a name of `lra_jax.networks.NETWORKS`.
       num_layers: how many layers of it.
+      update_every: steps of a sequence after which weights move, for rules that run
+        forward in time; None is all of them.
       input_gain: W_xh begins as a random orthogonal matrix times this.
       max_steps: most updates of a member.
       eval_every: updates between two evaluations.
@@ -90,6 +95,7 @@ class Config:
     batch_size: int | None = 20
     network: str | None = "tanh"
     num_layers: int | None = 1
+    update_every: int | None = None
     input_gain: float = 1.0
     max_steps: int = 100_000
     eval_every: int = 100
@@ -168,7 +174,8 @@ class Config:
                 for name in table.get(kind, (getattr(self, kind),)):
                     mine = of_kind.setdefault(name, {})
                     for key, argument in arguments_of(TABLES[kind][name]).items():
-                        is_set = argument.required or key in table
+                        is_set = argument.required or key in table or argument.is_added
+                        is_set |= bool(argument.needs) and argument.needs not in table
                         if not is_set and argument.default is not None:
                             mine[key] = argument.default
         return found

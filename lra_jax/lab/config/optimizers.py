@@ -1,10 +1,11 @@
 """The optimizers that a config can name; any optax optimizer works from Python.
 
-All take four numbers more than optax has: `decay_steps`, with which update n has the
+All take five numbers more than optax has: `decay_steps`, with which update n has the
 learning rate lr / √(1 + n / decay_steps), 0 for none; `w_hh_rate`, by which updates of
 W_hh are multiplied, and of other networks those of all recurrent weights;
-`readout_rate`, the same for W_hy and b_y; and `orthogonality`, the strength of
-`lra_jax.soft_orthogonality`. Which weights are recurrent is read off their names.
+`readout_rate`, the same for W_hy and b_y; `orthogonality`, the strength of
+`lra_jax.soft_orthogonality`; and `weight_decay`, the part of all weights that is taken
+off in each update, whatever lr is. Which weights are recurrent is read off their names.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jax.typing import ArrayLike
 
 from lra_jax import soft_orthogonality
 from lra_jax.networks.weights import roles_by_name
-from lra_jax.rules.arguments import BelowOne
+from lra_jax.rules.arguments import BelowOne, Fraction
 from lra_jax.types import AnyParams
 
 
@@ -29,10 +30,11 @@ def sgd(
     w_hh_rate: ArrayLike = 1.0,
     readout_rate: ArrayLike = 1.0,
     orthogonality: ArrayLike = 0.0,
+    weight_decay: Fraction = 0.0,
 ) -> optax.GradientTransformation:
     """Plain gradient descent, the paper's optimizer."""
     optimizer = optax.sgd(_decayed(lr, decay_steps))
-    return _with_rates(optimizer, w_hh_rate, readout_rate, orthogonality)
+    return _with_rates(optimizer, w_hh_rate, readout_rate, orthogonality, weight_decay)
 
 
 def momentum(
@@ -44,11 +46,12 @@ def momentum(
     w_hh_rate: ArrayLike = 1.0,
     readout_rate: ArrayLike = 1.0,
     orthogonality: ArrayLike = 0.0,
+    weight_decay: Fraction = 0.0,
 ) -> optax.GradientTransformation:
     """Gradient descent with momentum."""
     rate = _decayed(lr, decay_steps)
     optimizer = optax.sgd(rate, momentum=momentum, nesterov=nesterov)
-    return _with_rates(optimizer, w_hh_rate, readout_rate, orthogonality)
+    return _with_rates(optimizer, w_hh_rate, readout_rate, orthogonality, weight_decay)
 
 
 def adam(
@@ -61,10 +64,11 @@ def adam(
     w_hh_rate: ArrayLike = 1.0,
     readout_rate: ArrayLike = 1.0,
     orthogonality: ArrayLike = 0.0,
+    weight_decay: Fraction = 0.0,
 ) -> optax.GradientTransformation:
     """Adam."""
     optimizer = optax.adam(_decayed(lr, decay_steps), b1=b1, b2=b2, eps=eps)
-    return _with_rates(optimizer, w_hh_rate, readout_rate, orthogonality)
+    return _with_rates(optimizer, w_hh_rate, readout_rate, orthogonality, weight_decay)
 
 
 def rmsprop(
@@ -76,10 +80,11 @@ def rmsprop(
     w_hh_rate: ArrayLike = 1.0,
     readout_rate: ArrayLike = 1.0,
     orthogonality: ArrayLike = 0.0,
+    weight_decay: Fraction = 0.0,
 ) -> optax.GradientTransformation:
     """RMSProp."""
     optimizer = optax.rmsprop(_decayed(lr, decay_steps), decay=decay, eps=eps)
-    return _with_rates(optimizer, w_hh_rate, readout_rate, orthogonality)
+    return _with_rates(optimizer, w_hh_rate, readout_rate, orthogonality, weight_decay)
 
 
 def _decayed(lr: ArrayLike, decay_steps: ArrayLike) -> optax.ScalarOrSchedule:
@@ -101,6 +106,7 @@ def _with_rates(
     w_hh_rate: ArrayLike,
     readout_rate: ArrayLike,
     orthogonality: ArrayLike,
+    weight_decay: ArrayLike,
 ) -> optax.GradientTransformation:
     """The optimizer, its updates times a rate of their own, and W_hh kept in shape."""
     rates = {"recurrent": w_hh_rate, "readout": readout_rate}
@@ -116,6 +122,8 @@ def _with_rates(
     steps = [optimizer]
     if not all(_is(rate, 1) for rate in rates.values()):
         steps.append(optax.stateless(scale))
+    if not _is(weight_decay, 0):
+        steps.append(optax.add_decayed_weights(-jnp.asarray(weight_decay)))
     if not _is(orthogonality, 0):
         steps.append(soft_orthogonality(orthogonality))
     return optax.chain(*steps) if len(steps) > 1 else optimizer

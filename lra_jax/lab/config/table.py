@@ -167,6 +167,8 @@ class _Table:
         complete = all(None not in names for *_, names in factories)
         for key in self.axes:
             if key in known:
+                if (needed := known[key].needs) and needed not in self.axes:
+                    self.problem(key, f"it says nothing without {needed}")
                 self._check_takers(key, factories)
                 self._check_values(key, known[key], dtype)
             elif key not in AXES and (complete or is_like(key, known)):

@@ -13,7 +13,7 @@ import optax
 
 from lra_jax import RULES, networks, train, types
 from lra_jax.lab.config import AXES, Config, ConfigError, tasks
-from lra_jax.lab.config.arguments import arguments_of
+from lra_jax.lab.config.arguments import arguments_of, feedback_of, takes_feedback
 from lra_jax.lab.config.config import NETWORK_AXES
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.member import Experiment, Hyperparameters
@@ -75,6 +75,9 @@ def _refusal(group: Group) -> str | None:
         params = experiment.init_params(key, hyperparameters)
         batch = task.sample(key, experiment.batch_size, experiment.seq_len)
         experiment.evaluate_batch(params, batch, hyperparameters)
+        every = experiment.update_every
+        if every is not None and every != experiment.seq_len:
+            train.check_stream(rule, batch, every)
         return rule.grads(key, params, rule.init(key, params), batch)
 
     numbers = {**group.grid.mapped, **group.grid.shared}
@@ -116,6 +119,10 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         known = {key: key + "_" * iskeyword(key) for key in arguments_of(factory)}
         given = {**options, **numbers}
         mine = {known[key]: x for key, x in given.items() if key in known}
+        if takes_feedback(factory):
+            parameters = inspect.signature(factory).parameters
+            mine = {k: x for k, x in mine.items() if k in parameters}
+            mine |= feedback_of(given)
         return factory(**mine, **more)
 
     def network_of(numbers: Hyperparameters) -> Network:
@@ -148,6 +155,7 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         num_validation=config.num_validation,
         evaluate=_EVALUATIONS[config.validation],
         network=network_of if network_numbers else network_of({}),
+        update_every=config.update_every,
         network_numbers=network_numbers,
     )
     arrays = {
