@@ -38,7 +38,6 @@ SETS = ("oldest", "newest", "nightly", "colab")
 # What touches most of JAX, Flax, optax and chex in the least time.
 SHORT = [
     "tests/test_compat.py",
-    "tests/test_distributed.py",
     "tests/test_flax_model.py",
     "tests/test_losses.py",
     "tests/test_machine.py",
@@ -46,8 +45,6 @@ SHORT = [
     "tests/test_optimizers.py",
     "tests/test_orthogonality.py",
     "tests/test_public_api.py",
-    "tests/test_store.py",
-    "tests/test_summary.py",
     "tests/test_train.py",
 ]
 

@@ -72,10 +72,18 @@ def cases(tasks):
     )
 
 
+# One of each way that errors take; what the others do with a network is the same, and
+# is tested with the slow ones.
+OF_EACH_WAY = ("bptt", "lra_diff", "tptt", "lra_e", "snap", "uoro")
 compiled_cases = pytest.mark.parametrize(
     ("rule", "network", "task"),
     [
-        (rule, network, task)
+        pytest.param(
+            rule,
+            network,
+            task,
+            marks=() if network == "tanh" or rule in OF_EACH_WAY else pytest.mark.slow,
+        )
         for rule, network in PAIRS
         for task in (KINDS if network == "tanh" else KINDS[:1])
         if network != "own"

@@ -52,7 +52,13 @@ def assert_close(actual, expected, tolerance=1e-12):
 
 
 @pytest.mark.parametrize("every_step", [False, True])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if "flax O" in name else ())
+        for name in NETWORKS
+    ],
+)
 def test_rtrl_is_bptt(name, every_step):
     """With noise, starts and either loss."""
     network, (batch, loss) = NETWORKS[name], batch_of(every_step)

@@ -241,9 +241,12 @@ def _text(setting: dict[str, Any] | None) -> str:
 
 
 def methods_table(
-    bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost]
+    bench: Bench, rows: Sequence[Row], spent: dict[str, costs.Cost] | None
 ) -> str:
-    """The table of methods: what they need and cost, and the longest T they solve."""
+    """The table of methods: what they need and cost, and the longest T they solve.
+
+    Empty where that is not known yet.
+    """
     printed = any("published" in method for method in bench.methods.values())
     header = ["method", "errors arrive", "weights transported", "kB per step"]
     header += ["ms per update"]
@@ -254,18 +257,18 @@ def methods_table(
     for method, named in bench.methods.items():
         label = named["label"]
         config = bench.tuning(method, bench.tasks[0], bench.seq_len[0])
-        cost = spent[method]
         setting = next(iter(config.members()))
         card = rule_card(setting["rule"]).of(setting)
         line = [label, card.errors_arrive, card.transported]
-        line.append(f"{cost.bytes_per_step / 1000:,.0f}")
-        line.append(f"{1000 * cost.seconds:,.1f}")
+        cost = None if spent is None else spent[method]
+        line.append("" if cost is None else f"{cost.bytes_per_step / 1000:,.0f}")
+        line.append("" if cost is None else f"{1000 * cost.seconds:,.1f}")
         for task in bench.tasks:
             mine = [r for r in rows if r["task"] == task and r["method"] == label]
             if printed:
                 none = "–" if "published" in named and task in TABLE5 else ""
                 line.append(str(published(bench, method, task) or none))
-            line.append(_reached(bench, mine))
+            line.append(_reached(bench, mine) if mine else "")
         body.append(line)
     return markdown.table(header, body)
 
@@ -375,8 +378,23 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
         for method in bench.methods:
             found = reach(runner, bench, method, task)
             rows += rows_of(bench, method, task, found)
-    short = methods_table(bench, rows, costs_of(bench))
+            _write(runner, bench, rows, None, folder)
+    spent = costs_of(bench)
     runner.stop_if_asked()
+    text = _write(runner, bench, rows, spent, folder)
+    screen.say(runner.console, text)
+    pictures.show(runner.console, "reach", folder)
+
+
+def _write(
+    runner: Runner,
+    bench: Bench,
+    rows: Sequence[Row],
+    spent: dict[str, costs.Cost] | None,
+    folder: pathlib.Path,
+) -> str:
+    """The tables of what there is so far; returns their page."""
+    short = methods_table(bench, rows, spent)
     text = page(bench, rows, short)
     folder.mkdir(parents=True, exist_ok=True)
     results.write_rows(folder / "reach.csv", rows)
@@ -386,8 +404,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     (folder / "summary.md").write_text(short, encoding="utf-8")
     if _is_crossed(bench):
         (folder / "crossed.md").write_text(crossed_table(bench, rows), encoding="utf-8")
-    screen.say(runner.console, text)
-    pictures.show(runner.console, "reach", folder)
+    return text
 
 
 parse, main = bench_lib.program(__name__, "configs/reach/smoke.toml", load, _work)

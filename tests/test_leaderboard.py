@@ -1,0 +1,121 @@
+"""The leaderboard: what is in it, and the statistics beside it."""
+
+import shutil
+
+import numpy as np
+import pytest
+from command_line import call
+from scipy import stats
+
+import lra_jax
+from experiments.site import leaderboard
+from lra_jax.lab.reports import results
+
+ROOT = leaderboard.pathlib.Path(lra_jax.__file__).parent.parent
+BENCH = """
+tasks = ["temporal_order"]
+seq_len = [10, 20]
+num_trials = 1
+max_steps = 100
+
+[methods.bptt]
+label = "BPTT"
+grid = { rule = "bptt", lr = 0.1 }
+
+[methods.readout_only]
+label = "readout"
+grid = { rule = "readout_only", lr = 0.1 }
+
+[methods.mirror]
+label = "mirrored"
+grid = { rule = "bptt", feedback = "mirror", lr = 0.1 }
+"""
+
+
+def row(method, seq_len, updates, longest):
+    known = [n for n in updates if n is not None]
+    return {
+        "name": f"{method} {seq_len}",
+        "task": "temporal_order",
+        "method": method,
+        "seq_len": seq_len,
+        "solved": len(known),
+        "seeds": 5,
+        "median_updates": np.median(known) if known else None,
+        "updates_by_seed": " ".join("–" if n is None else str(n) for n in updates),
+        "max_steps": 100,
+        "accuracy": 0.9,
+        "longest": longest,
+        "setting": "lr 0.1",
+    }
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "configs/reach").mkdir(parents=True)
+    (tmp_path / "configs/reach/mine.toml").write_text(BENCH)
+    folder = tmp_path / "results/reach/mine"
+    folder.mkdir(parents=True)
+    nothing = [None] * 5
+    rows = [
+        row("BPTT", 10, [10, 20, 30, 40, 50], 10),
+        row("BPTT", 20, [60, None, 70, None, None], 10),
+        row("readout", 10, nothing, 0),
+        row("mirrored", 10, [20, 30, 40, 50, 60], 20),
+        row("mirrored", 20, [10, 10, 20, 20, None], 20),
+    ]
+    results.write_rows(folder / "reach.csv", rows)
+    return tmp_path
+
+
+def test_a_bench_gets_its_rows_and_comparisons(root):
+    done = call(leaderboard, "--root", str(root))
+    assert done.returncode == 0, done.stderr
+    lines = (root / "results/leaderboard.md").read_text().splitlines()
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in lines[4:]]
+    assert [c[0] for c in cells] == ["mirrored", "BPTT", "readout"]
+    assert [c[2] for c in cells] == ["20", "10", "not 10"]
+    assert [c[3] for c in cells] == ["4/5", "5/5", "0/5"]
+    assert [c[4] for c in cells] == ["15", "30", ""]
+    assert [c[8] for c in cells] == ["none", "W_hhᵀ, W_hyᵀ", "none"]
+    compared = (root / "results/comparisons.md").read_text()
+    # T = 10: later five times. T = 20: sooner four times, and once neither is solved.
+    assert "| mirrored | BPTT | 4 | 5 |" in compared
+    assert "| mirrored | readout | 5 | 0 |" in compared
+    assert "| BPTT |" not in compared.replace("| mirrored | BPTT |", "")
+    kept = results.read_rows(root / "results/leaderboard.csv")
+    assert len(kept) == 25
+    assert sum(r["updates"] is None for r in kept) == 3 + 5 + 1
+
+
+def test_a_bench_without_its_config_is_named(root):
+    (root / "configs/reach/mine.toml").unlink()
+    done = call(leaderboard, "--root", str(root))
+    assert done.returncode == 2
+    assert "mine.toml" in done.stderr
+
+
+@pytest.mark.parametrize("size", [5, 8, 12, 30])
+def test_the_signed_rank_test_is_scipys_without_ties(size):
+    rng = np.random.default_rng(size)
+    a, b = rng.normal(size=size), rng.normal(0.7, size=size)
+    assert leaderboard.wilcoxon(a, b) == pytest.approx(stats.wilcoxon(a, b).pvalue)
+    assert leaderboard.wilcoxon(a, a) is None
+
+
+def test_of_five_pairs_p_is_never_small():
+    assert leaderboard.wilcoxon(np.zeros(5), np.ones(5)) == 2 / 2**5
+
+
+def test_holm_multiplies_by_the_tests_that_are_left():
+    found = leaderboard.holm([0.01, None, 0.04, 0.03])
+    assert found == pytest.approx([0.03, None, 0.06, 0.06])
+
+
+def test_the_leaderboard_of_the_repository_is_current(tmp_path):
+    for name in ("configs/reach", "results/reach"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    assert call(leaderboard, "--root", str(tmp_path)).returncode == 0
+    for name in ("leaderboard.md", "comparisons.md", "leaderboard.csv"):
+        made, kept = (folder / "results" / name for folder in (tmp_path, ROOT))
+        assert made.read_text() == kept.read_text()
