@@ -44,15 +44,15 @@ def record(name):
 
 def test_every_rule_is_a_setting_of_its_own():
     settings = [s for found in alignment.FAMILIES.values() for s in found]
-    # No rule to train with, and lra_norm by other means.
-    others = {"lra_released", "lra_reversible"}
+    # No rule to train with, and lra_norm and bptt by other means.
+    others = {"lra_released", "lra_reversible", "rtrl"}
     assert {s.rule for s in settings} == set(RULES) - others
     assert len({s.name for s in settings}) == len(settings)
     for s in settings:
         RULES[s.rule](**s.options)
     assert [*alignment.FAMILIES] == [
         "through W_hhᵀ", "own feedback weights", "direct, or not at all",
-        "through an inverse", alignment.LONG,
+        "forward in time", "through an inverse", alignment.LONG,
     ]  # fmt: skip
 
 

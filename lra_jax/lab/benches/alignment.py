@@ -1,12 +1,12 @@
 """Why a rule works, or does not: `python -m experiments.alignment`.
 
-Every rule but `lra_released` (which the paper's reproduction takes apart) learns
-temporal order with gradients of its own. At regular intervals `lra_jax.diagnostics`
-asks it what it would do next, and BPTT what it would do with the same weights and
-batch: do the rule's errors point where BPTT's do, at each step and in sum over them,
-and do they keep their size on the way back? BPTT and `lra_norm`, with and without its
-cost of activity, do the same on a longer sequence, with Adam, and rates of their own
-for W_hh and the readout.
+Every rule but `lra_released` (which the paper's reproduction takes apart) and `rtrl`
+(which is BPTT's gradient) learns temporal order with gradients of its own. At regular
+intervals `lra_jax.diagnostics` asks it what it would do next, and BPTT what it would do
+with the same weights and batch: do the rule's errors point where BPTT's do, at each
+step and in sum over them, and do they keep their size on the way back? BPTT and
+`lra_norm`, with and without its cost of activity, do the same on a longer sequence,
+with Adam, and rates of their own for W_hh and the readout.
 
 Each setting's numbers go into `runs/alignment/BUDGET/` as soon as they are there, and
 the command goes on where it stood. The table, its numbers and the figure go into
@@ -118,6 +118,10 @@ _SETTINGS = (
     Setting("rec_lra", "rec_lra", _NORM, 0.1),
     Setting("dfa", "dfa", _NORM, 0.03),
     Setting("readout_only", "readout_only", {}, 0.1),
+    Setting("snap", "snap", _NORM, 0.03),
+    Setting("eprop", "eprop", _NORM, 0.03),
+    Setting("rflo", "rflo", _NORM, 0.03),
+    Setting("uoro", "uoro", _NORM, 0.03),
     Setting("tpri", "tpri", _NORM | {"ridge": 1.0}, 0.3),
     Setting("tptt", "tptt", {"target_lr": 10.0, "feedback_lr": 0.1}, **_NESTEROV),
 )
