@@ -19,6 +19,8 @@ COMMANDS = lab.COMMANDS | {
     "wall_time": "how long a grid takes, by the benchmark's rates",
     "network_speed": "time an update of every network",
     "network_table": "the table of rules on networks, from one grid",
+    "forward_alignment": "rules that run forward in time, beside the gradient",
+    "leaderboard": "all methods that the bench of reach has measured",
     "pages": "put the numbers of results/ into README and docs/",
 }
 

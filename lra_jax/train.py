@@ -117,7 +117,7 @@ def train_step(
         settings.check_size("update_every", update_every)
         if update_every != len(batch.inputs):
             return _train_pieces(state, batch, rule, optimizer, update_every)
-    key = jax.random.fold_in(state.key, state.step)
+    key = _key_of(state)
 
     def compute(params: types.AnyParams) -> tuple[types.AnyParams, Any, Any]:
         grads, rule_state, info = rule.grads(key, params, state.rule_state, batch)
@@ -125,6 +125,11 @@ def train_step(
 
     moved, info, rule_state = _update(state, compute, optimizer)
     return moved._replace(rule_state=rule_state, step=state.step + 1), info
+
+
+def _key_of(state: types.TrainState) -> jax.Array:
+    """The key of the next update."""
+    return jax.random.fold_in(state.key, state.step)
 
 
 def _train_pieces(
@@ -137,7 +142,7 @@ def _train_pieces(
     """`train_step` with updates inside of sequences; the loss is that of the whole."""
     stream = _stream_of(rule)
     pieces = stream.cut(batch, update_every)
-    key = jax.random.fold_in(state.key, state.step)
+    key = _key_of(state)
 
     def step(
         before: tuple[types.TrainState, Any], now: tuple[jax.Array, types.Piece]
@@ -189,7 +194,7 @@ def stream_step(
       >>> state.step.item(), carry.s.shape
       (3, (2, 8))
     """
-    key = jax.random.fold_in(state.key, state.step)
+    key = _key_of(state)
     (moved, carry), info = _along(state, carry, key, piece, _stream_of(rule), optimizer)
     return moved._replace(step=state.step + 1), carry, info
 

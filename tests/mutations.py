@@ -195,6 +195,44 @@ MUTATIONS = [
         "return params.w_hy.T", "x64/test_oracle.py -k fa",
     ),
     Mutation(
+        "a mirror's estimate is a sum over its noise", "feedback.py",
+        "return matmul(matmul(xi, w).T, xi) / n", "return matmul(matmul(xi, w).T, xi)",
+        "test_feedback.py -k settles",
+    ),
+    Mutation(
+        "Kolen-Pollack feedback does not decay", "feedback.py",
+        "lambda a, change: kept * a + change.T", "lambda a, change: a + change.T",
+        "test_feedback.py -k kolen",
+    ),
+    Mutation(
+        "what a mirror measures of noise has its mean", "feedback.py",
+        "power = jnp.where(power == 0, 1, power)", "power = jnp.mean(power) * jnp.ones_like(power) * 2",
+        "test_feedback.py -k noise_that",
+    ),
+    Mutation(
+        "snap: without a unit's own weight", "eligibility.py",
+        "if own_weight:", "if not own_weight:", "x64/test_forward_rules.py -k loops",
+    ),
+    Mutation(
+        "a stack's lower layer gets the error of its own output alone", "eligibility.py",
+        "if found:  # the error of the layer above, at what it reads",
+        "if False:", "x64/test_forward_rules.py -k within_a_step",
+    ),
+    Mutation(
+        "uoro: noise of another size than its product's", "rules/uoro.py",
+        "rho_1[:, None] * nu", "nu", "x64/test_forward_rules.py -k uoro",
+    ),
+    Mutation(
+        "influence of steps before a sample's start", "influence.py",
+        "lambda x: rnn.silence(x, started), trace", "lambda x: rnn.silence(x, None), trace",
+        "x64/test_forward_rules.py -k rtrl",
+    ),
+    Mutation(
+        "a piece's loss is divided by its own steps", "influence.py",
+        "asked = losses.num_asked(labels) if asked is None else asked",
+        "asked = losses.num_asked(labels)", "x64/test_forward_rules.py -k pieces",
+    ),
+    Mutation(
         "dfa: without σ'", "rules/dfa.py",
         "network.slope(forward.cell, place.s, e, z=z)", "e",
         "test_error_signals.py -k dfa",

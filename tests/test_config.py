@@ -494,7 +494,10 @@ def test_every_argument_of_every_factory_is_readable_by_a_config():
         "gamma": "number", "num_refinements": "number", "lambda": "number",
         "c0": "number", "c1": "number", "local_loss": "choice", "reduction": "choice",
         "normalization": "choice", "refinement": "choice", "update_first_step": "flag",
-        "descend_local_loss": "flag", "schedule": "choice",
+        "descend_local_loss": "flag", "schedule": "choice", "feedback": "choice",
+        "readout_feedback": "choice", "mirror_rate": "number",
+        "readout_mirror_rate": "number", "mirror_samples": "constant",
+        "mirror_source": "choice", "mirror_updates": "number",
     }  # fmt: skip
     assert kinds["readout_only"] == {}
     assert kinds["momentum"]["nesterov"] == "flag"

@@ -80,6 +80,7 @@ def test_seeds_differ_and_training_changes_the_network(example):
     assert np.array_equal(signs, np.outer([1] * 24 + [-1] * 6, np.ones(30)))
 
 
+@pytest.mark.slow
 def test_it_prints_a_line_for_each_rule_and_draws(example, tmp_path, capsys):
     example.main(["--out", str(tmp_path / "a.png"), "--updates=2", "--seeds=2"])
     lines = capsys.readouterr().out.splitlines()

@@ -324,6 +324,7 @@ def table():
         print("| " + " | ".join(map(str, row)) + " |")
 
 
+@pytest.mark.slow
 def test_a_run_survives_one_of_each(tmp_path, uninterrupted):
     ordeal = Ordeal(tmp_path, 1500, advance=40)
     expected = uninterrupted(1500)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from command_line import call
 
-from experiments import forward_alignment
+from experiments.site import forward_alignment
 from lra_jax.lab.reports import results
 
 

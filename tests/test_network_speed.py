@@ -40,6 +40,7 @@ def test_tanh_that_is_derived_is_tanh():
     )
 
 
+@pytest.mark.slow
 def test_each_network_gets_a_row(tmp_path, monkeypatch):
     for name, value in {"SEQ_LEN": 10, "HIDDEN_SIZE": 4, "BATCH_SIZE": 2}.items():
         monkeypatch.setattr(speed, name, value)
