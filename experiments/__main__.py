@@ -20,6 +20,7 @@ COMMANDS = lab.COMMANDS | {
     "network_speed": "time an update of every network",
     "network_table": "the table of rules on networks, from one grid",
     "forward_alignment": "rules that run forward in time, beside the gradient",
+    "feedback_error": "how feedback weights come near the forward ones",
     "leaderboard": "all methods that the bench of reach has measured",
     "pages": "put the numbers of results/ into README and docs/",
 }
