@@ -10,8 +10,8 @@ demo: .venv/installed
 # Both halves, float32 and float64, whatever the first says.
 test: .venv/installed
 	@status=0; set -x; \
-	$(BIN)/python -m pytest -n 2 || status=1; \
-	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 || status=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile || status=1; \
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 --dist loadfile || status=1; \
 	exit $$status
 
 # What is too long for every change: the smallest budget of the whole reproduction, and more.

@@ -158,7 +158,8 @@ def suite(name, short):
     print(f"compat: {name}: {python_of(name).name}, {shown}", flush=True)
     if name == "oldest" and least_minor() not in pythons():
         print(f"compat: oldest: no python3.{least_minor()} was found", flush=True)
-    test = [python, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", "-rs"]
+    test = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile"]
+    test += ["-p", "no:cacheprovider", "-rs"]
     if name == "nightly":
         test += ["-W", "default"]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}

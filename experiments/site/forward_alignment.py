@@ -171,7 +171,7 @@ def draw_figure(rows: Sequence[results.Row]) -> Any:
 
     shown = [n for n in NETWORKS if any(r["network"] == n for r in rows)]
     figure, axes = plt.subplots(
-        2, len(shown), figsize=(3 * len(shown) + 1, 5), sharex=True, sharey="row",
+        2, len(shown), figsize=(3 * len(shown) + 2, 5), sharex=True, sharey="row",
         squeeze=False, layout="constrained",
     )  # fmt: skip
     for column, network in zip(axes.T, shown, strict=True):
@@ -190,7 +190,8 @@ def draw_figure(rows: Sequence[results.Row]) -> Any:
             axis.set_ylabel(f"{name} to the gradient" if name == "cosine" else name)
             axis.label_outer()
     axes[1, 0].set_ylim(-0.1, 1.05)
-    axes[0, -1].legend(fontsize="small", loc="upper right")
+    lines = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside right upper", frameon=False)
     return figure
 
 
