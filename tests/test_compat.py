@@ -120,7 +120,8 @@ def test_both_halves_run_whatever_the_first_says(tmp_path, failing):
         check=False,
     )
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls == ["x64= -m pytest -n 2", "x64=1 -m pytest -n 2"]
+    test = "-m pytest -n 2 --dist loadfile"
+    assert calls == [f"x64= {test}", f"x64=1 {test}"]
     assert (made.returncode == 0) == (failing == "none"), made.stderr
 
 

@@ -21,10 +21,11 @@ Row = dict[str, Any]
 # Columns of all tables here that are texts, also where somebody has taken the quotes
 # away, or where the file is of a version that wrote none: a commit may be 81293120e14.
 TEXTS = frozenset({
-    "bench", "code", "data", "device", "dtype", "family", "fraction_by_seed", "jax",
-    "key", "label", "lengths", "measure", "method", "name", "network", "optimizer",
-    "optimizer_options", "options", "row", "rule", "run", "setting", "status", "task",
-    "test_by_seed", "updates_by_seed", "verdict", "verdict_on_reach",
+    "bench", "code", "data", "device", "dtype", "family", "feedback",
+    "fraction_by_seed", "jax", "key", "label", "lengths", "measure", "method", "name",
+    "network", "optimizer", "optimizer_options", "options", "row", "rule", "run",
+    "setting", "status", "task", "test_by_seed", "updates_by_seed", "verdict",
+    "verdict_on_reach",
 })  # fmt: skip
 
 _INTEGER = re.compile("[+-]?(0|[1-9][0-9]{0,308})")
