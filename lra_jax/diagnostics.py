@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lra_jax import gradients, numerics, rnn, types
-from lra_jax.feedback import FeedbackError
-from lra_jax.feedback import errors as feedback_errors
+from lra_jax.feedback import FeedbackWeights
 from lra_jax.networks import Network, Stack
 from lra_jax.networks.layer import project
 from lra_jax.numerics import matmul
@@ -349,17 +348,58 @@ def vanished(local_loss: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values).all(axis=-1), count, np.nan)
 
 
-__all__ = [
-    "DECAY_STEPS",
-    "Cosines",
-    "FeedbackError",
-    "Update",
-    "compare",
-    "cosine",
-    "decay",
-    "feedback_errors",
-    "hidden_errors",
-    "observe",
-    "swap_labels",
-    "vanished",
-]
+class FeedbackError(NamedTuple):
+    """How far feedback weights are from the transposed forward weights.
+
+    Attributes:
+      relative: `[]` ‖A - Wᵀ‖ / ‖W‖.
+      cosine: `[]` of A and Wᵀ.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> state = lra_jax.FeedbackWeights(e_y=2 * params.w_hy.T)
+      >>> _, readout = lra_jax.diagnostics.feedback_errors(state, params)
+      >>> f"{readout.relative:.3f}, {readout.cosine:.3f}"
+      '1.000, 1.000'
+    """
+
+    relative: jax.Array
+    cosine: jax.Array
+
+
+def feedback_errors(
+    state: FeedbackWeights, params: types.AnyParams, network: Network = rnn.TANH
+) -> tuple[tuple[FeedbackError, ...], FeedbackError | None]:
+    """How far a rule's feedback weights are from the transposed forward weights.
+
+    Args:
+      state: of a rule with feedback weights, `state.rule_state` of a `TrainState`.
+      params: the forward weights.
+      network: whose weights they are.
+
+    Returns:
+      Of each recurrent matrix, () where these are transposed; and of the readout, None
+      where it is.
+
+    Example:
+      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+      >>> rule = lra_jax.lra_norm(feedback="mirror")
+      >>> state = rule.init(jax.random.key(1), params)
+      >>> (recurrent,), _ = lra_jax.diagnostics.feedback_errors(state, params)
+      >>> bool(abs(recurrent.cosine) < 0.5)
+      True
+    """
+
+    def beside(a: jax.Array, w: jax.Array) -> FeedbackError:
+        """A `[C, H]` beside W `[H, C]`."""
+        off, size = (numerics.norm(x.ravel(), axis=-1)[0] for x in (a - w.T, w))
+        return FeedbackError(
+            off / jnp.where(size == 0, 1, size), _matrix_cosine(a, w.T)
+        )
+
+    recurrent: tuple[FeedbackError, ...] = ()
+    if state.a is not None:
+        matrices = state.a if isinstance(state.a, tuple) else (state.a,)
+        weights = network.recurrent(rnn.cell_of(params))
+        recurrent = tuple(map(beside, matrices, weights))
+    return recurrent, None if state.e_y is None else beside(state.e_y, params.w_hy)

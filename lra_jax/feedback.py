@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import numerics, rnn, settings, types
+from lra_jax import rnn, settings, types
 from lra_jax.networks.network import Cell, Network, Place
 from lra_jax.numerics import matmul
 
@@ -163,6 +163,19 @@ class Back(NamedTuple):
 NO_WEIGHTS = Back()
 
 
+def _value(feedback: Any) -> Feedback:
+    """A word is that for recurrent and output weights."""
+    if isinstance(feedback, str):
+        settings.check_choice("feedback", feedback, get_args(Way))
+        return Feedback(recurrent=feedback, readout=feedback)  # type: ignore[arg-type]
+    if isinstance(feedback, Feedback):
+        return feedback
+    words = ", ".join(map(repr, get_args(Way)))
+    raise ValueError(
+        f"feedback: expected one of {words} or a Feedback, got {feedback!r}"
+    )
+
+
 def of(feedback: Any, network: Network) -> Feedback:
     """The value of an argument `feedback`.
 
@@ -170,14 +183,7 @@ def of(feedback: Any, network: Network) -> Feedback:
       ValueError: it is neither one of the words nor a `Feedback`, or the network does
         not have what it needs.
     """
-    if isinstance(feedback, str):
-        settings.check_choice("feedback", feedback, get_args(Way))
-        feedback = Feedback(recurrent=feedback, readout=feedback)  # type: ignore[arg-type]
-    if not isinstance(feedback, Feedback):
-        words = ", ".join(map(repr, get_args(Way)))
-        raise ValueError(
-            f"feedback: expected one of {words} or a Feedback, got {feedback!r}"
-        )
+    feedback = _value(feedback)
     rnn.check_network(network)
     if feedback.recurrent != "transpose" and not network.has_recurrent:
         raise ValueError(
@@ -201,16 +207,13 @@ def of_readout(feedback: Any, network: Network) -> Feedback:
       ValueError: as `of`; or the mirror has no phase of its own, as its source has to
         be stored over time.
     """
-    if isinstance(feedback, str):
-        settings.check_choice("feedback", feedback, get_args(Way))
-        feedback = Feedback(readout=feedback)  # type: ignore[arg-type]
-    choice = of(feedback, network)
+    choice = of(dataclasses.replace(_value(feedback), recurrent="transpose"), network)
     if choice.readout == "mirror" and choice.mirror_source == "network":
         raise ValueError(
             "mirror_source: expected 'phase', as a rule that runs forward in time "
             "stores no states, got 'network'"
         )
-    return dataclasses.replace(choice, recurrent="transpose")
+    return choice
 
 
 def init_of(
@@ -405,60 +408,3 @@ def _regressed(received: jax.Array, zeta: jax.Array) -> jax.Array:
     power = jnp.sum(zeta**2, axis=0)
     power = jnp.where(power == 0, 1, power)
     return matmul(received.T, zeta) / power[None]
-
-
-class FeedbackError(NamedTuple):
-    """How far feedback weights are from the transposed forward weights.
-
-    Attributes:
-      relative: `[]` ‖A - Wᵀ‖ / ‖W‖.
-      cosine: `[]` of A and Wᵀ.
-
-    Example:
-      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
-      >>> state = lra_jax.FeedbackWeights(e_y=2 * params.w_hy.T)
-      >>> _, readout = lra_jax.diagnostics.feedback_errors(state, params)
-      >>> f"{readout.relative:.3f}, {readout.cosine:.3f}"
-      '1.000, 1.000'
-    """
-
-    relative: jax.Array
-    cosine: jax.Array
-
-
-def compare(a: jax.Array, w: jax.Array) -> FeedbackError:
-    """A `[C, H]` beside W `[H, C]`."""
-    size, own = (numerics.norm(x.ravel(), axis=-1)[0] for x in (w, a))
-    difference = numerics.norm((a - w.T).ravel(), axis=-1)[0]
-    both = size * own
-    cosine = jnp.sum(a * w.T) / jnp.where(both == 0, 1, both)
-    return FeedbackError(difference / jnp.where(size == 0, 1, size), cosine)
-
-
-def errors(
-    state: FeedbackWeights, params: types.AnyParams, network: Network = rnn.TANH
-) -> tuple[tuple[FeedbackError, ...], FeedbackError | None]:
-    """How far a rule's feedback weights are from the transposed forward weights.
-
-    Args:
-      state: of a rule with feedback weights, `state.rule_state` of a `TrainState`.
-      params: the forward weights.
-      network: whose weights they are.
-
-    Returns:
-      Of each recurrent matrix, () where these are transposed; and of the readout, None
-      where it is.
-
-    Example:
-      >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
-      >>> rule = lra_jax.lra_norm(feedback="mirror")
-      >>> state = rule.init(jax.random.key(1), params)
-      >>> (recurrent,), _ = lra_jax.diagnostics.feedback_errors(state, params)
-      >>> bool(abs(recurrent.cosine) < 0.5)
-      True
-    """
-    recurrent: tuple[FeedbackError, ...] = ()
-    if state.a is not None:
-        pairs = zip(_as_tuple(state.a), _recurrent(params, network), strict=True)
-        recurrent = tuple(compare(a, w) for a, w in pairs)
-    return recurrent, None if state.e_y is None else compare(state.e_y, params.w_hy)

@@ -67,6 +67,15 @@ def result_sharding(
     return devices.like(params), devices.like(rule_state), PartitionSpec()
 
 
+def without_frozen(network: Network, cell: Cell, grads: Cell) -> Cell:
+    """Gradients, 0 for the arrays of the cell that are frozen."""
+    return jax.tree.map(
+        lambda g, still: jnp.zeros_like(g) if still else g,
+        grads,
+        network.is_frozen(cell),
+    )
+
+
 def add_step(
     network: Network,
     cell: Cell,
@@ -76,11 +85,7 @@ def add_step(
 ) -> tuple[Cell, Any]:
     """total + Normalize(∇ᵗ) of one step, and the norm of each array's part."""
     units, scales = network.weigh_term(cell, term)
-    if any(jax.tree.leaves(frozen := network.is_frozen(cell))):
-        units = jax.tree.map(
-            lambda g, still: jnp.zeros_like(g) if still else g, units, frozen
-        )
-    leaves, tree = jax.tree.flatten(units)
+    leaves, tree = jax.tree.flatten(without_frozen(network, cell, units))
     parts = [
         normalize(g, scale=scale)
         for g, scale in zip(leaves, jax.tree.leaves(scales), strict=True)

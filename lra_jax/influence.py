@@ -198,9 +198,9 @@ class _Steps(NamedTuple):
             ),
         )
 
-        def step(
+        def go(
             before: tuple[Carry, jax.Array, _Total], now: Any
-        ) -> tuple[tuple[Carry, jax.Array, _Total], None]:
+        ) -> tuple[tuple[Carry, jax.Array, _Total], Place]:
             (s_prev, trace), z_prev, total = before
             x, noise, draw, started, labels = now
             drive = network.drive_one(cell, x)
@@ -212,25 +212,20 @@ class _Steps(NamedTuple):
             trace = jax.tree.map(lambda x: rnn.silence(x, started), trace)
             if every:
                 total = self._add(total, trace, place, labels, asked)
-            return (Carry(s, trace), z, total), None
+            return (Carry(s, trace), z, total), place
 
         z = network.emit(cell, carry.s)
         now = (inputs, noise, draws, piece.started, labels)
         # The last step apart: of a loss of the last step it alone has an error.
         first = jax.tree.map(lambda x: x[:-1], now)
         last = jax.tree.map(lambda x: x[-1], now)
-        (carry, z, total), _ = rnn.scan(step, (carry, z, total), first)
-        s_prev = carry.s
-        (carry, z_last, total), _ = step((carry, z, total), last)
-        if not every:
-            drive = network.drive_one(cell, last[0])
-            place = Place(last[0], z, s_prev, carry.s, z_last, drive, last[1])
-            total = self._add(total, carry.trace, place, piece.labels, None)
-        found = jax.tree.map(
-            lambda g, still: jnp.zeros_like(g) if still else g,
-            total.cell,
-            network.is_frozen(cell),
+        before, _ = rnn.scan(
+            lambda before, now: (go(before, now)[0], None), (carry, z, total), first
         )
+        (carry, _, total), place = go(before, last)
+        if not every:
+            total = self._add(total, carry.trace, place, piece.labels, None)
+        found = gradients.without_frozen(network, cell, total.cell)
         return carry, rnn.join(network, found, total.w_hy, total.b_y), total.loss
 
     def _add(
@@ -263,17 +258,18 @@ class _Steps(NamedTuple):
 
 
 def whole_influence(network: Network, mask: Any = None) -> Influence:
-    """J itself, `[D, B, ...]` for each array of the cell; with `mask` a part of it.
+    """J itself, `[B, D, ...]` for each array of the cell; with `mask` a part of it.
 
     Args:
       network: any.
-      mask: of the cell to bool arrays `[D, 1, ...]`, where J is kept; None is all.
+      mask: of the cell to bool arrays `[D, ...]`, where J is kept, or to None: all.
     """
 
     def cut(cell: Cell, trace: Cell) -> Cell:
-        if mask is None:
+        kept = None if mask is None else mask(cell)
+        if kept is None:
             return trace
-        return jax.tree.map(lambda j, keep: jnp.where(keep, j, 0), trace, mask(cell))
+        return jax.tree.map(lambda j, keep: jnp.where(keep, j, 0), trace, kept)
 
     def begin(cell: Cell, s: jax.Array) -> Cell:
         size, samples = s.shape[1], s.shape[0]

@@ -113,7 +113,7 @@ def mirrored(choice, params, network, count, **options):
     def learn(state):
         def step(state, key):
             _, state, _ = rule.grads(key, params, state, batch)
-            return state, feedback.errors(state, params, network)
+            return state, diagnostics.feedback_errors(state, params, network)
 
         return jax.lax.scan(step, state, jax.random.split(jax.random.key(4), count))
 
@@ -275,6 +275,23 @@ def test_without_a_decay_they_do_not():
     start, (a, w_hh, *_) = trained(choice, optax.sgd(0.1))
     first = np.linalg.norm(start.rule_state.a - start.params.w_hh.T)
     assert np.linalg.norm(a[-1] - w_hh[-2].T) == pytest.approx(first, rel=1e-4)
+
+
+@pytest.mark.parametrize("choice", ["mirror", lra_jax.Feedback("mirror", "mirror")])
+def test_forward_rules_mirror_the_readout_of_a_network_of_ones_own(choice):
+    """Its recurrent weights are not known, and nothing stands in their place."""
+    own = networks.from_step(
+        init=networks.relu().init, step=networks.relu().step, emit=networks.relu().emit
+    )
+    params, batch = problem(own)
+    rule = lra_jax.rtrl(feedback=choice, network=own)
+    state = rule.init(jax.random.key(3), params)
+    assert state.a is None
+    _, after, _ = rule.grads(jax.random.key(2), params, state, batch)
+    before, moved = (
+        diagnostics.feedback_errors(s, params, own)[1].relative for s in (state, after)
+    )
+    assert moved < 0.9 * before
 
 
 # What is refused.

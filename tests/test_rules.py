@@ -37,6 +37,11 @@ all_rules = pytest.mark.parametrize("rule", RULES)
 # are traced but not compiled.
 KINDS = ("temporal_order", "adding")
 kinds_of_tasks = pytest.mark.parametrize("task", KINDS)
+# The others with the slow tests, where only sizes differ.
+MOST_SLOW = [
+    pytest.param(t, marks=() if t in KINDS else pytest.mark.slow) for t in TASKS
+]
+all_tasks = pytest.mark.parametrize("task", MOST_SLOW)
 one_task = pytest.mark.parametrize("task", KINDS[:1])
 
 # One with a state that is longer than z, with layers and with noise; and one of which
@@ -75,6 +80,14 @@ def cases(tasks):
 # One of each way that errors take; what the others do with a network is the same, and
 # is tested with the slow ones.
 OF_EACH_WAY = ("bptt", "lra_diff", "tptt", "lra_e", "snap", "uoro")
+all_cases = pytest.mark.parametrize(
+    ("rule", "network", "task"),
+    [
+        pytest.param(r, n, t, marks=() if t in KINDS else pytest.mark.slow)
+        for r, n in PAIRS
+        for t in (TASKS if n == "tanh" else KINDS)
+    ],
+)
 compiled_cases = pytest.mark.parametrize(
     ("rule", "network", "task"),
     [
@@ -410,7 +423,7 @@ def test_training_lowers_the_loss_of_every_member(case):
 # Programs.
 
 
-@cases(KINDS)
+@all_cases
 @pytest.mark.parametrize("python_numbers", [False, True], ids=["traced", "python"])
 @pytest.mark.parametrize("real", [False, True], ids=["as drawn", "real"])
 def test_dtypes_are_never_promoted_implicitly(case, python_numbers, real):
@@ -425,7 +438,7 @@ def test_dtypes_are_never_promoted_implicitly(case, python_numbers, real):
     assert shapes(grads) == shapes(case.abstract_member[2])
 
 
-@cases(KINDS)
+@all_cases
 def test_every_matrix_product_has_the_highest_precision(case):
     assert matmul_precisions(case.grads, *case.abstract_member, case.batch) == {HIGHEST}
 
@@ -506,7 +519,7 @@ def assert_says(error, argument, array):
 
 
 @all_rules
-@kinds_of_tasks
+@all_tasks
 @pytest.mark.parametrize("wrong", WRONG_INPUTS)
 def test_wrong_inputs_are_named(case, wrong):
     inputs = WRONG_INPUTS[wrong](case.batch.inputs, case.task.input_size)
@@ -516,7 +529,7 @@ def test_wrong_inputs_are_named(case, wrong):
 
 
 @all_rules
-@kinds_of_tasks
+@all_tasks
 @pytest.mark.parametrize("wrong", WRONG_LABELS)
 def test_labels_of_wrong_shape_are_named(case, wrong):
     labels = WRONG_LABELS[wrong](case.batch.labels)
@@ -526,7 +539,9 @@ def test_labels_of_wrong_shape_are_named(case, wrong):
 
 
 @all_rules
-@one_task
+@pytest.mark.parametrize(
+    "task", [p for p in MOST_SLOW if TASKS[p.values[0]].output_size > 1]
+)
 def test_labels_that_are_no_integers_are_named(case):
     for dtype in (np.float32, bool):
         labels = case.batch.labels.astype(dtype)

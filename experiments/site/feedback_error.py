@@ -23,8 +23,9 @@ from absl import flags
 
 import lra_jax
 from lra_jax import diagnostics
+from lra_jax.lab.benches import pictures
 from lra_jax.lab.config.optimizers import adam
-from lra_jax.lab.reports import canvas, results
+from lra_jax.lab.reports import results
 from lra_jax.lab.terminal import command_line, machine, screen
 
 _OUT = flags.DEFINE_string(
@@ -149,13 +150,8 @@ def _run(console: Any) -> int:
         screen.say(console, f"training with feedback: {name}")
         rows += record(name)
         results.write_rows(folder / "feedback.csv", rows)
-    if (missing := canvas.missing()) is not None:
-        screen.say(console, missing)
-        return 0
-    from lra_jax.lab.reports.figures import save
-
-    with canvas.style():
-        save(draw_figure(rows), folder / "feedback.png")
+    draw = functools.partial(pictures.draw_figures, {"feedback": draw_figure})
+    pictures.show(console, "feedback", folder, draw)
     return 0
 
 

@@ -26,7 +26,8 @@ from jax.flatten_util import ravel_pytree
 
 import lra_jax
 from lra_jax import networks, rnn
-from lra_jax.lab.reports import canvas, markdown, results
+from lra_jax.lab.benches import pictures
+from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.statistics import mean_interval
 from lra_jax.lab.terminal import command_line, machine, screen
 
@@ -207,13 +208,8 @@ def _run(console: Any) -> int:
             results.write_rows(folder / "forward.csv", rows)
             (folder / "forward.md").write_text(table(rows), encoding="utf-8")
     screen.say(console, table(rows))
-    if (missing := canvas.missing()) is not None:
-        screen.say(console, missing)
-        return 0
-    from lra_jax.lab.reports.figures import save
-
-    with canvas.style():
-        save(draw_figure(rows), folder / "forward.png")
+    draw = functools.partial(pictures.draw_figures, {"forward": draw_figure})
+    pictures.show(console, "forward", folder, draw)
     return 0
 
 

@@ -43,11 +43,9 @@ def eprop(
     Args:
       max_norm: as for `bptt`.
       output_loss: E.
-      network: what is trained: tanh, relu, leaky, gru, lstm, or a
-        stack of them.
-      feedback: what stands in place of W_hyᵀ in ℓ: "random" is
-        broadcast alignment; "mirror" and "kolen_pollack" learn it; or a
-        `Feedback`.
+      network: what is trained: tanh, relu, leaky, gru, lstm, or a stack of them.
+      feedback: what stands in place of W_hyᵀ in ℓ: "random" is broadcast alignment;
+        "mirror" and "kolen_pollack" learn it; or a `Feedback`.
 
     Returns:
       A rule without state, or with feedback weights. Of `RuleInfo` there is the loss

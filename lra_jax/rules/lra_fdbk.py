@@ -63,8 +63,8 @@ def lra_fdbk(
 
     Returns:
       A rule whose state is A ~ N(0, 1/H), which never changes, or other feedback
-      weights. Of `RuleInfo`,
-      `local_loss` is (1/H) ‖eₜ‖² and `target_step_norm` is ‖eₜ‖.
+      weights. Of `RuleInfo`, `local_loss` is (1/H) ‖eₜ‖² and `target_step_norm` is
+      ‖eₜ‖.
 
     Raises:
       ValueError: a number that is not a scalar, or known and out of its range.

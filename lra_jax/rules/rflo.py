@@ -40,8 +40,7 @@ def rflo(
     Args:
       max_norm: as for `bptt`.
       output_loss: E.
-      network: what is trained: tanh, relu, leaky, gru, lstm, or a
-        stack of them.
+      network: what is trained: tanh, relu, leaky, gru, lstm, or a stack of them.
       feedback: what stands in place of W_hyᵀ in ℓ, a word or a `Feedback`.
 
     Returns:

@@ -53,8 +53,7 @@ def snap(
       order: n, a Python integer.
       max_norm: as for `bptt`.
       output_loss: E.
-      network: what is trained: tanh, relu, leaky, gru, lstm, or a
-        stack of them.
+      network: what is trained: tanh, relu, leaky, gru, lstm, or a stack of them.
       feedback: what stands in place of W_hyᵀ in ℓ, a word or a `Feedback`.
 
     Returns:
@@ -87,15 +86,16 @@ def snap(
     )
 
 
-def _reached(network: Network, order: int) -> Callable[[Cell], Cell] | None:
+def _reached(network: Network, order: int) -> Callable[[Cell], Cell | None]:
     """Where J is kept: the units that a weight gets to in time; None is all."""
 
-    def mask(cell: Cell) -> Cell:
+    def mask(cell: Cell) -> Cell | None:
         size = jax.tree.leaves(cell)[0].shape[-1]
         kept = network.reaches(size, order - 1)
-        assert kept is not None
+        if kept is None:
+            return None
         return jax.tree.map(
             lambda w: kept.T.reshape(size, *(1,) * (w.ndim - 1), size), cell
         )
 
-    return mask if getattr(network, "mask", None) is not None else None
+    return mask
