@@ -44,7 +44,7 @@ rule = "readout_only"
 lr = [0.1]
 """
 
-# Compiled programs are shared between the commands that a worker runs.
+# Compiled programs are shared between the tests, and the commands, that a worker runs.
 CACHE = tempfile.mkdtemp(prefix="lra_jax_test_")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 ENVIRONMENT = {

@@ -9,6 +9,7 @@ import os
 import pathlib
 from unittest import mock
 
+import command_line
 import hypothesis
 import jax
 import pytest
@@ -18,6 +19,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # half the time of the newer ones. What the compiler makes of a program when it tries is
 # tested by the tests that run commands, which see the environment of the user.
 jax.config.update("jax_disable_most_optimizations", True)
+# What was compiled before is read again: tests make the same small programs many times, and
+# forget them when they take much memory.
+jax.config.update("jax_compilation_cache_dir", command_line.CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # Virtual devices: dividing a grid among them is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 8)
 FLAGS = "--xla_cpu_parallel_codegen_split_count=1"
@@ -38,6 +44,14 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path.suffix == ".py" and collection_path.name.startswith("test_"):
         return ("x64" in collection_path.parts) != jax.config.jax_enable_x64
     return None
+
+
+@pytest.fixture
+def no_programs_kept():
+    """JAX as it begins for a user, with no folder for compiled programs."""
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", command_line.CACHE)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -68,6 +69,7 @@ MODULES = [
 ]
 
 
+@functools.cache
 def of_constants(module):
     """Name to docstring, of the constants of a module: the string below each."""
     tree = ast.parse(inspect.getsource(importlib.import_module(module)))

@@ -88,8 +88,14 @@ def test_weights_that_are_no_real_numbers_are_named():
 # Rules.
 
 
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("rule", TRAINING)
+@pytest.mark.parametrize(
+    ("rule", "dtype"),
+    [  # each rule in one of the two; in the other one with the slow tests
+        pytest.param(rule, dtype, marks=() if (i + j) % 2 else pytest.mark.slow)
+        for i, rule in enumerate(TRAINING)
+        for j, dtype in enumerate(NARROW)
+    ],
+)
 def test_a_rule_trains_weights_of_16_bits_and_keeps_them(rule, dtype):
     made, batch = make(rule), batch_of()
     optimizer = optax.chain(optax.sgd(0.1))

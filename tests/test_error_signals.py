@@ -257,8 +257,17 @@ def test_errors_of_any_size_reach_every_step(rule):
 
 
 @pytest.mark.parametrize("case", FINITE_RULES)
-@pytest.mark.parametrize("scale", [0.0, 1e-25, 1.0])
-@pytest.mark.parametrize("saturated", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "saturated"),
+    [
+        (0.0, False),
+        (1e-25, False),
+        (1.0, True),
+        pytest.param(1.0, False, marks=pytest.mark.slow),
+        pytest.param(0.0, True, marks=pytest.mark.slow),
+        pytest.param(1e-25, True, marks=pytest.mark.slow),
+    ],
+)
 def test_updates_are_finite_without_errors_and_where_states_saturate(
     case, scale, saturated
 ):

@@ -202,7 +202,15 @@ def problem(name):
 
 @pytest.mark.parametrize(
     ("rule", "name"),
-    [(rule, name) for rule in RULES for name in ("cross_entropy", "squared_error")]
+    [(rule, "cross_entropy") for rule in RULES]
+    + [
+        pytest.param(
+            rule,
+            "squared_error",
+            marks=() if rule in ("bptt", "lra_diff", "tptt") else pytest.mark.slow,
+        )
+        for rule in RULES
+    ]
     + [(rule, "cross_entropy_every_step") for rule in EVERY_STEP]
     + [(rule, "binary_cross_entropy_every_step") for rule in ("bptt", "lra_diff")],
 )

@@ -48,7 +48,7 @@ def test_flags_are_added_only_where_they_help_and_are_not_set(
     assert os.environ["XLA_FLAGS"] == (before if after is None else after)
 
 
-def test_what_the_user_has_set_stays(monkeypatch, tmp_path):
+def test_what_the_user_has_set_stays(no_programs_kept, monkeypatch, tmp_path):
     updates = {}
     monkeypatch.setattr(jax.config, "update", updates.__setitem__)
     monkeypatch.setenv("XLA_FLAGS", "")
