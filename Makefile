@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint docs wheel-test compat compat-short notebooks clean
+.PHONY: demo test end-to-end slow lint docs wheel-test compat compat-short notebooks clean
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.grid --config configs/demo.toml --out runs/demo --resume
@@ -13,6 +13,10 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile || status=1; \
 	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 --dist loadfile || status=1; \
 	exit $$status
+
+# Whole commands, the code of all pages, the examples of all docstrings, the notebooks.
+end-to-end: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "end_to_end and not slow and not faults"
 
 # What is too long for every change: the smallest budget of the whole reproduction, and more.
 slow: .venv/installed

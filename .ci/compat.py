@@ -167,6 +167,7 @@ def suite(name, short):
         env.setdefault("XLA_FLAGS", "")
     if short:
         return run([*test, *SHORT], cwd=ROOT, env=env)
+    test += ["-m", "not slow and not faults"]
     halves = [run(test, cwd=ROOT, env={**env, "JAX_ENABLE_X64": x}) for x in "01"]
     return all(halves)
 

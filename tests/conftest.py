@@ -70,10 +70,11 @@ def optimized(request):
 # Of several workers one does all tests of a file, or of a function of the few files in
 # x64: what they share is compiled once. The longest come first, so that all end together.
 LONGEST = [
-    "test_sweep.py", "test_notebooks.py", "test_rules.py", "test_documentation.py",
-    "test_cli.py", "test_faults.py", "test_start.py", "test_error_signals.py",
-    "test_lra_released.py", "test_lra_diff.py", "test_alignment.py", "test_real.py",
-    "test_gradient_flow.py", "test_benchmark.py", "test_lra_reversible.py",
+    "test_documentation.py", "test_cli.py", "test_faults.py", "test_notebooks.py",
+    "test_rules.py", "test_networks.py", "test_feedback.py", "test_sweep.py",
+    "test_rule_cards.py", "test_network_programs.py", "test_edges.py",
+    "test_error_signals.py", "test_lra_released.py", "test_labels.py",
+    "test_dtypes.py", "test_lowering.py", "test_diagnostics.py", "test_lra_diff.py",
 ]  # fmt: skip
 
 

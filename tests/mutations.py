@@ -444,6 +444,7 @@ def run_tests(tree: pathlib.Path, tests: str) -> tuple[int, str]:
     file, chosen_by, word = tests.partition(" -k ")
     files = [f"tests/{file}", *(["-k", word] if chosen_by else [])]
     words = ["-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", "--tb=line"]
+    words += ["-m", "not slow and not faults"]
     done = subprocess.run(
         [sys.executable, *words, *files],
         cwd=tree, env=environment, capture_output=True, text=True, check=False,

@@ -22,6 +22,8 @@ from lra_jax.lab.reports import results
 from lra_jax.lab.runs import store
 from lra_jax.lab.terminal import machine
 
+pytestmark = pytest.mark.end_to_end
+
 BUDGET = alignment.BUDGETS["smoke"]
 T = BUDGET.seq_len
 FAMILIES = {

@@ -27,6 +27,8 @@ from experiments.speed import (
 from lra_jax import TASKS, lra_diff, rnn
 from lra_jax.lab.config import load
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.mark.parametrize(
     ("task", "seq_len", "batch_size", "hidden_size", "k", "gamma", "c0", "c1"),

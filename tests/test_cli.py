@@ -29,6 +29,8 @@ from lra_jax import member
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.runs import groups
 
+pytestmark = pytest.mark.end_to_end
+
 # For what any rule shows: two rules that are compiled in no time.
 SMALL = (
     CONFIG.partition("[[grid]]")[0].replace("[0, 1]", "[0]")

@@ -127,5 +127,5 @@ def test_both_halves_run_whatever_the_first_says(tmp_path, failing):
 
 def test_a_clone_is_set_up_by_every_target_that_needs_it():
     text = (ROOT / "Makefile").read_text("utf8")
-    for target in ("demo", "test", "slow", "lint", "docs", "notebooks"):
+    for target in ("demo", "test", "end-to-end", "slow", "lint", "docs", "notebooks"):
         assert re.search(rf"^{target}: \.venv/installed$", text, re.MULTILINE), target

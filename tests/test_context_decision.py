@@ -11,6 +11,8 @@ import pytest
 
 import lra_jax
 
+pytestmark = pytest.mark.end_to_end
+
 pytest.importorskip("matplotlib")
 from matplotlib import image
 

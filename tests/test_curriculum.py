@@ -10,6 +10,8 @@ from lra_jax.lab import config as config_lib
 from lra_jax.lab.runs import groups
 from lra_jax.member import Limits, Status
 
+pytestmark = pytest.mark.end_to_end
+
 LIMITS = Limits(max_steps=10, patience=0)
 
 

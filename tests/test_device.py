@@ -22,6 +22,8 @@ from experiments.accelerator import (
 from experiments.accelerator.device_cells import ENGINE, LOOPED, MAPPED, METHODS, Cell
 from lra_jax import RULES
 
+pytestmark = pytest.mark.end_to_end
+
 # What fits into a time.
 
 

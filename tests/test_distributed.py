@@ -9,6 +9,8 @@ import time
 import pytest
 from command_line import CONFIG, HANGS, command, read_file, run, start
 
+pytestmark = pytest.mark.end_to_end
+
 # Runs the command with something that goes wrong in one of the processes.
 DRIVER = """
 import errno, os, sys

@@ -91,6 +91,7 @@ def tables():
         table.update(before)
 
 
+@pytest.mark.end_to_end
 @all_pages
 def test_the_code_of_a_page_runs(path, tables, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -281,6 +282,7 @@ def test_a_block_says_what_it_is(path):
 # Docstrings.
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     "test",
     [test for name in docstrings.MODULES for test in docstrings.examples(name)],

@@ -36,6 +36,8 @@ from command_line import (
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.runs import run as training
 
+pytestmark = pytest.mark.end_to_end
+
 FILES = [
     "manifest.json",
     "results.csv",

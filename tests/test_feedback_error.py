@@ -6,6 +6,8 @@ from command_line import call
 from experiments.site import feedback_error
 from lra_jax.lab.reports import results
 
+pytestmark = pytest.mark.end_to_end
+
 
 def test_errors_are_followed_and_drawn(monkeypatch, tmp_path):
     sizes = {"SEQ_LEN": 10, "HIDDEN_SIZE": 16, "BATCH_SIZE": 3, "NUM_SAMPLES": 20}

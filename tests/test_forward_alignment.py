@@ -7,6 +7,8 @@ from command_line import call
 from experiments.site import forward_alignment
 from lra_jax.lab.reports import results
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture
 def small(monkeypatch):

@@ -15,6 +15,8 @@ from lra_jax.lab.flow import figures, recording, tables
 from lra_jax.lab.flow.recording import Setting
 from lra_jax.lab.reports import results, statistics
 
+pytestmark = pytest.mark.end_to_end
+
 T, B, H = 10, 4, 16
 SIZES = {
     "task": "random_permutation", "seq_len": T, "hidden_size": H, "batch_size": B,

@@ -11,6 +11,8 @@ from command_line import call
 from experiments.speed import networks as speed
 from lra_jax import networks
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.mark.parametrize("symbols", [True, False])
 def test_the_gru_that_is_written_by_hand_is_the_derived_one(symbols):

@@ -14,6 +14,8 @@ import pytest
 
 import lra_jax
 
+pytestmark = pytest.mark.end_to_end
+
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("ipykernel")

@@ -338,6 +338,7 @@ def command(folder, *words):
     )  # fmt: skip
 
 
+@pytest.mark.end_to_end
 def test_the_command_trains_both_phases_and_goes_on_where_it_stood(tmp_path):
     (tmp_path / "my.toml").write_text(CONFIG, "utf8")
     done = command(tmp_path, "--config", "my.toml")

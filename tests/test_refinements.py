@@ -5,6 +5,8 @@ import pytest
 from lra_jax.lab.benches import refinements
 from lra_jax.lab.config import Config
 
+pytestmark = pytest.mark.end_to_end
+
 BUDGET = refinements.BUDGETS["standard"]
 
 

@@ -21,6 +21,8 @@ from lra_jax.lab.benches.cells import Cell
 from lra_jax.lab.reports import results
 from lra_jax.lab.runs import store
 
+pytestmark = pytest.mark.end_to_end
+
 BUDGETS = list(budgets.BUDGETS.values())
 
 
