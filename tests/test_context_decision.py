@@ -11,10 +11,10 @@ import pytest
 
 import lra_jax
 
-pytestmark = pytest.mark.end_to_end
-
 pytest.importorskip("matplotlib")
 from matplotlib import image
+
+pytestmark = pytest.mark.end_to_end
 
 PATH = Path(lra_jax.__file__).parent.parent / "examples/context_decision.py"
 
