@@ -29,6 +29,7 @@ UPDATES, CHECK_EVERY, SEEDS = 10, 5, 2
 """
 METHODS = {
     "quickstart": ["lra_diff", "readout_only", "bptt"],
+    "neuroscience": ["bptt", "lra_norm", "dfa", "readout_only"],
     "own_rule": [
         *(f"blend, s = {s:g}" for s in (0, 0.1, 0.25, 0.5, 1)),
         *("bptt", "readout_only"),
@@ -319,8 +320,21 @@ def own_rule_says(lines):
     assert found(lines, "readout_only")[0] == "0 of 3"
 
 
+def neuroscience_says(lines):
+    mean = {
+        method: float(found(lines, method)[0]) for method in METHODS["neuroscience"]
+    }
+    assert mean.pop("readout_only") < 80
+    assert min(mean.values()) > 86
+
+
 @pytest.mark.parametrize(
-    ("name", "says"), [("quickstart", quickstart_says), ("own_rule", own_rule_says)]
+    ("name", "says"),
+    [
+        ("quickstart", quickstart_says),
+        ("own_rule", own_rule_says),
+        ("neuroscience", neuroscience_says),
+    ],
 )
 def test_stored_tables_say_what_the_text_says(name, says):
     says(table_of(read(name)))
