@@ -156,6 +156,43 @@ def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):
     assert says in str(refusal.value).replace("\n      ", " ")
 
 
+OWN = """
+import numpy as np
+import lra_jax
+
+drawn = lra_jax.TASKS["temporal_order"]
+arrays = lra_jax.Task.from_arrays(np.eye(4, 10, dtype=int), np.arange(4) % 2, validation=0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        ("own_bench:drawn", None),
+        (
+            "own_bench:arrays",
+            "expected a task that is drawn, at any length, got arrays",
+        ),
+        ("own_bench:dawn", "did you mean 'drawn'?"),
+        ("no_such_bench:drawn", "no_such_bench"),
+        ("own_bench:", "expected MODULE:NAME"),
+    ],
+)
+def test_a_task_of_ones_own_has_to_be_drawn(task, says, tmp_path, monkeypatch):
+    (tmp_path / "own_bench.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(reach.config_lib, "read", lambda path: GOOD | {"tasks": [task]})
+    if says is None:
+        bench = reach.load("b.toml")
+        config = bench.tuning("bptt", task, 20)
+        assert config.task == task
+        assert config.name == "bptt.own_bench.drawn.T20.tuning"
+        return
+    with pytest.raises(ConfigError) as refusal:
+        reach.load("b.toml")
+    assert says in str(refusal.value).replace("\n      ", " ")
+
+
 SPENT = {"bptt": costs.Cost(0.00204, 32_400.0), "norm": costs.Cost(0.004, 0.0)}
 
 

@@ -25,7 +25,8 @@ from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import costs, pictures
 from lra_jax.lab.benches.published import TABLE5, TITLES
-from lra_jax.lab.config import Config, arguments
+from lra_jax.lab.config import Config, arguments, tasks
+from lra_jax.lab.data.sources import DatasetError
 from lra_jax.lab.reports import markdown, results, summary
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs.runner import Runner
@@ -38,7 +39,7 @@ class Bench:
 
     Attributes:
       name: of the bench, and of its folders.
-      tasks: names of `lra_jax.TASKS`.
+      tasks: names of `lra_jax.TASKS`, or `module:name` of one's own that is drawn.
       seq_len: lengths, in increasing order.
       methods: see `bench.Bench`.
       seeds: that are counted.
@@ -77,7 +78,7 @@ class Bench:
           ConfigError: the grid is wrong.
         """
         settings = {
-            "name": f"{method}.{task}.T{seq_len}",
+            "name": f"{method}.{task.replace(':', '.')}.T{seq_len}",
             "task": task,
             "seq_len": seq_len,
             "hidden_size": self.hidden_size,
@@ -108,12 +109,27 @@ def load(path: str) -> Bench:
     return bench_lib.load(path, Bench, _contradictions)
 
 
+def _problem_of_task(task: str) -> str | None:
+    """What is wrong with a task of a bench, or None: it has to have every length."""
+    if not tasks.is_own(task):
+        return arguments.check_choice(task, tuple(TASKS))
+    if (problem := tasks.problem_of(task)) is not None:
+        return problem
+    try:
+        found = tasks.find(task)
+    except DatasetError as error:
+        return str(error)
+    if found.validation is None:
+        return None
+    return "expected a task that is drawn, at any length, got arrays of one length"
+
+
 def _contradictions(bench: Bench) -> Iterator[str]:
     """What is wrong with values of the right types."""
     if len(set(bench.tasks)) < len(bench.tasks):
         yield f"tasks = {bench.tasks}: one twice"
     for task in bench.tasks:
-        if (problem := arguments.check_choice(task, tuple(TASKS))) is not None:
+        if (problem := _problem_of_task(task)) is not None:
             yield f"tasks: {task}: {problem}"
     for method, table in bench.methods.items():
         known = tuple(TABLE5["temporal_order"])
@@ -130,7 +146,7 @@ def _contradictions(bench: Bench) -> Iterator[str]:
         lambda method: (
             bench.tuning(method, task, bench.seq_len[0])
             for task in bench.tasks
-            if task in TASKS
+            if _problem_of_task(task) is None
         ),
         possible={"input_gain", "published", "column"},
     )
