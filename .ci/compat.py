@@ -8,7 +8,7 @@ Each set of packages has an environment of its own in build/compat:
 - `oldest`: the floors of pyproject.toml (.ci/oldest.txt), on the oldest Python;
 - `newest`: the newest JAX, on the newest Python that is on PATH or pyenv's;
 - `nightly`: as `newest`, with the JAX of last night, from JAX_NIGHTLY_INDEX;
-- `colab`: what Colab has (.ci/colab.txt); the wheel replaces none of it, and both
+- `colab`: what Colab has (.ci/colab.txt); the wheel replaces none of it, and the
   notebooks run from it.
 
 Both halves of the suite run on the first three, with --short a part of the first half.

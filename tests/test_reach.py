@@ -169,6 +169,7 @@ arrays = lra_jax.Task.from_arrays(np.eye(4, 10, dtype=int), np.arange(4) % 2, va
     ("task", "says"),
     [
         ("own_bench:drawn", None),
+        ("spikes.npz", "expected a task that is drawn, at any length, got arrays"),
         (
             "own_bench:arrays",
             "expected a task that is drawn, at any length, got arrays",

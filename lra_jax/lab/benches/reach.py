@@ -113,15 +113,16 @@ def _problem_of_task(task: str) -> str | None:
     """What is wrong with a task of a bench, or None: it has to have every length."""
     if not tasks.is_own(task):
         return arguments.check_choice(task, tuple(TASKS))
+    drawn = "expected a task that is drawn, at any length, got arrays of one length"
+    if task.endswith(".npz"):
+        return drawn
     if (problem := tasks.problem_of(task)) is not None:
         return problem
     try:
         found = tasks.find(task)
     except DatasetError as error:
         return str(error)
-    if found.validation is None:
-        return None
-    return "expected a task that is drawn, at any length, got arrays of one length"
+    return None if found.validation is None else drawn
 
 
 def _contradictions(bench: Bench) -> Iterator[str]:
