@@ -54,6 +54,10 @@ ENVIRONMENT = {
 }
 
 
+# Programs this small take longer to compile than to run.
+QUICK = ENVIRONMENT | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
 def command(folder, *arguments):
     return [
         sys.executable, "-m", "experiments.grid", "--config", str(folder / "my.toml"),
@@ -61,16 +65,16 @@ def command(folder, *arguments):
     ]  # fmt: skip
 
 
-def start(words):
+def start(words, environment=QUICK):
     return subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **ENVIRONMENT},
+        env={**os.environ, **environment},
     )  # fmt: skip
 
 
-def run(folder, *arguments, code=0, within=()):
+def run(folder, *arguments, code=0, within=(), environment=QUICK):
     """What it printed; `within` is a command that runs the one given to it."""
-    process = start([*within, *command(folder, *arguments)])
+    process = start([*within, *command(folder, *arguments)], environment)
     out, err = process.communicate(timeout=HANGS)
     assert process.returncode == code, err
     assert "Traceback" not in err

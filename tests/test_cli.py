@@ -53,7 +53,7 @@ def folder(tmp_path):
 
 
 def test_a_run_leaves_a_folder_with_everything_in_it(folder):
-    out, err = run(folder)
+    out, err = run(folder, environment=ENVIRONMENT)  # compiled as a user's are
     assert err == ""
     path = folder / "run"
     with (path / "results.csv").open() as file:

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from command_line import ENVIRONMENT, call
+from command_line import QUICK, call
 
 from lra_jax import losses
 from lra_jax.lab.benches import real
@@ -334,7 +334,7 @@ def command(folder, *words):
     root = str(pathlib.Path(real.__file__).parents[3])
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True,
-        check=False, cwd=folder, env={**os.environ, **ENVIRONMENT, "PYTHONPATH": root},
+        check=False, cwd=folder, env={**os.environ, **QUICK, "PYTHONPATH": root},
     )  # fmt: skip
 
 
