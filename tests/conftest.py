@@ -17,7 +17,7 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time goes into compiling: nothing is optimized, and XLA's older emitters take
 # half the time of the newer ones. What the compiler makes of a program when it tries is
-# tested by the tests that run commands, which see the environment of the user.
+# tested by those with the marker `optimized`, and by a run of the command in test_cli.py.
 jax.config.update("jax_disable_most_optimizations", True)
 # What was compiled before is read again: tests make the same small programs many times, and
 # forget them when they take much memory.

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+from rule_cases import others_slow
 
 import lra_jax
 from lra_jax import RULES, numerics, regularizer, rnn, symbols
@@ -85,21 +86,13 @@ def test_weights_that_are_no_real_numbers_are_named():
         lra_jax.evaluate(params, batch_of())
 
 
-# Rules. In float16 one of each way that errors take; the others with the slow tests.
-SOME = ("bptt", "lra_diff", "lra_norm", "tptt", "lra_e", "snap", "uoro")
+# Rules.
 
 
 @pytest.mark.parametrize(
     ("rule", "dtype"),
-    [
-        pytest.param(
-            rule,
-            dtype,
-            marks=() if dtype == "bfloat16" or rule in SOME else pytest.mark.slow,
-        )
-        for rule in TRAINING
-        for dtype in NARROW
-    ],
+    [(rule, "bfloat16") for rule in TRAINING]
+    + [pytest.param(rule, "float16", marks=others_slow(rule)) for rule in TRAINING],
 )
 def test_a_rule_trains_weights_of_16_bits_and_keeps_them(rule, dtype):
     made, batch = make(rule), batch_of()

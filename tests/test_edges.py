@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from rule_cases import others_slow
 
 import lra_jax
 from lra_jax import RULES, member, rnn, sweep
@@ -212,17 +213,10 @@ def test_a_scan_over_no_steps_is_that_of_jax():
         lax.scan(step, jnp.float32(1), np.ones((0, 2), np.float32))
 
 
-# One of each way that errors take; the others with the slow tests.
-SOME = ("bptt", "lra_diff", "lra_norm", "tptt", "lra_e", "snap", "uoro")
-
-
 @pytest.mark.parametrize(
     ("rule", "seq_len"),
     [
-        *(
-            pytest.param(rule, 1, marks=() if rule in SOME else pytest.mark.slow)
-            for rule in RULES
-        ),
+        *(pytest.param(rule, 1, marks=others_slow(rule)) for rule in RULES),
         pytest.param("lra_released", 3, marks=pytest.mark.slow),
     ],
 )

@@ -15,6 +15,7 @@ import optax
 import pytest
 from jax.typing import ArrayLike
 from jaxpr import matmul_precisions
+from rule_cases import others_slow
 
 import lra_jax
 from lra_jax import RULES, TASKS, networks
@@ -77,9 +78,6 @@ def cases(tasks):
     )
 
 
-# One of each way that errors take; what the others do with a network is the same, and
-# is tested with the slow ones.
-OF_EACH_WAY = ("bptt", "lra_diff", "tptt", "lra_e", "snap", "uoro")
 all_cases = pytest.mark.parametrize(
     ("rule", "network", "task"),
     [
@@ -95,7 +93,7 @@ compiled_cases = pytest.mark.parametrize(
             rule,
             network,
             task,
-            marks=() if network == "tanh" or rule in OF_EACH_WAY else pytest.mark.slow,
+            marks=() if network == "tanh" else others_slow(rule),
         )
         for rule, network in PAIRS
         for task in (KINDS if network == "tanh" else KINDS[:1])

@@ -129,8 +129,9 @@ def _contradictions(bench: Bench) -> Iterator[str]:
     """What is wrong with values of the right types."""
     if len(set(bench.tasks)) < len(bench.tasks):
         yield f"tasks = {bench.tasks}: one twice"
-    for task in bench.tasks:
-        if (problem := _problem_of_task(task)) is not None:
+    problems = {task: _problem_of_task(task) for task in bench.tasks}
+    for task, problem in problems.items():
+        if problem is not None:
             yield f"tasks: {task}: {problem}"
     for method, table in bench.methods.items():
         known = tuple(TABLE5["temporal_order"])
@@ -146,8 +147,8 @@ def _contradictions(bench: Bench) -> Iterator[str]:
         bench,
         lambda method: (
             bench.tuning(method, task, bench.seq_len[0])
-            for task in bench.tasks
-            if _problem_of_task(task) is None
+            for task, problem in problems.items()
+            if problem is None
         ),
         possible={"input_gain", "published", "column"},
     )
