@@ -14,6 +14,7 @@ The modules, each importing only those before it:
     grid         the members, and the arrays that tell them apart
     state        results, curves, and the members in their slots
     processes    the devices of a sweep, and the processes that share it
+    stored       recorded data as arguments of a program
     program      the compiled program
     weights      of members that end, and those that are kept
     bookkeeping  what a chunk changes

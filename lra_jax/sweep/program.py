@@ -23,6 +23,7 @@ from lra_jax.member import (
 )
 from lra_jax.sweep import processes
 from lra_jax.sweep.grid import Arguments, Grid
+from lra_jax.sweep.stored import StoredProgram
 
 _IN_TILE = Arguments(shared=None, mapped=0, seeds=0)  # vmap's axes in a tile
 
@@ -43,7 +44,7 @@ class Program(NamedTuple):
 
     initial: Callable[[jax.Array, Any], Initial]
     start: Callable[..., RunState]
-    chunk: Any  # a jitted function: callable, and `lower` shows its cost
+    chunk: Any  # jitted: callable, and `lower` shows its cost
     move: Callable[[RunState, np.ndarray], RunState]
 
 
@@ -56,6 +57,12 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
     """
     mesh = processes.make_mesh(devices)
     tiled, whole = PartitionSpec("grid"), PartitionSpec()
+    everywhere = NamedSharding(mesh, whole)
+
+    def jitted(function: Callable[..., Any], **options: Any) -> Any:
+        if experiment.task.validation is None:
+            return jax.jit(function, **options)
+        return StoredProgram(function, everywhere, **options)
 
     def sharded(function: Callable[..., Any], *in_specs: PartitionSpec) -> Any:
         mapped = jax.shard_map(
@@ -65,7 +72,7 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
             out_specs=tiled,
             check_vma=False,  # no tile knows of another
         )
-        return jax.jit(mapped)
+        return jitted(mapped)
 
     def initial(seeds: jax.Array, numbers: Hyperparameters) -> Initial:
         return lax.map(lambda row: member.initial(experiment, *row), (seeds, numbers))
@@ -115,7 +122,7 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
         return jax.tree.map(take, runs)
 
     return Program(
-        initial=jax.jit(initial, out_shardings=NamedSharding(mesh, whole)),
+        initial=jitted(initial, out_shardings=everywhere),
         start=sharded(start, tiled, whole, tiled, tiled, tiled),
         chunk=sharded(chunk, whole, tiled, tiled, tiled),
         move=jax.jit(move, out_shardings=NamedSharding(mesh, tiled)),

@@ -160,12 +160,19 @@ def _samples(dataset: Dataset, records: Records, part: np.ndarray) -> Samples:
     )
     assert inputs is not None
 
+    @functools.cache
+    def stored() -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+        with jax.ensure_compile_time_eval():  # may be asked for within a program
+            classes = None if labels is None else jnp.asarray(labels)
+            begin = None if start is None else jnp.asarray(start)
+            return jnp.asarray(inputs), classes, begin
+
     def take(indices: jax.Array) -> types.Batch:
-        begin = None if start is None else jnp.asarray(start)[indices]
-        x = jnp.swapaxes(jnp.asarray(inputs)[indices], 0, 1).astype(jnp.float32)
-        x = x / dataset.scale
-        if labels is not None:
-            return types.Batch(x, jnp.asarray(labels)[indices], begin)
+        x, classes, begin = stored()
+        begin = None if begin is None else begin[indices]
+        x = jnp.swapaxes(x[indices], 0, 1).astype(jnp.float32) / dataset.scale
+        if classes is not None:
+            return types.Batch(x, classes[indices], begin)
         x, targets = x[:-1], x[1:]
         if begin is not None:
             asked = jnp.arange(len(targets))[:, None] >= begin[None]

@@ -1,0 +1,75 @@
+"""Recorded data as arguments of a program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import lra_jax
+from lra_jax import sweep
+from lra_jax.sweep import bookkeeping, stored
+
+ONE = jax.devices()[:1]
+
+
+def build(numbers):
+    return lra_jax.bptt(), optax.sgd(numbers["lr"])
+
+
+def recorded(count=2000):
+    """A task of arrays, of which the training part has more than 64 kB."""
+    inputs = np.random.default_rng(0).normal(size=(count, 10, 6)).astype(np.float32)
+    labels = np.arange(count) % 4
+    return lra_jax.Task.from_arrays(inputs, labels, validation=0.1)
+
+
+def test_recorded_data_are_arguments_of_the_program_and_no_constants_of_it():
+    experiment = sweep.Experiment(recorded(), build, hidden_size=8, eval_every=5)
+    grid = sweep.make_grid(experiment, {"lr": [0.1, 0.3]}, seeds=[0, 1])
+    slots = np.array([[0, 1]], np.int32)
+    limits = sweep.Limits(max_steps=10, patience=0)
+    runs = sweep.run_shapes(experiment, grid, slots)
+    arguments = limits, np.ones(1, bool), grid.arguments(slots), runs
+    chunk = sweep.make_program(experiment, tuple(ONE)).chunk
+    assert isinstance(chunk, stored.StoredProgram)
+    text = chunk.lower(*arguments).as_text()
+    assert "1800x10x6xf32>" in text  # the training part
+    assert len(text) < 400_000
+    # The same function with its constants in the program: the same numbers, from a text
+    # that has all data in it.
+    plain = jax.jit(chunk._function)
+    assert len(plain.lower(*arguments).as_text()) > 2 * 1800 * 10 * 6 * 4
+    compiled = sweep.make_program(experiment, tuple(ONE))
+    seeds = bookkeeping.evaluate_seeds(compiled, grid)
+    fresh = np.ones((1, 2), bool)
+    start = compiled.start(
+        grid.arguments(slots), seeds.initial, seeds.row[slots], fresh, None
+    )
+    for one, other in zip(
+        jax.tree.leaves(compiled.chunk(*arguments[:3], start)),
+        jax.tree.leaves(plain(*arguments[:3], start)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(raw(one), raw(other))
+
+
+def raw(x):
+    """The numbers of an array, also of keys."""
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def test_data_are_placed_once_for_all_programs_of_an_experiment():
+    large = jnp.arange(1 << 15, dtype=jnp.float32)
+    traced = []
+
+    def function(x):
+        traced.append(1)
+        return large[: x.shape[0]] + x
+
+    everywhere = jax.sharding.SingleDeviceSharding(ONE[0])
+    program = stored.StoredProgram(function, everywhere)
+    for size in (2, 3, 2):
+        np.testing.assert_array_equal(program(jnp.ones(size)), np.arange(size) + 1)
+    assert len(traced) == 2  # one for each shape
+    (first, second) = (data for _, data in program._programs.values())
+    assert first[0] is second[0]
