@@ -2,6 +2,7 @@
 
 from lra_jax import diagnostics as diagnostics
 from lra_jax import networks as networks
+from lra_jax.experiment import Experiment
 from lra_jax.feedback import Feedback, FeedbackWeights
 from lra_jax.flax_model import params_from_flax, params_to_flax
 from lra_jax.losses import (
@@ -11,7 +12,7 @@ from lra_jax.losses import (
     cross_entropy_every_step,
     squared_error,
 )
-from lra_jax.member import Experiment, Limits, Status
+from lra_jax.member import Limits, Status
 from lra_jax.orthogonality import soft_orthogonality
 from lra_jax.predictions import accuracy, predict
 from lra_jax.rnn import forward, init_params

@@ -11,36 +11,21 @@ weights, the same data and the same validation set, whatever else differs.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import functools
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from lra_jax import networks, rnn, settings, train, types
-from lra_jax.networks import Network
-from lra_jax.tasks import Task
-
-Hyperparameters = Mapping[str, jax.Array]
-Build = Callable[
-    [Hyperparameters], tuple[types.LearningRule, optax.GradientTransformation]
-]
-MakeNetwork = Callable[[Hyperparameters], Network]
-
-NUM_VALIDATION = 10_000  # samples of a validation set that is drawn
-
-# Validation runs in slices of this many samples: the states of a tile stay in a core's
-# cache, which is twice as fast as 1,000.
-VALIDATION_SLICE = 200
-
-
-_NONE: Hyperparameters = MappingProxyType({})
+from lra_jax import settings, train, types, validation
+from lra_jax.experiment import (
+    NO_HYPERPARAMETERS,
+    Experiment,
+    Hyperparameters,
+    streams,
+)
+from lra_jax.validation import Best, Evaluation
 
 
 class Status(enum.IntEnum):
@@ -69,150 +54,13 @@ class Status(enum.IntEnum):
     OUTRUN = 6
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """What all members of one compiled program have in common (static).
-
-    Attributes:
-      task: what to learn.
-      build: hyper-parameters (scalars, traced) to a rule and an optimizer; called
-        inside the mapped function. The rule is one of `network`.
-      seq_len: T; None is the task's, where it has one T.
-      hidden_size: H.
-      input_gain: of the initial weights, see `rnn.init_params`.
-      batch_size: B.
-      eval_every: updates between two evaluations.
-      num_validation: samples of the fixed validation set; None is the size of the
-        task's own, and 10,000 where one is drawn.
-      evaluate: as `train.evaluate`, which it is but for `lra_released`. It gets
-        `network=` where that is another one than tanh.
-      network: what is trained; or `network_numbers`, traced, to it, called inside the
-        mapped function.
-      network_numbers: names of the hyper-parameters that a function `network` reads.
-        Members that have them and the seed in common start from the same weights.
-      update_every: as of `train.train_step`; None is the whole sequence.
-      shared: names of hyper-parameters that set how long the program runs, as K
-        does: equal for all members that are advanced together.
-
-    Raises:
-      ValueError: a size is no integer, too small, or impossible for the task; or
-        `input_gain` is no positive number; or `network` is neither a network of Python
-        numbers nor a function.
-
-    Example:
-      >>> def build(hyperparameters):
-      ...     rule = lra_jax.lra_diff(gamma=hyperparameters["gamma"])
-      ...     return rule, optax.sgd(hyperparameters["lr"])
-      >>> task = lra_jax.TASKS["temporal_order"]
-      >>> experiment = sweep.Experiment(task, build, seq_len=10, hidden_size=8)
-      >>> experiment.batch_size, experiment.num_validation, experiment.shared
-      (20, 10000, ('num_refinements',))
-    """
-
-    task: Task
-    build: Build
-    seq_len: int = None  # type: ignore[assignment]  # never None: see below
-    hidden_size: int = 100
-    input_gain: float = 1.0
-    batch_size: int = 20
-    eval_every: int = 100
-    num_validation: int = None  # type: ignore[assignment]
-    evaluate: Callable[..., types.Metrics] = train.evaluate
-    network: Network | MakeNetwork = rnn.TANH
-    network_numbers: tuple[str, ...] = ()
-    update_every: int | None = None
-    shared: tuple[str, ...] = ("num_refinements",)
-
-    def __post_init__(self) -> None:
-        task, recorded = self.task, self.task.validation
-        if self.num_validation is None:
-            size = NUM_VALIDATION if recorded is None else recorded.size
-            object.__setattr__(self, "num_validation", size)
-        checked: dict[str, Any] = {"seq_len": task.check_seq_len(self.seq_len)}
-        for name in ("hidden_size", "batch_size", "eval_every", "num_validation"):
-            checked[name] = settings.check_size(name, getattr(self, name))
-        if recorded is not None and checked["num_validation"] != recorded.size:
-            raise ValueError(
-                f"num_validation: expected the task's {recorded.size}, "
-                f"got {self.num_validation!r}"
-            )
-        rnn.check_input_gain(self.input_gain)
-        _check_network(self.network)
-        checked["input_gain"] = float(self.input_gain)
-        for name in ("shared", "network_numbers"):
-            names = getattr(self, name)
-            if isinstance(names, str):
-                raise ValueError(f"{name}: expected a tuple of names, got {names!r}")
-            checked[name] = tuple(names)
-        if self.update_every is not None:
-            size = settings.check_size("update_every", self.update_every)
-            if checked["seq_len"] % size:
-                raise ValueError(
-                    "update_every: expected a divisor of T = "
-                    f"{checked['seq_len']}, got {size}"
-                )
-            checked["update_every"] = size
-        for name, value in checked.items():  # of Python's types, which can be hashed
-            object.__setattr__(self, name, value)
-
-    def network_of(self, hyperparameters: Hyperparameters) -> Network:
-        """The network of a member.
-
-        Args:
-          hyperparameters: name to scalar; of `network_numbers` at least.
-        """
-        if isinstance(self.network, Network):
-            return self.network
-        numbers = {name: hyperparameters[name] for name in self.network_numbers}
-        return self.network(numbers)
-
-    def init_params(
-        self, key: jax.Array, hyperparameters: Hyperparameters
-    ) -> types.AnyParams:
-        """Initial weights of a member; the key is consumed."""
-        return rnn.init_params(
-            key,
-            self.task.input_size,
-            self.hidden_size,
-            self.task.output_size,
-            input_gain=self.input_gain,
-            network=self.network_of(hyperparameters),
-        )
-
-    def evaluate_batch(
-        self,
-        params: types.AnyParams,
-        batch: types.Batch,
-        hyperparameters: Hyperparameters,
-    ) -> types.Metrics:
-        """`evaluate` of a member's weights."""
-        network = self.network_of(hyperparameters)
-        options = {} if isinstance(network, networks.Tanh) else {"network": network}
-        return self.evaluate(
-            params, batch, output_loss=self.task.output_loss, **options
-        )
-
-
-def _check_network(network: Any) -> None:
-    if not isinstance(network, Network):
-        if not callable(network):
-            rnn.check_network(network)
-        return
-    try:
-        hash(network)
-    except TypeError:
-        raise ValueError(
-            "network: expected one whose numbers are Python's, or a function of "
-            "hyper-parameters that returns one, got a network with arrays in it"
-        ) from None
-
-
 class Limits(NamedTuple):
     """When a member ends unsolved; numbers, not part of the compiled program.
 
     Attributes:
       max_steps: most updates.
-      patience: evaluations without strictly fewer errors that end a member; 0 is off.
+      patience: evaluations without a better one that end a member; 0 is off. Without
+        stages a better one has strictly fewer errors, see `lra_jax.validation`.
       steps_after_solved: updates that a member goes on for after its first evaluation
         without an error, whatever the other two say. It ends as solved, and its curve
         shows whether it stayed so.
@@ -244,7 +92,8 @@ class RunState(NamedTuple):
     train: types.TrainState
     status: jax.Array  # [] int32, a `Status`
     num_errors: jax.Array  # [] int32, at the last evaluation
-    best_num_errors: jax.Array  # [] int32
+    num_samples: jax.Array  # [] int32, that it looked at
+    best: Best  # evaluation so far
     stale_evals: jax.Array  # [] int32, evaluations since the best one
 
 
@@ -252,89 +101,79 @@ class Check(NamedTuple):
     """What an evaluation shows of a member."""
 
     train_loss: jax.Array  # [] E, mean over the updates since the last evaluation
-    loss: jax.Array  # [] E on the validation set
+    loss: jax.Array  # [] E, mean over the samples that the evaluation looked at
 
 
-class _Keys(NamedTuple):
-    """A seed's streams of randomness."""
+def _evaluate_slice(
+    experiment: Experiment,
+    params: types.AnyParams,
+    seed: jax.Array,
+    hyperparameters: Hyperparameters,
+) -> validation.EvaluateSlice:
+    """`(index, size) -> Metrics` on a slice of the seed's fixed validation set.
 
-    params: jax.Array
-    data: jax.Array
-    rule: jax.Array
-    validation: jax.Array
+    The set is drawn anew from its key, slice by slice: nothing of it is stored. A task
+    with a validation set of its own has that one for all seeds.
+    """
+    key, recorded = streams(seed).validation, experiment.task.validation
 
+    def evaluate(index: jax.Array, size: int) -> types.Metrics:
+        if recorded is None:
+            key_slice = jax.random.fold_in(key, index)
+            batch = experiment.task.sample(key_slice, size, experiment.seq_len)
+        else:
+            batch = recorded.take(index * validation.SLICE + jnp.arange(size))
+        return experiment.evaluate_batch(params, batch, hyperparameters)
 
-def _keys(seed: jax.Array) -> _Keys:
-    key = jax.random.key(seed, impl="threefry2x32")
-    return _Keys(*(jax.random.fold_in(key, purpose) for purpose in range(4)))
+    return evaluate
 
 
 def validate(
     experiment: Experiment,
     params: types.AnyParams,
     seed: jax.Array,
-    hyperparameters: Hyperparameters = _NONE,
+    hyperparameters: Hyperparameters = NO_HYPERPARAMETERS,
 ) -> types.Metrics:
-    """Loss and number of errors on the seed's fixed validation set.
-
-    The set is drawn anew from its key, slice by slice: nothing of it is stored. A task
-    with a validation set of its own has that one for all seeds.
+    """Loss and number of errors on the whole of the seed's fixed validation set.
 
     Args:
       experiment: what all members have in common.
       params: the weights.
       seed: `[]` integer.
       hyperparameters: of `network_numbers` at least.
-
-    Raises:
-      ValueError: the task has a validation set of another size.
     """
-    key, total = _keys(seed).validation, experiment.num_validation
-    task, recorded = experiment.task, experiment.task.validation
-    if recorded is not None and recorded.size != total:
-        raise ValueError(
-            f"num_validation: expected the task's {recorded.size}, got {total}"
-        )
-
-    def evaluate(index: jax.Array, size: int) -> types.Metrics:
-        if recorded is None:
-            key_slice = jax.random.fold_in(key, index)
-            batch = task.sample(key_slice, size, experiment.seq_len)
-        else:
-            batch = recorded.take(index * VALIDATION_SLICE + jnp.arange(size))
-        metrics = experiment.evaluate_batch(params, batch, hyperparameters)
-        return metrics._replace(loss=metrics.loss * (size / total))
-
-    whole, rest = divmod(total, VALIDATION_SLICE)
-    found = []
-    if whole:
-        slices = lax.map(lambda i: evaluate(i, VALIDATION_SLICE), jnp.arange(whole))
-        found.append(jax.tree.map(functools.partial(jnp.sum, axis=0), slices))
-    if rest:
-        found.append(evaluate(jnp.asarray(whole), rest))
-    metrics = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *found)
-    return types.Metrics(metrics.loss, metrics.num_errors.astype(jnp.int32))
+    evaluate = _evaluate_slice(experiment, params, seed, hyperparameters)
+    found = validation.on_first(evaluate, experiment.num_validation, ())
+    return types.Metrics(found.loss, found.num_errors)
 
 
 class Initial(NamedTuple):
-    """What all members of a seed start from, and its evaluation."""
+    """What all members of a seed start from, and its evaluation at the first stage."""
 
     params: types.AnyParams
-    metrics: types.Metrics
+    evaluation: Evaluation
 
 
 def initial(
-    experiment: Experiment, seed: jax.Array, hyperparameters: Hyperparameters = _NONE
+    experiment: Experiment,
+    seed: jax.Array,
+    hyperparameters: Hyperparameters = NO_HYPERPARAMETERS,
+    params: types.AnyParams | None = None,
 ) -> Initial:
-    """Draws and evaluates a seed's initial weights.
+    """Draws a seed's initial weights, and evaluates them at the first stage.
 
     Args:
       experiment: what all members have in common.
       seed: `[]` integer.
       hyperparameters: of `network_numbers` at least.
+      params: other weights to start from.
     """
-    params = experiment.init_params(_keys(seed).params, hyperparameters)
-    return Initial(params, validate(experiment, params, seed, hyperparameters))
+    if params is None:
+        params = experiment.init_params(streams(seed).params, hyperparameters)
+    evaluate = _evaluate_slice(experiment, params, seed, hyperparameters)
+    stages = experiment.validation_stages
+    first = (*stages, experiment.num_validation)[0]
+    return Initial(params, validation.on_first(evaluate, first, stages))
 
 
 def start(
@@ -353,12 +192,14 @@ def start(
         solve.
     """
     rule, optimizer = experiment.build(hyperparameters)
-    errors = initial.metrics.num_errors
+    found = initial.evaluation
+    key = streams(seed).rule
     return RunState(
-        train=train.init_train_state(_keys(seed).rule, initial.params, rule, optimizer),
+        train=train.init_train_state(key, initial.params, rule, optimizer),
         status=jnp.asarray(Status.RUNNING, jnp.int32),
-        num_errors=errors,
-        best_num_errors=errors,
+        num_errors=found.num_errors,
+        num_samples=found.num_samples,
+        best=Best(found.num_errors, found.num_samples, found.stage_errors),
         stale_evals=jnp.zeros((), jnp.int32),
     )
 
@@ -395,9 +236,13 @@ def advance(
       run: from `start` or the last call.
     """
     rule, optimizer = experiment.build(hyperparameters)
-    keys = _keys(seed)
+    keys = streams(seed)
     goes_on = limits.steps_after_solved > 0
-    is_held = goes_on & (run.best_num_errors == 0)
+
+    def was_solved(best: Best) -> jax.Array:
+        return (best.num_errors == 0) & (best.num_samples == experiment.num_validation)
+
+    is_held = goes_on & was_solved(run.best)
 
     def update(
         carry: tuple[types.TrainState, jax.Array], _: None
@@ -424,21 +269,27 @@ def advance(
     (state, status), (live, losses) = lax.scan(
         update, (run.train, run.status), length=experiment.eval_every
     )
-    metrics = validate(experiment, state.params, seed, hyperparameters)
-    improved = metrics.num_errors < run.best_num_errors
+    evaluate = _evaluate_slice(experiment, state.params, seed, hyperparameters)
+    total, stages = experiment.num_validation, experiment.validation_stages
+    if stages:
+        found = validation.in_stages(evaluate, total, stages, run.best)
+    else:
+        found = validation.on_first(evaluate, total, stages)
+    improved = validation.is_better(found, run.best)
+    best = _select(improved, Best(*found[1:]), run.best)
+    solved = (found.num_errors == 0) & (found.num_samples == total)
     stale_evals = jnp.where(improved, 0, run.stale_evals + 1)
     patient = (limits.patience <= 0) | (stale_evals < limits.patience)
-    best = jnp.minimum(run.best_num_errors, metrics.num_errors)
     # Evaluations since the best one: since the first without errors, once there is one.
     steps_since = stale_evals * experiment.eval_every
     waited = (status != Status.RUNNING) | (steps_since >= limits.steps_after_solved)
-    is_held = goes_on & (best == 0)
+    is_held = goes_on & was_solved(best)
     ended = jnp.select(
         [
             is_held & waited,
             is_held,
             status != Status.RUNNING,
-            metrics.num_errors == 0,
+            solved,
             ~patient,
             state.step >= limits.max_steps,
         ],
@@ -455,12 +306,13 @@ def advance(
     new_run = RunState(
         train=state,
         status=ended,
-        num_errors=metrics.num_errors,
-        best_num_errors=best,
+        num_errors=found.num_errors,
+        num_samples=found.num_samples,
+        best=best,
         stale_evals=stale_evals,
     )
     count = jnp.maximum(jnp.sum(live), 1).astype(losses.dtype)
     check = Check(
-        train_loss=jnp.sum(jnp.where(live, losses, 0)) / count, loss=metrics.loss
+        train_loss=jnp.sum(jnp.where(live, losses, 0)) / count, loss=found.loss
     )
     return _select(run.status == Status.RUNNING, new_run, run), check

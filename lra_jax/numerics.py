@@ -59,7 +59,7 @@ def largest(x: jax.Array, *, axis: Axis = None) -> jax.Array:
     found = lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
     if x.dtype != jnp.float16:
         return found
-    return jnp.where(found == 0, 0, jnp.maximum(found, jnp.finfo(x.dtype).tiny))
+    return jnp.where(found == 0, 0, jnp.maximum(found, float(jnp.finfo(x.dtype).tiny)))
 
 
 def norm(x: jax.Array, *, axis: Axis = None) -> jax.Array:

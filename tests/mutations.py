@@ -363,15 +363,38 @@ MUTATIONS = [
         "(_select(live, new, state), status)", "test_sweep.py -k diverge",
     ),
     Mutation(
-        "the last slice of the validation set is forgotten", "member.py",
-        "    if rest:\n", "    if rest and not whole:\n", "test_sweep.py -k validation",
+        "the last slice of the validation set is forgotten", "validation.py",
+        "    if rest:\n        parts", "    if rest and not whole:\n        parts",
+        "test_sweep.py -k validation",
+    ),
+    Mutation(
+        "an evaluation in stages forgets the last slice", "validation.py",
+        "    if rest:\n        metrics", "    if rest and not whole:\n        metrics",
+        "test_validation.py",
+    ),
+    Mutation(
+        "an evaluation goes on where it is only as good", "validation.py",
+        "(errors < best.stage_errors)", "(errors <= best.stage_errors)",
+        "test_validation.py",
+    ),
+    Mutation(
+        "what went less far counts as better", "validation.py",
+        "    return further | (as_far & (evaluation",
+        "    return further | ((as_far | True) & (evaluation",
+        "test_validation.py",
+    ),
+    Mutation(
+        "recorded data are constants of the program", "sweep/program.py",
+        "        if experiment.task.validation is None:\n",
+        "        if True:\n",
+        "test_stored.py",
     ),
     # The grid.
     Mutation(
         "the last of equally good evaluations is the best one",
         "sweep/bookkeeping.py",
-        "best[full] < state.members.best_num_errors[ran]",
-        "best[full] <= state.members.best_num_errors[ran]", "test_sweep.py",
+        "best_errors < before.best_num_errors[ran]",
+        "best_errors <= before.best_num_errors[ran]", "test_sweep.py",
     ),
     Mutation(
         "a race leaves the members that wait",

@@ -16,6 +16,7 @@ from absl.testing import flagsaver
 from command_line import call
 
 from lra_jax import RULES, TASKS, diagnostics, member
+from lra_jax.experiment import Experiment
 from lra_jax.lab.benches import alignment
 from lra_jax.lab.flow.recording import RELATIVE_NORM, Setting
 from lra_jax.lab.reports import results
@@ -90,7 +91,7 @@ def first_update(seed, name):
     """What the first observation of a seed is of: a rule, its state, and the batch."""
     task, setting = TASKS[alignment.TASK], SETTINGS[name]
     rule = RULES[setting.rule](**setting.options)
-    experiment = member.Experiment(
+    experiment = Experiment(
         task=task, build=lambda _: (rule, optax.sgd(0.1)), seq_len=T,
         hidden_size=BUDGET.hidden_size, num_validation=1,
     )  # fmt: skip

@@ -44,13 +44,18 @@ ALLOWED = LIBRARY | {
     "paper": LIBRARY["rules"] | {"rules", "paper"},
     "tasks": {"types", "settings", "losses", "tasks"},
     "train": {"types", "settings", "devices", "losses", "networks", "rnn"},
-    "member": {"types", "networks", "settings", "losses", "rnn", "train", "tasks"},
+    "validation": {"types", "settings"},
+    "experiment": {
+        *("types", "networks", "settings", "losses", "rnn", "train", "tasks"),
+        "validation",
+    },
+    "member": {"types", "settings", "train", "validation", "experiment"},
     "diagnostics": LIBRARY["rules"] | {"tasks"},
     "predictions": {"types", "networks", "losses", "rnn", "tasks"},
     "orthogonality": {"types", "settings", "numerics", "networks"},
     "flax_model": {"types"},
     "tiles": {"settings"},
-    "sweep": {"types", "settings", "member", "tiles", "sweep"},
+    "sweep": {"types", "settings", "experiment", "member", "tiles", "sweep"},
 }
 
 all_modules = pytest.mark.parametrize("name", MODULES)

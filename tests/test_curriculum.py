@@ -150,4 +150,4 @@ def test_a_network_is_evaluated_before_it_goes_on(seq_len):
     for i, seed in enumerate(found.grid.seeds):
         mine = jax.tree.map(lambda x, i=i: x[i], params)
         errors = member.validate(found.experiment, mine, seed).num_errors
-        assert initial.metrics.num_errors[i] == errors
+        assert initial.evaluation.num_errors[i] == errors

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lra_jax import losses, member
+from lra_jax import losses, member, validation
 from lra_jax.lab.config import ConfigError, load, resolve
 from lra_jax.lab.data import datasets, formats, sources
 from lra_jax.lab.data.sources import DatasetError, MissingDatasetError
@@ -390,16 +390,16 @@ def test_validation_sets_of_different_sizes_need_separate_runs(monkeypatch):
 
 def test_the_validation_set_is_the_whole_part_for_every_seed(monkeypatch):
     monkeypatch.setitem(datasets.DATASETS, "fake", fake())
-    monkeypatch.setattr(member, "VALIDATION_SLICE", 3)  # 8 samples: 3, 3 and 2
+    monkeypatch.setattr(validation, "SLICE", 3)  # 8 samples: 3, 3 and 2
     (group,) = make_groups(resolve({**RAW}, "x"))
     experiment = group.experiment
     initial = member.initial(experiment, jnp.asarray(3))
     whole = experiment.task.validation.take(jnp.arange(8))
     metrics = experiment.evaluate(initial.params, whole)
-    assert metrics.num_errors == initial.metrics.num_errors
-    np.testing.assert_allclose(metrics.loss, initial.metrics.loss, rtol=1e-6)
+    assert metrics.num_errors == initial.evaluation.num_errors
+    np.testing.assert_allclose(metrics.loss, initial.evaluation.loss, rtol=1e-6)
     other = member.validate(experiment, initial.params, jnp.asarray(4))
-    assert other.loss == initial.metrics.loss
+    assert other.loss == initial.evaluation.loss
     with pytest.raises(
         ValueError, match="num_validation: expected the task's 8, got 9"
     ):

@@ -481,7 +481,9 @@ def test_a_real_run_measures_everything(document):
     assert not rows[MAPPED, 3]["has_unknown_loops"]
     assert min(document["roofline"]["best"].values()) > 0
     (trace,) = document["traces"]
-    assert "error" not in trace, trace
+    if trace.get("error") == "the profiler's trace has no kernels":
+        assert jax.__version_info__ < (0, 8), trace  # on a CPU it has none before
+        return
     assert trace["count"] >= sum(row["count"] for row in trace["kernels"]) > 0
 
 

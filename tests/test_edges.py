@@ -11,7 +11,8 @@ from jax import lax
 from rule_cases import others_slow
 
 import lra_jax
-from lra_jax import RULES, member, rnn, sweep
+from lra_jax import RULES, member, rnn, sweep, validation
+from lra_jax.experiment import Experiment
 from lra_jax.paper.released import evaluate_released
 
 T, B, X, H, Y = 4, 2, 3, 4, 3
@@ -237,7 +238,7 @@ def draw(key, batch_size, seq_len):
 
 
 def experiment_of(num_validation):
-    return member.Experiment(
+    return Experiment(
         lra_jax.Task(draw, X, Y, min_seq_len=1, chance=0.5),
         lambda numbers: (lra_jax.bptt(), optax.sgd(numbers["lr"])),
         seq_len=1,
@@ -250,7 +251,7 @@ def experiment_of(num_validation):
 
 def test_a_validation_works_where_jit_is_disabled():
     """Of a rest alone, and of one whole slice."""
-    for total in (1, member.VALIDATION_SLICE):
+    for total in (1, validation.SLICE):
         validate = functools.partial(
             member.validate, experiment_of(total), WEIGHTS, jnp.uint32(3)
         )

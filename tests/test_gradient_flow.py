@@ -11,6 +11,7 @@ import pytest
 
 from experiments.paper.artefacts.figures_2_to_4 import flow_table
 from lra_jax import RULES, TASKS, bptt, member
+from lra_jax.experiment import Experiment
 from lra_jax.lab.flow import figures, recording, tables
 from lra_jax.lab.flow.recording import Setting
 from lra_jax.lab.reports import results, statistics
@@ -39,7 +40,7 @@ def record(name):
 
 
 OPTIMIZER = optax.sgd(BPTT.lr)
-EXPERIMENT = member.Experiment(
+EXPERIMENT = Experiment(
     task=TASKS["random_permutation"], build=lambda _: (bptt(), OPTIMIZER),
     seq_len=T, hidden_size=H, batch_size=B, eval_every=1, num_validation=50,
 )  # fmt: skip
@@ -62,7 +63,7 @@ def test_the_steps_recorded_are_those_of_a_member():
         run, check = advance(seed, run)
         losses.append(float(check.train_loss))
     np.testing.assert_allclose(kept.seen.loss[1], losses[::2], rtol=1e-5)
-    metrics = initial(5).metrics
+    metrics = initial(5).evaluation
     errors = 50 * (1 - kept.seen.accuracy[1, 0])
     assert errors == pytest.approx(float(metrics.num_errors), abs=1e-4)
 

@@ -10,13 +10,14 @@ import optax
 import pytest
 
 import lra_jax
-from lra_jax import member, sweep
+from lra_jax import sweep
+from lra_jax.experiment import Experiment
 from lra_jax.lab.terminal import machine
 
 
 @pytest.fixture
 def grid():
-    experiment = member.Experiment(
+    experiment = Experiment(
         task=lra_jax.TASKS["temporal_order"],
         build=lambda h: (lra_jax.readout_only(), optax.sgd(h["lr"])),
         seq_len=10,

@@ -143,7 +143,8 @@ def test_errors_go_through_the_weights_that_the_card_says(name, options, same_tr
         if any(weight.lower().startswith(matrix) for weight in card.transports):
             assert np.abs(after - before).max() > 1e-3 * np.abs(before).max()
         else:
-            np.testing.assert_array_equal(before, after)
+            # To the last digit, which JAX 0.7 rounds in another way in one element.
+            np.testing.assert_allclose(after, before, rtol=2e-7)
 
 
 # What is stored. tests/test_every_step.py tests what is said of losses.

@@ -378,9 +378,10 @@ def test_one_trace_serves_all_values(case):
     numbers, keys, params, states = case.members
     other = {name: x[::-1] + np.ones((), x.dtype) for name, x in numbers.items()}
     moved = jax.tree.map(lambda x: 2 * x, params)
-    first = case.results
+    first = case.run(*case.members)
+    traces = case.traces
     second = case.run(other, keys, moved, states)
-    assert case.traces == 1
+    assert case.traces == traces > 0
     assert not np.array_equal(first[0].w_hy, second[0].w_hy)
 
 

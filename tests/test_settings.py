@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 import lra_jax
 from lra_jax import RULES, TASKS, member, settings, sweep, tiles
+from lra_jax.experiment import Experiment
 from lra_jax.lab.config.arguments import arguments_of, check_argument
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 
@@ -224,7 +225,7 @@ def build(numbers):
     return lra_jax.readout_only(), optax.sgd(numbers["lr"])
 
 
-EXPERIMENT = member.Experiment(
+EXPERIMENT = Experiment(
     TASKS["temporal_order"],
     build,
     seq_len=10,
@@ -254,7 +255,7 @@ def test_an_experiment_checks_its_sizes_when_it_is_made(name):
 
 def make_experiment(**changes):
     fields = {name: getattr(EXPERIMENT, name) for name in FIELDS}
-    return member.Experiment(EXPERIMENT.task, build, **fields | changes)
+    return Experiment(EXPERIMENT.task, build, **fields | changes)
 
 
 def test_an_experiment_checks_all_else():

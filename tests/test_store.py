@@ -102,7 +102,7 @@ def make_state(group, chunks):
         slots=slots,
         runs=jax.tree.map(draw, shapes),
         members=state.members._replace(step=state.members.step + chunks),
-        curves=sweep.Curves(*(rows.astype(t) for t in (*"iiffi",))),
+        curves=sweep.Curves(*(rows.astype(t) for t in (*"iiffii",))),
     )
 
 

@@ -12,6 +12,7 @@ from jaxpr import equations
 
 import lra_jax
 from lra_jax import losses, member, sweep, tiles
+from lra_jax.experiment import Experiment, streams
 from lra_jax.member import Limits, Status
 from lra_jax.paper.released import evaluate_released
 from lra_jax.sweep import bookkeeping, loop, program
@@ -27,7 +28,7 @@ def build(hyperparameters):
     return rule, optax.sgd(hyperparameters["lr"])
 
 
-EXPERIMENT = member.Experiment(
+EXPERIMENT = Experiment(
     task=lra_jax.TASKS["temporal_order"],
     build=build,
     seq_len=10,
@@ -577,7 +578,7 @@ def test_curves_grow_without_being_copied_and_stay_as_they_were():
     def rows(*members):
         n = len(members)
         return sweep.Curves(
-            np.array(members, np.int32), *(np.zeros(n, t) for t in (*"iffi",))
+            np.array(members, np.int32), *(np.zeros(n, t) for t in (*"iffii",))
         )
 
     history = bookkeeping.History(rows(7))
@@ -590,7 +591,7 @@ def test_curves_grow_without_being_copied_and_stay_as_they_were():
     expected = [7, *np.repeat(np.arange(1000), 2)]
     for number, state in enumerate(states):
         np.testing.assert_array_equal(state.member, expected[: 1 + 2 * number])
-    assert [column.dtype.char for column in states[-1]] == [*"iiffi"]
+    assert [column.dtype.char for column in states[-1]] == [*"iiffii"]
     with pytest.raises(ValueError, match="read-only"):
         states[3].member[0] = 1
     # Who goes on from an earlier state disturbs nobody.
@@ -615,7 +616,7 @@ def test_another_network_is_trained_as_a_loop_by_hand_does():
     state = run({"lr": [0.5, 0.1]}, [3, 4], experiment, keep_params="last")
     assert state.params.cell.w_hh.shape == (2, 6, 18)
     seed = jnp.uint32(4)
-    keys = member._keys(seed)
+    keys = streams(seed)
     rule, optimizer = experiment.build({"lr": jnp.float32(0.1)})
     params = lra_jax.init_params(keys.params, 6, 6, 4, network=network)
     one = lra_jax.init_train_state(keys.rule, params, rule, optimizer)
@@ -661,7 +662,7 @@ def test_members_of_one_seed_and_of_equal_networks_start_from_the_same_weights()
     np.testing.assert_array_equal(w_hh[0], w_hh[3])
     np.testing.assert_allclose(w_hh[2], 2 * w_hh[0], rtol=1e-6)
     # alpha alone changes no weight, but what they are worth.
-    loss = seeds.metrics.loss[seeds.row]
+    loss = seeds.evaluation.loss[seeds.row]
     assert loss[0] == loss[1]
     assert len(set(loss.tolist())) == 3
     state = run(hp, [7] * 4, experiment, limits=Limits(5, 0))

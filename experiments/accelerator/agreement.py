@@ -21,7 +21,8 @@ import numpy as np
 import optax
 
 from lra_jax import RULES, TASKS, Batch, Params, evaluate, init_params, sweep
-from lra_jax.member import Experiment, Limits
+from lra_jax.experiment import Experiment
+from lra_jax.member import Limits
 from lra_jax.tasks import Task
 
 STORED = pathlib.Path(__file__).parents[2] / "tests/golden/agreement.npz"

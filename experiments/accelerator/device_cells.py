@@ -23,9 +23,11 @@ from experiments.accelerator.schedule import Load
 from experiments.speed import timings, variants, workload
 from experiments.speed.timings import Timing
 from lra_jax import RULES, Params, member, sweep, tiles, train, types
-from lra_jax.member import Experiment, Status
+from lra_jax.experiment import Experiment
+from lra_jax.member import Status
 from lra_jax.sweep import Grid
 from lra_jax.tasks import Task
+from lra_jax.validation import UNKNOWN, Best
 
 ENGINE, MAPPED, LOOPED = "engine", "jit(vmap(train_step))", "loop of jit(train_step)"
 WAYS = (ENGINE, MAPPED, LOOPED)
@@ -229,11 +231,14 @@ def start_runs(experiment: Experiment, grid: Grid, slots: np.ndarray) -> Any:
     shapes = sweep.run_shapes(experiment, grid, slots)
     zeros: Any = np.zeros(slots.shape, np.int32)
     errors = np.full_like(zeros, experiment.num_validation)
+    stages = (*slots.shape, len(experiment.validation_stages))
+    stage_errors: Any = np.full(stages, UNKNOWN, np.int32)
     runs = member.RunState(
         train=_begin(shapes.train, experiment, slots.shape),
         status=np.full_like(zeros, Status.RUNNING),
         num_errors=errors,
-        best_num_errors=errors,
+        num_samples=errors,
+        best=Best(errors, errors, stage_errors),
         stale_evals=zeros,
     )
     return jax.device_put(runs, _sharding())

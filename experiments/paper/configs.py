@@ -35,6 +35,7 @@ def _resolve(
         "rule": row.rule,
         "hidden_size": budget.hidden_size,
         "num_validation": budget.num_validation,
+        "validation_stages": [],
         **settings,
         **row.settings(budget),
     }

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lra_jax import member, sweep, tiles, types
+from lra_jax.experiment import Experiment
 from lra_jax.lab.config import Config
 from lra_jax.lab.runs import groups
 from lra_jax.member import Initial, Limits, Status
 
 
 def train_from(
-    experiment: member.Experiment,
+    experiment: Experiment,
     grid: sweep.Grid,
     limits: Limits,
     params: types.Params | None,
@@ -70,18 +71,16 @@ def train_from(
 
 
 def _initial(
-    experiment: member.Experiment, seeds: np.ndarray, params: types.Params | None
+    experiment: Experiment, seeds: np.ndarray, params: types.Params | None
 ) -> Initial:
     """What each member starts from, `[N]`, and its evaluation."""
 
-    def one(seed: jax.Array, params: types.Params | None) -> Initial:
-        if params is None:
-            return member.initial(experiment, seed)
-        return Initial(params, member.validate(experiment, params, seed))
-
     @jax.jit
     def every(seeds: jax.Array, params: types.Params | None) -> Initial:
-        return jax.lax.map(lambda pair: one(*pair), (seeds, params))
+        return jax.lax.map(
+            lambda pair: member.initial(experiment, pair[0], params=pair[1]),
+            (seeds, params),
+        )
 
     return every(jnp.asarray(seeds), params)
 

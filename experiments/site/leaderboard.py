@@ -40,7 +40,6 @@ _ROOT = flags.DEFINE_string(
 )
 
 
-MOST_SIGNS = 12
 CONTROLS = ("bptt", "readout_only")
 
 
@@ -124,14 +123,16 @@ def wilcoxon(a: np.ndarray, b: np.ndarray) -> float | None:
     difference = (a - b)[a != b]
     if not len(difference):
         return None
-    if len(difference) > MOST_SIGNS:
-        return float(stats.wilcoxon(difference).pvalue)
-    # Exact with ties as well: of so few differences all signs can be counted.
-    ranks = stats.rankdata(np.abs(difference))
-    seen = abs(np.sum(np.sign(difference) * ranks))
-    signs = np.array(np.meshgrid(*[[-1, 1]] * len(ranks))).reshape(len(ranks), -1)
-    sums = np.abs(np.sum(signs * ranks[:, None], axis=0))
-    return float(np.mean(sums >= seen - 1e-9))
+    # Exact with ties as well, which not all versions of `stats.wilcoxon` are: twice a
+    # rank is an integer, so how likely each sum of signed ranks is can be counted.
+    ranks = np.rint(2 * stats.rankdata(np.abs(difference))).astype(int)
+    seen = abs(int(np.sum(np.sign(difference) * ranks)))
+    chances = np.zeros(2 * ranks.sum() + 1)  # of the sums from -ranks.sum() on
+    chances[ranks.sum()] = 1
+    for rank in ranks:
+        chances = (np.roll(chances, rank) + np.roll(chances, -rank)) / 2
+    sums = np.abs(np.arange(len(chances)) - ranks.sum())
+    return float(chances[sums >= seen].sum())
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:

@@ -31,9 +31,9 @@ from experiments.speed.ceiling import Ceiling, product_timings, tanh_timings
 from experiments.speed.timings import Timing
 from experiments.speed.workload import Settings, operations
 from lra_jax import TASKS, sweep
+from lra_jax.experiment import Experiment
 from lra_jax.lab.reports import canvas
 from lra_jax.lab.terminal import command_line, machine, screen
-from lra_jax.member import Experiment
 from lra_jax.sweep import Grid
 
 _TASK = flags.DEFINE_enum("task", "temporal_order", sorted(TASKS), "What to learn.")

@@ -20,7 +20,8 @@ from experiments.speed import timings
 from experiments.speed.timings import Timing
 from experiments.speed.workload import Settings, operations
 from lra_jax import TASKS, lra_diff, rnn, sweep, tiles, train, types
-from lra_jax.member import Experiment, Hyperparameters, Limits, RunState
+from lra_jax.experiment import Experiment, Hyperparameters
+from lra_jax.member import Limits, RunState
 from lra_jax.sweep import Grid
 from lra_jax.tasks import Task
 

@@ -55,7 +55,8 @@ _OUT = flags.DEFINE_string(  # other programs have a flag of this name
     allow_override=True,
 )
 
-CURVES = ("member", "step", "num_errors")  # of those that figures are made of
+# Of those that figures are made of; older folders have no `num_samples`.
+CURVES = ("member", "step", "num_errors")
 FILES = ("config.resolved.toml", "curves.npz", "manifest.json", "results.csv")
 
 

@@ -119,7 +119,7 @@ def lra_reversible(
         begun = jnp.arange(len(inputs))[:, None] >= 0 if started is None else started
         started_before = gradients.previous(begun)
 
-        limit = 1 - MIN_ROUNDINGS * jnp.finfo(z_last.dtype).eps
+        limit = 1 - MIN_ROUNDINGS * float(jnp.finfo(z_last.dtype).eps)
         no_bound = functools.partial(numerics.clip, c=0.0)
 
         def back(carry: Any, place: Any) -> tuple[Any, Any]:

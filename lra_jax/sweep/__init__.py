@@ -21,15 +21,8 @@ The modules, each importing only those before it:
     loop         chunk after chunk, until all members have ended
 """
 
-from lra_jax.member import (
-    Check,
-    Experiment,
-    Hyperparameters,
-    Initial,
-    Limits,
-    RunState,
-    Status,
-)
+from lra_jax.experiment import Experiment, Hyperparameters
+from lra_jax.member import Check, Initial, Limits, RunState, Status
 from lra_jax.sweep.grid import Arguments, Grid, make_grid
 from lra_jax.sweep.loop import (
     DEFAULT_LIMITS,

@@ -34,12 +34,12 @@ class Seeds(NamedTuple):
     Attributes:
       row: `[N]`, of each member in the other two.
       initial: `[S]`, on the devices.
-      metrics: `[S]`, of `initial`, in this process's memory.
+      evaluation: `[S]`, of `initial`, in this process's memory.
     """
 
     row: np.ndarray
     initial: Initial
-    metrics: Any  # `Metrics` of NumPy arrays
+    evaluation: Any  # `Evaluation` of NumPy arrays
 
 
 def evaluate_seeds(
@@ -60,8 +60,8 @@ def evaluate_seeds(
         jnp.asarray(grid.seeds[first]),
         {name: jnp.asarray(x[first]) for name, x in numbers.items()},
     )
-    metrics = jax.device_get(processes.local(initial.metrics))
-    return Seeds(row.reshape(-1), initial, metrics)
+    evaluation = jax.device_get(processes.local(initial.evaluation))
+    return Seeds(row.reshape(-1), initial, evaluation)
 
 
 def start_members(
@@ -78,18 +78,33 @@ def start_members(
     row = seeds.row[grid.occupants(slots)]
     runs = compiled.start(grid.arguments(slots), seeds.initial, row, fresh, state.runs)
     row = seeds.row[joining]
-    errors = seeds.metrics.num_errors[row]
+    errors, samples = (
+        x[row] for x in (seeds.evaluation.num_errors, seeds.evaluation.num_samples)
+    )
     rows = Curves(
         member=joining,
         step=np.zeros(joining.shape, np.int32),
         train_loss=np.full(joining.shape, np.nan, np.float32),
-        loss=seeds.metrics.loss[row].astype(np.float32),
+        loss=seeds.evaluation.loss[row].astype(np.float32),
         num_errors=errors,
+        num_samples=samples,
     )
     return SweepState(
         slots=slots,
         runs=runs,
-        members=_write(state.members, joining, Status.RUNNING, 0, errors, errors, 0),
+        members=_write(
+            state.members,
+            joining,
+            Members(
+                status=np.full_like(errors, Status.RUNNING),
+                step=np.zeros_like(errors),
+                num_errors=errors,
+                num_samples=samples,
+                best_num_errors=errors,
+                best_num_samples=samples,
+                best_step=np.zeros_like(errors),
+            ),
+        ),
         curves=history.extend(rows),
     )
 
@@ -98,36 +113,41 @@ def collect(
     state: SweepState, runs: RunState, check: Check, history: History
 ) -> SweepState:
     """Notes what a chunk did, and empties the slots of members that ended."""
-    results = runs.status, runs.train.step, runs.num_errors, runs.best_num_errors
-    status, step, num_errors, best, check = jax.device_get(
-        processes.local((*results, check))
-    )
+    best = runs.best.num_errors, runs.best.num_samples
+    results = runs.status, runs.train.step, runs.num_errors, runs.num_samples, *best
+    *columns, check = jax.device_get(processes.local((*results, check)))
     full = state.slots != EMPTY
     ran = state.slots[full]
-    best_step = np.where(
-        best[full] < state.members.best_num_errors[ran],
-        step[full],
-        state.members.best_step[ran],
+    step, errors, samples, best_errors, best_samples = (x[full] for x in columns[1:])
+    before = state.members
+    improved = (best_samples > before.best_num_samples[ran]) | (
+        best_errors < before.best_num_errors[ran]
     )
+    status = columns[0]
     rows = Curves(
         member=ran,
-        step=step[full],
+        step=step,
         train_loss=np.asarray(check.train_loss, np.float32)[full],
         loss=np.asarray(check.loss, np.float32)[full],
-        num_errors=num_errors[full],
+        num_errors=errors,
+        num_samples=samples,
     )
     slots = np.where(status == Status.RUNNING, state.slots, EMPTY)
     return SweepState(
         slots=slots,
         runs=runs if (slots != EMPTY).any() else None,
         members=_write(
-            state.members,
+            before,
             ran,
-            status[full],
-            step[full],
-            num_errors[full],
-            best[full],
-            best_step,
+            Members(
+                status=status[full],
+                step=step,
+                num_errors=errors,
+                num_samples=samples,
+                best_num_errors=best_errors,
+                best_num_samples=best_samples,
+                best_step=np.where(improved, step, before.best_step[ran]),
+            ),
         ),
         curves=history.extend(rows),
     )
@@ -150,8 +170,8 @@ def end_races(state: SweepState, race: np.ndarray | None) -> SweepState:
     )
 
 
-def _write(members: Members, index: np.ndarray, *values: Any) -> Members:
-    """A copy of `members` with a value for each column at `index`."""
+def _write(members: Members, index: np.ndarray, values: Members) -> Members:
+    """A copy of `members` with what is new of those at `index`."""
     written = Members(*(column.copy() for column in members))
     for column, value in zip(written, values, strict=True):
         column[index] = value

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lra_jax import settings
-from lra_jax.member import Experiment, Hyperparameters
+from lra_jax.experiment import Experiment, Hyperparameters
 from lra_jax.tiles import EMPTY
 
 

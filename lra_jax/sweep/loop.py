@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lra_jax import member, tiles
-from lra_jax.member import Experiment, Limits, Status
+from lra_jax.experiment import Experiment
+from lra_jax.member import Limits, Status
 from lra_jax.sweep import bookkeeping, processes, program, weights
 from lra_jax.sweep.grid import Grid, make_grid
 from lra_jax.sweep.state import Curves, Members, OnChunk, SweepState
@@ -63,10 +64,12 @@ def init_sweep(
             status=np.full_like(unknown, Status.PENDING),
             step=np.zeros_like(unknown),
             num_errors=unknown,
+            num_samples=unknown,
             best_num_errors=unknown,
+            best_num_samples=unknown,
             best_step=unknown,
         ),
-        curves=Curves(*(np.zeros(0, t) for t in (*"iiffi",))),
+        curves=Curves(*(np.zeros(0, t) for t in (*"iiffii",))),
     )
 
 

@@ -13,14 +13,8 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lra_jax import member
-from lra_jax.member import (
-    Check,
-    Experiment,
-    Hyperparameters,
-    Initial,
-    Limits,
-    RunState,
-)
+from lra_jax.experiment import Experiment, Hyperparameters
+from lra_jax.member import Check, Initial, Limits, RunState
 from lra_jax.sweep import processes
 from lra_jax.sweep.grid import Arguments, Grid
 from lra_jax.sweep.stored import StoredProgram
@@ -57,25 +51,32 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
     """
     mesh = processes.make_mesh(devices)
     tiled, whole = PartitionSpec("grid"), PartitionSpec()
-    everywhere = NamedSharding(mesh, whole)
+    everywhere, count = NamedSharding(mesh, whole), len(devices)
 
     def jitted(function: Callable[..., Any], **options: Any) -> Any:
         if experiment.task.validation is None:
             return jax.jit(function, **options)
         return StoredProgram(function, everywhere, **options)
 
-    def sharded(function: Callable[..., Any], *in_specs: PartitionSpec) -> Any:
-        mapped = jax.shard_map(
+    def shared(function: Callable[..., Any], *in_specs: PartitionSpec) -> Any:
+        return jax.shard_map(
             function,
             mesh=mesh,
             in_specs=in_specs,
             out_specs=tiled,
             check_vma=False,  # no tile knows of another
         )
-        return jitted(mapped)
 
     def initial(seeds: jax.Array, numbers: Hyperparameters) -> Initial:
-        return lax.map(lambda row: member.initial(experiment, *row), (seeds, numbers))
+        def rows(*some: Any) -> Initial:
+            return lax.map(lambda row: member.initial(experiment, *row), some)
+
+        # The last one several times, so that all devices have as many.
+        at = jnp.minimum(jnp.arange(-(-len(seeds) // count) * count), len(seeds) - 1)
+        found = shared(rows, tiled, tiled)(
+            *jax.tree.map(lambda x: x[at], (seeds, numbers))
+        )
+        return jax.tree.map(lambda x: x[: len(seeds)], found)
 
     def start(
         arguments: Arguments,
@@ -123,8 +124,8 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
 
     return Program(
         initial=jitted(initial, out_shardings=everywhere),
-        start=sharded(start, tiled, whole, tiled, tiled, tiled),
-        chunk=sharded(chunk, whole, tiled, tiled, tiled),
+        start=jitted(shared(start, tiled, whole, tiled, tiled, tiled)),
+        chunk=jitted(shared(chunk, whole, tiled, tiled, tiled)),
         move=jax.jit(move, out_shardings=NamedSharding(mesh, tiled)),
     )
 

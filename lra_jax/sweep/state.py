@@ -18,8 +18,10 @@ class Curves(NamedTuple):
       member: `[R]` int32, whose evaluation it is.
       step: `[R]` int32, updates done.
       train_loss: `[R]` float32, mean since the member's last row; NaN at step 0.
-      loss: `[R]` float32, E on the validation set.
-      num_errors: `[R]` int32, on the validation set.
+      loss: `[R]` float32, E, mean over the samples that the evaluation looked at.
+      num_errors: `[R]` int32, among these. It is 0 only where all were looked at and
+        at step 0.
+      num_samples: `[R]` int32, how many these are, see `lra_jax.validation`.
 
     Example:
       `run_sweep` has one.
@@ -30,6 +32,7 @@ class Curves(NamedTuple):
     train_loss: np.ndarray
     loss: np.ndarray
     num_errors: np.ndarray
+    num_samples: np.ndarray
 
 
 class Members(NamedTuple):
@@ -39,8 +42,11 @@ class Members(NamedTuple):
       status: a `Status`.
       step: updates done.
       num_errors: at the last evaluation.
-      best_num_errors: the fewest of all evaluations.
-      best_step: updates done at the first evaluation with that many.
+      num_samples: that it looked at.
+      best_num_errors: at the best evaluation, see `lra_jax.validation`; without stages
+        the fewest of all.
+      best_num_samples: that it looked at.
+      best_step: updates done at the first such evaluation.
 
     Example:
       `run_sweep` has one.
@@ -49,7 +55,9 @@ class Members(NamedTuple):
     status: np.ndarray
     step: np.ndarray
     num_errors: np.ndarray
+    num_samples: np.ndarray
     best_num_errors: np.ndarray
+    best_num_samples: np.ndarray
     best_step: np.ndarray
 
 

@@ -177,7 +177,9 @@ def _misfits(raw: dict[str, Any], kind: Any) -> Iterator[str]:
         items = typing.get_args(hints[key])
         fits = type(value) is type_
         if fits and type_ is list:
-            fits = bool(value) and all(type(item) is items[0] for item in value)
+            may_be_empty = fields[key].default_factory is list
+            fits = bool(value) or may_be_empty
+            fits = fits and all(type(item) is items[0] for item in value)
         if not fits:
             of = f" of {_PLURALS[items[0]]}" if type_ is list else ""
             yield f"{key} = {str(value)[:60]}: expected {_TYPES[type_]}{of}"

@@ -49,6 +49,7 @@ class Bench:
       max_steps: most updates of each run.
       eval_every: updates between two evaluations.
       num_validation: samples of the validation set.
+      validation_stages: as of a config; [] looks at all samples every time.
       hidden_size: H.
       network: of the methods whose grid says no other.
       num_layers: the same of its layers.
@@ -65,6 +66,7 @@ class Bench:
     max_steps: int = 10_000
     eval_every: int = 500
     num_validation: int = 10_000
+    validation_stages: list[int] = dataclasses.field(default_factory=list)
     hidden_size: int = 100
     network: str = "tanh"
     num_layers: int = 1
@@ -87,6 +89,7 @@ class Bench:
             "max_steps": self.max_steps,
             "eval_every": self.eval_every,
             "num_validation": self.num_validation,
+            "validation_stages": self.validation_stages,
             "patience": 0,
             "seeds": [*seeds],
             "input_gain": self.methods[method].get("input_gain", 1.0),

@@ -82,6 +82,7 @@ class Bench:
             "task": self.task,
             "hidden_size": self.hidden_size,
             "batch_size": self.batch_size,
+            "validation_stages": [],
             "patience": 0,
             "seeds": [*seeds],
             "input_gain": self.methods[method].get("input_gain", 1.0),
@@ -197,7 +198,7 @@ def scores(task: str, config: Config, found: Evaluations) -> np.ndarray:
     """Accuracy, or NLL, at each evaluation of a member, `[R]`."""
     if is_nll(task):
         return found.loss
-    return 1 - found.num_errors / config.num_validation
+    return 1 - found.num_errors / found.num_samples
 
 
 def choose(bench: Bench, config: Config, found: Sequence[Evaluations]) -> Choice | None:

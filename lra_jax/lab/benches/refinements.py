@@ -102,6 +102,7 @@ def config_of(refinement: str, num_refinements: int, budget: Budget) -> Config:
             "seq_len": budget.seq_len,
             "hidden_size": budget.hidden_size,
             "num_validation": budget.num_validation,
+            "validation_stages": [],
             "max_steps": updates,
             "eval_every": every,
             "patience": 0,

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lra_jax.lab.config import extensions, tasks
@@ -98,6 +98,15 @@ def load(
     return resolve(read(path), str(path), overrides, imports, folder)
 
 
+# Of settings that a file writes otherwise.
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "seeds": tuple,
+    "validation_stages": tuple,
+    "input_gain": float,
+    "import": tuple,
+}
+
+
 class _TooManyError(Exception):
     """Enough problems are known, or no more can be."""
 
@@ -128,7 +137,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
             hint = hint or meant(value, functools.partial(check_setting, key))
             problems.append(f"{key} = {show(value)}: {problem}{hint}")
         else:
-            kind = {"seeds": tuple, "input_gain": float, "import": tuple}.get(key)
+            kind = _KINDS.get(key)
             top[fields[key].name] = kind(value) if kind else value
     for problem in changed_defaults(raw.get("defaults", {})):
         problems.append(problem)

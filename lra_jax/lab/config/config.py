@@ -27,7 +27,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from lra_jax import RULES
+from lra_jax import RULES, validation
 from lra_jax.lab.config import tasks
 from lra_jax.lab.config.arguments import arguments_of
 from lra_jax.lab.config.draws import Draws
@@ -44,12 +44,15 @@ AXES = (
 # Those that only a run of other networks than the paper's has, by their defaults.
 NETWORK_AXES: dict[str, Any] = {"network": "tanh", "num_layers": 1}
 
-# Settings that files of run folders did not always have; their defaults mean what was
-# done before. `Config.request_digest` leaves them out where they have these.
+# Settings that files of run folders did not always have. `Config.request_digest` leaves
+# them out where they say what was done before: by their defaults, or as in `BEFORE`.
 ADDED = (
     "input_gain", "split", "save_params", "steps_after_solved", "import_",
-    "update_every",
+    "update_every", "validation_stages",
 )  # fmt: skip
+
+# What a setting was in folders that do not say it, where that is not today's default.
+BEFORE: dict[str, Any] = {"validation_stages": ()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +70,10 @@ class Config:
       input_gain: W_xh begins as a random orthogonal matrix times this.
       max_steps: most updates of a member.
       eval_every: updates between two evaluations.
-      patience: evaluations without strictly fewer errors that end a member; 0 is off.
+      patience: evaluations without a better one that end a member; 0 is off.
       num_validation: samples of the validation set; of recorded data, all there are.
+      validation_stages: how many of them an evaluation looks at before it goes on, see
+        `lra_jax.validation`; () looks at all every time.
       split: part of recorded data that is evaluated on: for "validation" the training
         part is trained on, for "test" training and validation together.
       validation: "released" evaluates from the released code's initial state, see
@@ -102,6 +107,7 @@ class Config:
     patience: int = 30
     steps_after_solved: int = 0
     num_validation: int = 10_000
+    validation_stages: tuple[int, ...] = validation.STAGES
     split: Part = "validation"
     validation: Literal["standard", "released"] = "standard"
     race: bool = False
@@ -142,7 +148,7 @@ class Config:
             if field.name != "grid"
             and (field.name not in NETWORK_AXES or self.says_networks)
             and (value := getattr(self, field.name)) is not None
-            and not (field.name in left_out and value == field.default)
+            and not (field.name in left_out and value == before(field))
         ]
         for table in self.grid:
             lines += ["", "[[grid]]"]
@@ -201,6 +207,11 @@ class Config:
             for values in _product(table):
                 for seed in self.seeds:
                     yield {**fixed, **values, "seed": seed}
+
+
+def before(field: dataclasses.Field[Any]) -> Any:
+    """What a setting was in folders that do not say it."""
+    return BEFORE.get(field.name, field.default)
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:

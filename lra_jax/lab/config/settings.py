@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import tomllib
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+from lra_jax import validation
 from lra_jax.lab.config import extensions, notation, tasks
 from lra_jax.lab.config.arguments import arguments_of, check_choice, check_integer
 from lra_jax.lab.config.config import TABLES, Config, toml_of
@@ -47,6 +49,12 @@ def check_setting(key: str, value: Any) -> str | None:
         )
         if not good or not value or len(set(value)) < len(value):
             return "expected a list of different integers from 0 to 2³² - 1"
+        return None
+    if key == "validation_stages":
+        try:
+            validation.check_stages(value, sys.maxsize)
+        except ValueError as error:
+            return str(error).partition(": ")[2].partition(", got")[0]
         return None
     if key == "name":
         text = value if isinstance(value, str) else ""

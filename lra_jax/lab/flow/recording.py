@@ -27,6 +27,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from lra_jax import RULES, TASKS, bptt, diagnostics, member, types
+from lra_jax.experiment import Experiment
 from lra_jax.lab.config.optimizers import OPTIMIZERS
 from lra_jax.train import train_step
 
@@ -140,7 +141,7 @@ class _Run:
 
     rule: types.LearningRule
     optimizer: optax.GradientTransformation
-    experiment: member.Experiment
+    experiment: Experiment
 
 
 def _make_run(
@@ -163,7 +164,7 @@ def _make_run(
     optimizer = OPTIMIZERS[setting.optimizer](
         lr=setting.lr, **setting.optimizer_options
     )
-    experiment = member.Experiment(
+    experiment = Experiment(
         task=chosen,
         build=lambda _: (rule, optimizer),
         seq_len=seq_len,
@@ -178,9 +179,7 @@ def _start(
     run: _Run, seed: jax.Array, params: types.Params | None = None
 ) -> types.TrainState:
     """The state of the seed's member before its first update, or of other weights."""
-    initial = member.initial(run.experiment, seed)
-    if params is not None:
-        initial = initial._replace(params=params)
+    initial = member.initial(run.experiment, seed, params=params)
     return member.start(run.experiment, {}, seed, initial).train
 
 

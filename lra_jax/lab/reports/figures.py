@@ -143,8 +143,10 @@ def _accuracy(
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.add_subplot()
 
-    def height(num_errors: Any) -> Any:
-        return -np.log10(np.maximum(num_errors, 0.5) / num_validation)
+    def height(rate: Any) -> Any:
+        return -np.log10(np.maximum(rate, 0.5 / num_validation))
+
+    rates = curves["num_errors"] / curves.get("num_samples", num_validation)
 
     order = np.argsort(curves["member"], kind="stable")
     members = curves["member"][order]
@@ -155,7 +157,7 @@ def _accuracy(
         for row in setting.rows:
             begin, end = np.searchsorted(members, [row["member"], row["member"] + 1])
             at = order[begin:end]
-            seeds.append((curves["step"][at], curves["num_errors"][at]))
+            seeds.append((curves["step"][at], rates[at]))
             axes.plot(seeds[-1][0], height(seeds[-1][1]), dash, color=color, lw=0.6)
         # A member keeps its last accuracy when it has ended.
         steps = np.unique(np.concatenate([step for step, _ in seeds]))
@@ -168,13 +170,13 @@ def _accuracy(
         axes.plot(steps, height(mean), dash, color=color, lw=width, label=label)
         axes.plot(steps[-1], height(mean[-1:]), "o", color=color, ms=2 + width)
     if chance is not None:
-        at = height(num_validation * (1 - chance))
+        at = height(1 - chance)
         axes.axhline(at, color="0.5", lw=0.8, ls=":", label="chance")
     marks = [
         m for m in (0, 50, 90, 99, 99.9, 99.99) if (100 - m) * num_validation >= 99
     ]
     axes.set_yticks(
-        [*(height((1 - m / 100) * num_validation) for m in marks),
+        [*(height(1 - m / 100) for m in marks),
          height(0)],
         [*(f"{m:g}" for m in marks), "no error"],
     )  # fmt: skip

@@ -23,8 +23,8 @@ from lra_jax.lab.reports.statistics import mean_interval
 LINE_KEYS = ("run", *AXES, "num_refinements", "lambda")
 # What a member reached, in the order of the columns.
 RESULTS = (
-    "status", "step", "final_num_errors", "final_accuracy", "best_num_errors",
-    "best_accuracy", "best_step",
+    "status", "step", "final_num_errors", "final_num_samples", "final_accuracy",
+    "best_num_errors", "best_num_samples", "best_accuracy", "best_step",
 )  # fmt: skip
 # What is not a setting.
 OUTCOMES = {"member", "seed", *RESULTS}

@@ -130,8 +130,10 @@ def _best_settings(run: RunView) -> _Table:
 _RESULTS = {
     "step": "updates",
     "final_num_errors": "final errors",
+    "final_num_samples": "of final",
     "final_accuracy": "final %",
     "best_num_errors": "best errors",
+    "best_num_samples": "of best",
     "best_accuracy": "best %",
     "best_step": "best at",
 }

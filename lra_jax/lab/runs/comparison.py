@@ -8,6 +8,7 @@ import tomllib
 from typing import Any
 
 from lra_jax.lab.config import Config
+from lra_jax.lab.config.config import before as value_before
 from lra_jax.lab.config.draws import SCALES
 
 
@@ -37,11 +38,17 @@ def differences(before: str, config: Config) -> tuple[list[str], list[str]]:
         ]
         if key.startswith("defaults."):
             defaults.append(", ".join(lines))
-        elif key in there or key not in fields or here[key] != fields[key].default:
-            other += lines  # settings that it does not say had their defaults
+        elif key in there or key not in fields or not _is_as_before(fields[key], here):
+            other += lines
     if "defaults" not in {key.partition(".")[0] for key in there}:
         defaults = []  # older folders do not say them
     return other, defaults
+
+
+def _is_as_before(field: dataclasses.Field[Any], here: dict[str, Any]) -> bool:
+    """Whether a setting that a folder does not say is what it was there."""
+    value, was = here[field.name], value_before(field)
+    return bool(value == (list(was) if isinstance(was, tuple) else was))
 
 
 _NOTHING = object()  # what no config has

@@ -12,11 +12,11 @@ import numpy as np
 import optax
 
 from lra_jax import RULES, networks, train, types
+from lra_jax.experiment import Experiment, Hyperparameters
 from lra_jax.lab.config import AXES, Config, ConfigError, tasks
 from lra_jax.lab.config.arguments import arguments_of, feedback_of, takes_feedback
 from lra_jax.lab.config.config import NETWORK_AXES
 from lra_jax.lab.config.optimizers import OPTIMIZERS
-from lra_jax.member import Experiment, Hyperparameters
 from lra_jax.networks import NETWORKS, Network
 from lra_jax.paper.released import evaluate_released
 from lra_jax.sweep import Grid, make_grid
@@ -153,6 +153,7 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
         batch_size=statics["batch_size"],
         eval_every=config.eval_every,
         num_validation=config.num_validation,
+        validation_stages=config.validation_stages,
         evaluate=_EVALUATIONS[config.validation],
         network=network_of if network_numbers else network_of({}),
         update_every=config.update_every,

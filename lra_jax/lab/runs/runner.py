@@ -36,12 +36,14 @@ class Evaluations(NamedTuple):
       step: `[R]` updates done, the first 0.
       loss: `[R]`.
       num_errors: `[R]`.
+      num_samples: `[R]`, among which these are.
     """
 
     status: str
     step: np.ndarray
     loss: np.ndarray
     num_errors: np.ndarray
+    num_samples: np.ndarray
 
 
 class Runner:
@@ -106,8 +108,10 @@ class Runner:
         """For each seed of a run of one setting: updates and validation accuracy."""
         return {
             seed: [
-                (int(step), 1 - int(errors) / config.num_validation)
-                for step, errors in zip(found.step, found.num_errors, strict=True)
+                (int(step), 1 - int(errors) / int(samples))
+                for step, errors, samples in zip(
+                    found.step, found.num_errors, found.num_samples, strict=True
+                )
             ]
             for seed, found in zip(config.seeds, self.evaluations(config), strict=True)
         }
@@ -119,6 +123,8 @@ class Runner:
             member, *found = (
                 columns[key] for key in ("member", "step", "loss", "num_errors")
             )
+            whole = np.full_like(member, config.num_validation)  # of older folders
+            found.append(columns.get("num_samples", whole))
         return [
             Evaluations(row["status"], *(x[member == row["member"]] for x in found))
             for row in rows

@@ -339,7 +339,7 @@ class RunFolder:
         raw = flax.serialization.msgpack_restore(data)
         if raw["config_digest"] not in self._digests() or raw["group"] != index:
             raise RunFolderError("is of another config or group")
-        found = {"params": None} | raw["state"]  # older states have no such field
+        found = checkpoint.of_today(raw["state"], self.config.num_validation)
         shapes = None
         if found["runs"] is not None:
             slots = found["slots"]

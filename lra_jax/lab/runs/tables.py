@@ -19,8 +19,8 @@ def result_rows(
 ) -> list[dict[str, Any]]:
     """A row per member, in the order of `config.members()`.
 
-    Accuracies are fractions of the validation set, of the weights as they were at the
-    best and at the last evaluation.
+    Accuracies are those of the weights at the best and at the last evaluation, as
+    fractions of the samples that these looked at.
     """
     rows = []
     found: dict[int, tuple[int, ...]] = {}
@@ -30,8 +30,7 @@ def result_rows(
         for i, member in enumerate(group.members):
             found[int(member)] = columns[i]
     for index, member in enumerate(config.members()):
-        status, step, errors, best, best_step = found[index]
-        total = config.num_validation
+        status, step, errors, samples, best, best_samples, best_step = found[index]
         rows.append(
             {
                 "member": index,
@@ -39,9 +38,11 @@ def result_rows(
                 "status": Status(status).name.lower(),
                 "step": step,
                 "final_num_errors": errors if errors >= 0 else None,
-                "final_accuracy": 1 - errors / total if errors >= 0 else None,
+                "final_num_samples": samples if errors >= 0 else None,
+                "final_accuracy": 1 - errors / samples if errors >= 0 else None,
                 "best_num_errors": best if best >= 0 else None,
-                "best_accuracy": 1 - best / total if best >= 0 else None,
+                "best_num_samples": best_samples if best >= 0 else None,
+                "best_accuracy": 1 - best / best_samples if best >= 0 else None,
                 "best_step": best_step if best_step >= 0 else None,
             }
         )

@@ -23,8 +23,8 @@ from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from lra_jax import sweep
+from lra_jax.experiment import Experiment
 from lra_jax.lab.terminal import cache
-from lra_jax.member import Experiment
 from lra_jax.sweep import Grid
 
 # Members advanced by one chunk, for each device. On a CPU more are no faster, and make

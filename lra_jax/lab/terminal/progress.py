@@ -95,15 +95,15 @@ class Progress:
         total = members.step.size * self._limits.max_steps
         seconds = time.monotonic() - self._began
         rate = (int(members.step.sum()) - self._first_steps) / max(seconds, 1e-9)
-        errors = members.best_num_errors[members.best_num_errors >= 0]
+        known = members.best_num_errors >= 0
+        rates = members.best_num_errors[known] / members.best_num_samples[known]
         parts = [
             f"{counts[status]} {status.name.lower()}"
             for status in Status
             if counts[status] or status in (Status.RUNNING, Status.SOLVED)
         ]
-        if errors.size:
-            best = 1 - int(errors.min()) / self._num_validation
-            parts.append(f"best {100 * best:.2f} %")
+        if rates.size:
+            parts.append(f"best {100 * (1 - rates.min()):.2f} %")
         if rate and not self._compiles:
             parts.append(f"{rate:,.0f} member-steps/s")
         if rate and left and not self._compiles:
