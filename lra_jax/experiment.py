@@ -42,7 +42,8 @@ class Experiment:
         task's own, and 10,000 where one is drawn.
       validation_stages: how many samples an evaluation looks at before it goes on, see
         `lra_jax.validation`: increasing multiples of 200, of which those that are
-        smaller than the validation set count. With () it looks at all samples.
+        smaller than the validation set count. With () it looks at all samples. With
+        some, such as (200, 1000), counts of errors are of `num_samples`.
       evaluate: as `train.evaluate`, which it is but for `lra_released`. It gets
         `network=` where that is another one than tanh.
       network: what is trained; or `network_numbers`, traced, to it, called inside the
@@ -77,7 +78,7 @@ class Experiment:
     batch_size: int = 20
     eval_every: int = 100
     num_validation: int = None  # type: ignore[assignment]
-    validation_stages: tuple[int, ...] = validation.STAGES
+    validation_stages: tuple[int, ...] = ()
     evaluate: Callable[..., types.Metrics] = train.evaluate
     network: Network | MakeNetwork = rnn.TANH
     network_numbers: tuple[str, ...] = ()

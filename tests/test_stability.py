@@ -38,7 +38,7 @@ class Recorded:
         for found in self.errors:
             num_errors = np.array([5, *found])
             step = config.eval_every * np.arange(num_errors.size)
-            yield Evaluations("solved", step, 0 * step, num_errors)
+            yield Evaluations("solved", step, 0 * step, num_errors, 0 * step + 100)
 
 
 def test_only_solved_seeds_are_trained_and_go_on():

@@ -91,7 +91,8 @@ def test_every_member_is_advanced_to_its_limit_and_evaluated(whole):
     np.testing.assert_array_equal(whole.members.status, Status.EXHAUSTED)
     np.testing.assert_array_equal(whole.members.step, 20)
     for index in range(4):
-        step, train_loss, loss, errors = rows_of(whole, index)
+        step, train_loss, loss, errors, samples = rows_of(whole, index)
+        np.testing.assert_array_equal(samples, 60)
         np.testing.assert_array_equal(step, [0, 5, 10, 15, 20])
         assert np.isnan(train_loss[0])
         assert np.isfinite(train_loss[1:]).all()

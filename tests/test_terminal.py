@@ -289,7 +289,7 @@ def test_the_time_left_has_hours_where_there_are_any(monkeypatch, seconds, left)
     console, printed = printing(monkeypatch)
 
     def members(step):
-        values = (Status.RUNNING, step, 5, 5, 0)
+        values = (Status.RUNNING, step, 5, 10, 5, 10, 0)
         return sweep.Members(*(np.array([value]) for value in values))
 
     limits = lra_jax.Limits(max_steps=100)

@@ -135,7 +135,8 @@ def _draw(folder: pathlib.Path, view: RunView) -> RunView:
     config = config_lib.read(folder / "config.resolved.toml")
     try:
         with np.load(folder / "curves.npz") as columns:
-            curves = {name: columns[name] for name in CURVES}
+            found = {name: columns[name] for name in CURVES}
+            curves = found | {n: columns[n] for n in {"num_samples"} & {*columns.files}}
         # Of a run that goes on, or was killed, the curves may be the older file.
         begun = set(curves["member"].tolist())
         rows = [row for row in view.rows if row["member"] in begun]

@@ -118,7 +118,8 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
 
     def move(runs: RunState, source: jax.Array) -> RunState:
         def take(x: jax.Array) -> jax.Array:
-            return x.reshape((-1, *x.shape[2:]))[source]
+            tiles, width, *rest = x.shape
+            return x.reshape((tiles * width, *rest))[source]
 
         return jax.tree.map(take, runs)
 
