@@ -37,15 +37,15 @@ SETS = ("oldest", "newest", "nightly", "colab")
 
 # What touches most of JAX, Flax, optax and chex in the least time.
 SHORT = [
-    "tests/test_compat.py",
-    "tests/test_flax_model.py",
-    "tests/test_losses.py",
-    "tests/test_machine.py",
-    "tests/test_numerics.py",
-    "tests/test_optimizers.py",
-    "tests/test_orthogonality.py",
-    "tests/test_public_api.py",
-    "tests/test_train.py",
+    "tests/repository/test_compat.py",
+    "tests/core/test_flax_model.py",
+    "tests/core/test_losses.py",
+    "tests/lab/terminal/test_machine.py",
+    "tests/core/test_numerics.py",
+    "tests/lab/config/test_optimizers.py",
+    "tests/core/test_orthogonality.py",
+    "tests/repository/test_public_api.py",
+    "tests/core/test_train.py",
 ]
 
 

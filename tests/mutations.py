@@ -55,25 +55,25 @@ MUTATIONS = [
     Mutation(
         "two matrices are drawn with one key", "networks/initial.py",
         "key_xh, key_hh, _ = jax.random.split(key, 3)",
-        "key_xh, _, key_hh = jax.random.split(key, 3)", "test_rnn.py",
+        "key_xh, _, key_hh = jax.random.split(key, 3)", "core/test_rnn.py",
     ),
     Mutation(
         "a sample begins one step late", "rnn.py",
-        "steps[:, None] >= start", "steps[:, None] > start", "test_start.py",
+        "steps[:, None] >= start", "steps[:, None] > start", "core/test_start.py",
     ),
     Mutation(
         "an unknown symbol is the last one", "networks/layer.py",
         'mode="fill", fill_value=jnp.nan, wrap_negative_indices=False', 'mode="clip"',
-        "test_rnn.py -k symbol",
+        "core/test_rnn.py -k symbol",
     ),
     # Networks.
     Mutation(
         "differences by the derivative, however large", "networks/network.py",
-        "keepdims=True) < least", "keepdims=True) >= 0", "test_networks.py -k difference",
+        "keepdims=True) < least", "keepdims=True) >= 0", "networks/test_networks.py -k difference",
     ),
     Mutation(
         "small differences at the end, not in the middle", "networks/network.py",
-        "(a - d / 2,), (d,)", "(a,), (d,)", "test_networks.py -k difference",
+        "(a - d / 2,), (d,)", "(a,), (d,)", "networks/test_networks.py -k difference",
     ),
     Mutation(
         "errors go back through another noise", "networks/network.py",
@@ -89,50 +89,50 @@ MUTATIONS = [
     Mutation(
         "Dale's signs are of what a unit receives", "networks/units.py",
         "jnp.abs(w) * jnp.asarray(signs, w.dtype)[:, None]",
-        "jnp.abs(w) * jnp.asarray(signs, w.dtype)[None]", "test_networks.py -k dale",
+        "jnp.abs(w) * jnp.asarray(signs, w.dtype)[None]", "networks/test_networks.py -k dale",
     ),
     Mutation(
         "excitation and inhibition balance in the mean alone", "networks/units.py",
         "jnp.where(is_inhibitory, w * factor[None], w)", "w",
-        "test_networks.py -k balance",
+        "networks/test_networks.py -k balance",
     ),
     Mutation(
         "sparse weights have 15 outputs, not inputs", "networks/initial.py",
         ".argsort(axis=0).argsort(axis=0)", ".argsort(axis=1).argsort(axis=1)",
-        "test_networks.py -k sparse",
+        "networks/test_networks.py -k sparse",
     ),
     Mutation(
         "an LSTM's gates stand in another order", "networks/gates.py",
         "i, f, g, o = jnp.split(", "f, i, g, o = jnp.split(",
-        "test_networks.py -k gates",
+        "networks/test_networks.py -k gates",
     ),
     Mutation(
         "a layer reads the state of the step before", "networks/stack.py",
-        "z = layer.emit(q, s)", "z = layer.emit(q, before)", "test_networks.py -k layer",
+        "z = layer.emit(q, s)", "z = layer.emit(q, before)", "networks/test_networks.py -k layer",
     ),
     Mutation(
         "a cell of Flax shows the first array of its carry", "networks/flax_cells.py",
-        "sum(structure.sizes[: structure.shown])", "0", "test_networks.py -k flax",
+        "sum(structure.sizes[: structure.shown])", "0", "networks/test_networks.py -k flax",
     ),
     Mutation(
         "what is frozen in a layer moves in a stack", "networks/stack.py",
         "jax.tree.map(operator.or_, own, theirs)",
-        "jax.tree.map(operator.and_, own, theirs)", "test_networks.py -k frozen",
+        "jax.tree.map(operator.and_, own, theirs)", "networks/test_networks.py -k frozen",
     ),
     # Losses.
     Mutation(
         "the squared error's gradient without 1/Y", "losses.py",
         "_difference(logits, labels) / logits.shape[1]", "_difference(logits, labels)",
-        "test_losses.py",
+        "core/test_losses.py",
     ),
     Mutation(
         "a logit that is NaN is no error", "losses.py",
         "| jnp.any(jnp.isnan(logits), axis=-1)", "",
-        "test_losses.py",
+        "core/test_losses.py",
     ),
     Mutation(
         "log penalty's derivative with a wrong sign in its denominator", "losses.py",
-        "2 * e / (1 + e * e)\n", "2 * e / (1 - e * e)\n", "test_losses.py",
+        "2 * e / (1 + e * e)\n", "2 * e / (1 - e * e)\n", "core/test_losses.py",
     ),
     Mutation(
         "the mean over asked steps is a sum", "losses.py",
@@ -143,12 +143,12 @@ MUTATIONS = [
     Mutation(
         "a difference of tanh by the derivative", "numerics.py",
         "jnp.tanh(d) * (1 - z_a * z_b)", "jnp.tanh(d) * (1 - z_a * z_a)",
-        "test_numerics.py",
+        "core/test_numerics.py",
     ),
     Mutation(
         "products in the precision of the device", "numerics.py",
         "precision=lax.Precision.HIGHEST if asked is None else None", "precision=None",
-        "test_numerics.py",
+        "core/test_numerics.py",
     ),
     # From errors to gradients.
     Mutation(
@@ -172,22 +172,22 @@ MUTATIONS = [
     Mutation(
         "errors before a sample's start count", "error_signals.py",
         "lambda x: rnn.silence(x, forward.started), errors",
-        "lambda x: rnn.silence(x, None), errors", "test_start.py",
+        "lambda x: rnn.silence(x, None), errors", "core/test_start.py",
     ),
     # Diagnostics.
     Mutation(
         "hidden errors are divided by B", "diagnostics.py",
         "return size * _w_xh(grads, network)", "return _w_xh(grads, network)",
-        "test_diagnostics.py",
+        "core/test_diagnostics.py",
     ),
     Mutation(
         "a card says less than an error needs", "rules/fa.py",
-        'transports=("W_hyᵀ",)', "transports=()", "test_rule_cards.py -k go_through",
+        'transports=("W_hyᵀ",)', "transports=()", "rules/test_rule_cards.py -k go_through",
     ),
     # Rules.
     Mutation(
         "tanh pulls through W_hh in place of its transpose", "networks/tanh.py",
-        "self.pull_through((p.w_hh.T,),", "self.pull_through((p.w_hh,),", "test_rules.py -k bptt",
+        "self.pull_through((p.w_hh.T,),", "self.pull_through((p.w_hh,),", "rules/test_rules.py -k bptt",
     ),
     Mutation(
         "fa: the random readout is the transpose", "feedback.py",
@@ -197,17 +197,17 @@ MUTATIONS = [
     Mutation(
         "a mirror's estimate is a sum over its noise", "feedback.py",
         "return matmul(matmul(xi, w).T, xi) / n", "return matmul(matmul(xi, w).T, xi)",
-        "test_feedback.py -k settles",
+        "core/test_feedback.py -k settles",
     ),
     Mutation(
         "Kolen-Pollack feedback does not decay", "feedback.py",
         "lambda a, change: kept * a + change.T", "lambda a, change: a + change.T",
-        "test_feedback.py -k kolen",
+        "core/test_feedback.py -k kolen",
     ),
     Mutation(
         "what a mirror measures of noise has its mean", "feedback.py",
         "power = jnp.where(power == 0, 1, power)", "power = jnp.mean(power) * jnp.ones_like(power) * 2",
-        "test_feedback.py -k noise_that",
+        "core/test_feedback.py -k noise_that",
     ),
     Mutation(
         "snap: without a unit's own weight", "eligibility.py",
@@ -235,7 +235,7 @@ MUTATIONS = [
     Mutation(
         "dfa: without σ'", "rules/dfa.py",
         "network.slope(forward.cell, place.s, e, z=z)", "e",
-        "test_error_signals.py -k dfa",
+        "rules/test_error_signals.py -k dfa",
     ),
     Mutation(
         "lra_fdbk: σ' of the step below", "rules/lra_fdbk.py",
@@ -248,23 +248,23 @@ MUTATIONS = [
     Mutation(
         "rec_lra: skips stand one step too early", "rules/rec_lra.py",
         "(back % num_steps_per_skip == 0)", "((back + 1) % num_steps_per_skip == 0)",
-        "test_error_signals.py -k rec_lra",
+        "rules/test_error_signals.py -k rec_lra",
     ),
     Mutation(
         "lra_norm: p and 1 - p swapped", "rules/lra_norm.py",
         "kept**exponent * grown ** (1 - exponent)",
-        "kept ** (1 - exponent) * grown**exponent", "test_error_signals.py -k lra_norm",
+        "kept ** (1 - exponent) * grown**exponent", "rules/test_error_signals.py -k lra_norm",
     ),
     Mutation(
         "lra_norm: the cost of activity with the wrong sign", "rules/lra_norm.py",
         "return d + activity * numerics.norm", "return d - activity * numerics.norm",
-        "test_error_signals.py -k activity",
+        "rules/test_error_signals.py -k activity",
     ),
     Mutation(
         "lra_reversible: the bias is forgotten on the way back", "rules/lra_reversible.py",
         "matmul(h - rnn.project_inputs(params, x[None])[0], w_inverse)",
         "matmul(h - rnn.project_inputs(params, x[None])[0] + params.b_h, w_inverse)",
-        "test_lra_reversible.py",
+        "rules/test_lra_reversible.py",
     ),
     Mutation(
         "tpri: the inverse is transposed", "rules/tpri.py",
@@ -282,163 +282,163 @@ MUTATIONS = [
     Mutation(
         "lra_diff: c0 and c1 swapped", "rules/lra_diff.py",
         "functools.partial(normalize, c=c1, axis=-1)",
-        "functools.partial(normalize, c=c0, axis=-1)", "test_lra_diff.py",
+        "functools.partial(normalize, c=c0, axis=-1)", "rules/test_lra_diff.py",
     ),
     Mutation(
         "lra_diff: the last step is left out in place of the first", "rules/lra_diff.py",
-        "u.at[0].set(0)", "u.at[-1].set(0)", "test_lra_diff.py",
+        "u.at[0].set(0)", "u.at[-1].set(0)", "rules/test_lra_diff.py",
     ),
     Mutation(
         "lra_diff: Ω's error of t-1 with the state of t-1", "rules/lra_diff.py",
-        "zeros = gradients.previous(place.z_prev)", "zeros = place.z_prev", "test_lra_diff.py",
+        "zeros = gradients.previous(place.z_prev)", "zeros = place.z_prev", "rules/test_lra_diff.py",
     ),
     Mutation(
         "lra_released: the error below with the wrong sign", "paper/hidden_layer.py",
         "b = -error * (1 - z_new**2)", "b = error * (1 - z_new**2)",
-        "test_lra_released.py",
+        "paper/test_lra_released.py",
     ),
     # Targets.
     Mutation(
         "one refinement too many", "targets.py",
-        "done=1,", "done=0,", "test_lra_diff.py",
+        "done=1,", "done=0,", "rules/test_lra_diff.py",
     ),
     Mutation(
         "targets on the wrong side of the state", "targets.py",
-        "d_bar + step.gamma * delta", "d_bar - step.gamma * delta", "test_lra_diff.py",
+        "d_bar + step.gamma * delta", "d_bar - step.gamma * delta", "rules/test_lra_diff.py",
     ),
     Mutation(
         '"fixed" and "overwrite" swapped', "targets.py",
         '"fixed": (d, z_hat),\n        "overwrite": (jnp.zeros_like(d), place.z),',
         '"overwrite": (d, z_hat),\n        "fixed": (jnp.zeros_like(d), place.z),',
-        "test_lra_diff.py",
+        "rules/test_lra_diff.py",
     ),
     Mutation(
         "the displacements of steps are one step off", "targets.py",
         "d = jnp.concatenate([d, d_top[None]])", "d = jnp.concatenate([d_top[None], d])",
-        "test_lra_diff.py",
+        "rules/test_lra_diff.py",
     ),
     # Ω.
     Mutation(
         "Ω as printed in Algorithm 2, which promotes vanishing", "regularizer.py",
-        "2 * (rho - 1) /", "2 * rho /", "test_lra_diff.py -k numpy",
+        "2 * (rho - 1) /", "2 * rho /", "rules/test_lra_diff.py -k numpy",
     ),
     Mutation(
         "the bound of the error ratio is upside down", "regularizer.py",
         "ratio = size_next / jnp.where(size == 0, 1, size)",
         "ratio = size / jnp.where(size_next == 0, 1, size_next)",
-        "test_lra_diff.py -k error_ratio",
+        "rules/test_lra_diff.py -k error_ratio",
     ),
     # Training.
     Mutation(
         "all updates have one key", "train.py",
-        "jax.random.fold_in(state.key, state.step)", "state.key", "test_train.py -k key",
+        "jax.random.fold_in(state.key, state.step)", "state.key", "core/test_train.py -k key",
     ),
     Mutation(
         "an evaluation ignores starts", "train.py",
         "params, batch.inputs, start=batch.start, network=network, key=key",
-        "params, batch.inputs, network=network, key=key", "test_start.py",
+        "params, batch.inputs, network=network, key=key", "core/test_start.py",
     ),
     Mutation(
         "soft orthogonality away from the orthogonal matrices", "orthogonality.py",
-        "return update - (steps[0]", "return update + (steps[0]", "test_orthogonality.py",
+        "return update - (steps[0]", "return update + (steps[0]", "core/test_orthogonality.py",
     ),
     # A member of a grid.
     Mutation(
         "the maximum of updates is off by one", "member.py",
         "(state.step < limits.max_steps)", "(state.step <= limits.max_steps)",
-        "test_sweep.py -k patience",
+        "sweep/test_sweep.py -k patience",
     ),
     Mutation(
         "patience is off by one", "member.py",
         "(stale_evals < limits.patience)", "(stale_evals <= limits.patience)",
-        "test_sweep.py -k patience",
+        "sweep/test_sweep.py -k patience",
     ),
     Mutation(
         "every update draws the same batch", "member.py",
-        "jax.random.fold_in(keys.data, state.step)", "keys.data", "test_sweep.py -k share_weights",
+        "jax.random.fold_in(keys.data, state.step)", "keys.data", "sweep/test_sweep.py -k share_weights",
     ),
     Mutation(
         "a diverged member moves on", "member.py",
         "(_select(live & finite, new, state), status)",
-        "(_select(live, new, state), status)", "test_sweep.py -k diverge",
+        "(_select(live, new, state), status)", "sweep/test_sweep.py -k diverge",
     ),
     Mutation(
         "the last slice of the validation set is forgotten", "validation.py",
         "    if rest:\n        parts", "    if rest and not whole:\n        parts",
-        "test_sweep.py -k validation",
+        "sweep/test_sweep.py -k validation",
     ),
     Mutation(
         "an evaluation in stages forgets the last slice", "validation.py",
         "    if rest:\n        metrics", "    if rest and not whole:\n        metrics",
-        "test_validation.py",
+        "sweep/test_validation.py",
     ),
     Mutation(
         "an evaluation goes on where it is only as good", "validation.py",
         "(errors < best.stage_errors)", "(errors <= best.stage_errors)",
-        "test_validation.py",
+        "sweep/test_validation.py",
     ),
     Mutation(
         "what went less far counts as better", "validation.py",
         "    return further | (as_far & (evaluation",
         "    return further | ((as_far | True) & (evaluation",
-        "test_validation.py",
+        "sweep/test_validation.py",
     ),
     Mutation(
         "recorded data are constants of the program", "sweep/program.py",
         "        if experiment.task.validation is None:\n",
         "        if True:\n",
-        "test_stored.py",
+        "sweep/test_stored.py",
     ),
     # The grid.
     Mutation(
         "the last of equally good evaluations is the best one",
         "sweep/bookkeeping.py",
         "best_errors < before.best_num_errors[ran]",
-        "best_errors <= before.best_num_errors[ran]", "test_sweep.py",
+        "best_errors <= before.best_num_errors[ran]", "sweep/test_sweep.py",
     ),
     Mutation(
         "a race leaves the members that wait",
         "sweep/bookkeeping.py",
-        "(status <= Status.RUNNING)", "(status == Status.RUNNING)", "test_sweep.py -k race",
+        "(status <= Status.RUNNING)", "(status == Status.RUNNING)", "sweep/test_sweep.py -k race",
     ),
     Mutation(
         "members move to the slots of others",
         "sweep/bookkeeping.py",
         "np.where(slots == EMPTY, 0, place[slots])",
-        "np.where(slots == EMPTY, 0, place[slots[::-1]])", "test_sweep.py",
+        "np.where(slots == EMPTY, 0, place[slots[::-1]])", "sweep/test_sweep.py",
     ),
     Mutation(
         "the best weights are the last ones", "sweep/weights.py",
         "mask &= members.best_step[before] == members.step[before]",
-        "mask &= members.best_step[before] <= members.step[before]", "test_sweep.py -k kept",
+        "mask &= members.best_step[before] <= members.step[before]", "sweep/test_sweep.py -k kept",
     ),
     Mutation(
         "a tile takes members of the next kind", "tiles.py",
-        "fits = source < ", "fits = source <= ", "test_tiles.py",
+        "fits = source < ", "fits = source <= ", "core/test_tiles.py",
     ),
     Mutation(
         "halved tiles lose a slot of odd ones", "tiles.py",
-        "slots.shape[1] % 2), EMPTY", "-slots.shape[1] % 1), EMPTY", "test_tiles.py",
+        "slots.shape[1] % 2), EMPTY", "-slots.shape[1] % 1), EMPTY", "core/test_tiles.py",
     ),
     Mutation(
         "tiles are packed though nothing is gained", "tiles.py",
-        "if cost(packed) < cost(best):", "if cost(packed) <= cost(best):", "test_tiles.py",
+        "if cost(packed) < cost(best):", "if cost(packed) <= cost(best):", "core/test_tiles.py",
     ),
     # Tasks.
     Mutation(
         "temporal order: the label reads the bits backwards", "tasks/temporal_order.py",
         "jnp.sum(weights[:, None] * values", "jnp.sum(weights[::-1, None] * values",
-        "test_tasks.py",
+        "tasks/test_tasks.py",
     ),
     Mutation(
         "random permutation: noise may be the label's symbol",
         "tasks/random_permutation.py",
         "(seq_len, batch_size), 2, NUM_SYMBOLS", "(seq_len, batch_size), 1, NUM_SYMBOLS",
-        "test_tasks.py",
+        "tasks/test_tasks.py",
     ),
     Mutation(
         "adding: the second mark may stand before the first's range", "tasks/adding.py",
-        "place_1 = width + jax", "place_1 = 0 * width + jax", "test_tasks.py",
+        "place_1 = width + jax", "place_1 = 0 * width + jax", "tasks/test_tasks.py",
     ),
 ]  # fmt: skip
 
