@@ -2,8 +2,8 @@
 
 Reads the results of a grid whose tables are rules on networks. For each pair, the seeds
 100 and above choose a setting: the one that solves most of them, in the fewest updates,
-or that is the most accurate. The other seeds are counted for it. Writes `at.csv` and
-`at.md`; pairs that the run has not finished are left out.
+or that is the most accurate. The other seeds are counted for it. Writes `NAME.csv` and
+`NAME.md`; pairs that the run has not finished are left out.
 """
 
 from __future__ import annotations
@@ -22,15 +22,11 @@ from lra_jax.lab.terminal import command_line, screen
 
 _RUN = flags.DEFINE_string("run", "runs/at_30", "Folder of the run.")
 _OUT = flags.DEFINE_string(
-    "out", None, "Folder for at.csv and at.md; none by default.", allow_override=True
+    "out", None, "Folder for the tables; none by default.", allow_override=True
 )
+_NAME = flags.DEFINE_string("name", "at", "Of the tables' files.", allow_override=True)
 
 FIRST_TUNING_SEED = 100
-# What differs between the members of a pair.
-_OUTCOME = (
-    "member", "seed", "status", "step", "final_num_errors", "final_accuracy",
-    "best_num_errors", "best_accuracy", "best_step",
-)  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -45,7 +41,7 @@ def choose(rows: Sequence[Row]) -> list[Row]:
     """The counted seeds of the setting that the tuning seeds choose."""
     settings = defaultdict(list)
     for row in rows:
-        key = tuple((k, v) for k, v in row.items() if k not in _OUTCOME)
+        key = tuple((k, v) for k, v in row.items() if k not in summary.OUTCOMES)
         settings[key].append(row)
 
     def merit(members: Sequence[Row]) -> tuple[float, float, float]:
@@ -74,7 +70,7 @@ def pairs(rows: Sequence[Row]) -> list[Row]:
         varied = {
             k: v
             for k, v in counted[0].items()
-            if len({r[k] for r in members}) > 1 and k not in _OUTCOME
+            if len({r[k] for r in members}) > 1 and k not in summary.OUTCOMES
         }
         found.append(
             {
@@ -124,8 +120,8 @@ def main(argv: Sequence[str]) -> int:
         if _OUT.value is not None:
             folder = pathlib.Path(str(_OUT.value))
             folder.mkdir(parents=True, exist_ok=True)
-            results.write_rows(folder / "at.csv", found)
-            (folder / "at.md").write_text(table(found), encoding="utf-8")
+            results.write_rows(folder / f"{_NAME.value}.csv", found)
+            (folder / f"{_NAME.value}.md").write_text(table(found), encoding="utf-8")
     except (OSError, ValueError) as error:
         print(f"experiments.network_table: {error}", file=sys.stderr)
         return 2

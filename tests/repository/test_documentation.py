@@ -433,3 +433,29 @@ def test_configs_of_the_page_have_every_setting_and_its_default():
                 value = json.loads(default)
                 value = tuple(value) if isinstance(value, list) else value
                 assert value == field.default, field.name
+
+
+def claims():
+    """The rows of the table of docs/claims.md, as lists of cells."""
+    text = (ROOT / "docs/claims.md").read_text("utf8")
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_claims_name_files_that_are_there():
+    text = (ROOT / "docs/claims.md").read_text("utf8")
+    named = re.findall(r"`((?:configs|results|tests)/[^`*]+)`", text)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("row", claims(), ids=lambda row: row[1].strip("`"))
+def test_claims_say_the_hours_and_seeds_of_their_configs(row):
+    path = ROOT / row[1].strip("`")
+    header = re.search(r"^# Minutes: +(.*(?:\n# {5,}.*)*)", path.read_text(), re.M)
+    assert row[5] in " ".join(header[1].replace("#", " ").split())
+    config = tomllib.loads(path.read_text("utf8"))
+    seeds = config.get("seeds", [0, 1, 2, 3, 4])
+    assert row[2].partition(";")[0] == f"{seeds[0]} to {seeds[-1]}"
+    if "tuning_seeds" in config or path.parent.name == "real":
+        assert "100, 101" in row[2]
