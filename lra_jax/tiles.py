@@ -22,6 +22,28 @@ EMPTY = -1  # a slot without a member
 MIN_NARROWED = 8
 
 
+# Slots of a tile on a CPU, where nobody says another number, of small members and of
+# all others (docs/notes/speed.md has the measurements). Products of small matrices are
+# quicker for many at once; the states of larger members have to stay in a core's cache.
+SMALL_BYTES = 2048  # of a member's weights: H = 16 and fewer in the paper's networks
+WIDTH_OF_SMALL = 32
+WIDTH_OF_LARGE = 4
+
+
+def width_on_cpu(weight_bytes: int | None) -> int:
+    """How many members a CPU advances in lockstep.
+
+    Args:
+      weight_bytes: of one member; None where it is not known.
+
+    Example:
+      >>> tiles.width_on_cpu(656), tiles.width_on_cpu(43_000), tiles.width_on_cpu(None)
+      (32, 4, 4)
+    """
+    is_small = weight_bytes is not None and weight_bytes <= SMALL_BYTES
+    return WIDTH_OF_SMALL if is_small else WIDTH_OF_LARGE
+
+
 def make(
     kind: np.ndarray, num_devices: int, max_parallel: int | None, width: int | None
 ) -> np.ndarray:
@@ -72,11 +94,11 @@ def fill(
     """
     slots = slots.copy()
     rows = np.arange(len(slots)).reshape(num_devices, -1).T.ravel()
-    waiting = np.argsort(kind[queue], kind="stable")  # places in the queue
     free = slots[rows] == EMPTY
     used = ~free.all(axis=1)
     # Of each kind, no more than there are free places: the queue may be long.
-    waiting = waiting[_rank(kind[queue[waiting]]) < free.sum()]
+    queue = _heads(kind, queue, int(free.sum()))
+    waiting = np.argsort(kind[queue], kind="stable")  # places in the queue
     waits = kind[queue[waiting]]
     beside, places = np.nonzero(free & used[:, None])
     tile = rows[beside]
@@ -103,6 +125,20 @@ def fill(
     taken = row != EMPTY
     slots[row[taken], rank[taken] % width] = queue[rest[taken]]
     return slots
+
+
+def _heads(kind: np.ndarray, queue: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of each kind: the first in the queue, in its order."""
+    kinds = kind[queue]
+    if (kinds[1:] >= kinds[:-1]).all():  # as a sweep's queue is: nothing to sort
+        order = np.arange(queue.size)
+    else:
+        order = np.argsort(kinds, kind="stable")
+    sorted_kinds = kinds[order]
+    first = np.flatnonzero(np.diff(sorted_kinds, prepend=-1))
+    size = np.minimum(np.diff(np.append(first, queue.size)), most)
+    start = np.repeat(first - np.append(0, np.cumsum(size)[:-1]), size)
+    return queue[np.sort(order[start + np.arange(start.size)])]
 
 
 def _rank(values: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def settings(max_steps):
     Members end at different times, and others wait for their slots.
     """
     values = (
-        f"max_steps={max_steps}", f"patience={max_steps // 25}",
+        f"max_steps={max_steps}", f"patience={max_steps // 10}",
         "grid.0.lr=[0.001,0.01]", "grid.0.gamma=[1]", "grid.0.lambda=[0]",
         "grid.1.lr=[0.01,0.1]",
     )  # fmt: skip
