@@ -19,7 +19,7 @@ from lra_jax import settings
 EMPTY = -1  # a slot without a member
 
 # Narrower tiles are not worth another compilation.
-MIN_NARROWED = 8
+MIN_NARROWED = 16
 
 
 # Slots of a tile on a CPU, where nobody says another number, of small members and of
@@ -130,15 +130,15 @@ def fill(
 def _heads(kind: np.ndarray, queue: np.ndarray, most: int) -> np.ndarray:
     """At most `most` of each kind: the first in the queue, in its order."""
     kinds = kind[queue]
-    if (kinds[1:] >= kinds[:-1]).all():  # as a sweep's queue is: nothing to sort
-        order = np.arange(queue.size)
-    else:
+    order = None  # a sweep's queue is sorted, and may be long
+    if (kinds[1:] < kinds[:-1]).any():
         order = np.argsort(kinds, kind="stable")
-    sorted_kinds = kinds[order]
-    first = np.flatnonzero(np.diff(sorted_kinds, prepend=-1))
+        kinds = kinds[order]
+    first = np.append(0, np.flatnonzero(kinds[1:] != kinds[:-1]) + 1)
     size = np.minimum(np.diff(np.append(first, queue.size)), most)
     start = np.repeat(first - np.append(0, np.cumsum(size)[:-1]), size)
-    return queue[np.sort(order[start + np.arange(start.size)])]
+    taken = start + np.arange(start.size)
+    return queue[taken if order is None else np.sort(order[taken])]
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
