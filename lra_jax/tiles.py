@@ -19,7 +19,29 @@ from lra_jax import settings
 EMPTY = -1  # a slot without a member
 
 # Narrower tiles are not worth another compilation.
-MIN_NARROWED = 8
+MIN_NARROWED = 16
+
+
+# Slots of a tile on a CPU, where nobody says another number, of small members and of
+# all others (docs/notes/speed.md has the measurements). Products of small matrices are
+# quicker for many at once; the states of larger members have to stay in a core's cache.
+SMALL_BYTES = 2048  # of a member's weights: H = 16 and fewer in the paper's networks
+WIDTH_OF_SMALL = 32
+WIDTH_OF_LARGE = 4
+
+
+def width_on_cpu(weight_bytes: int | None) -> int:
+    """How many members a CPU advances in lockstep.
+
+    Args:
+      weight_bytes: of one member; None where it is not known.
+
+    Example:
+      >>> tiles.width_on_cpu(656), tiles.width_on_cpu(43_000), tiles.width_on_cpu(None)
+      (32, 4, 4)
+    """
+    is_small = weight_bytes is not None and weight_bytes <= SMALL_BYTES
+    return WIDTH_OF_SMALL if is_small else WIDTH_OF_LARGE
 
 
 def make(
@@ -72,11 +94,11 @@ def fill(
     """
     slots = slots.copy()
     rows = np.arange(len(slots)).reshape(num_devices, -1).T.ravel()
-    waiting = np.argsort(kind[queue], kind="stable")  # places in the queue
     free = slots[rows] == EMPTY
     used = ~free.all(axis=1)
     # Of each kind, no more than there are free places: the queue may be long.
-    waiting = waiting[_rank(kind[queue[waiting]]) < free.sum()]
+    queue = _heads(kind, queue, int(free.sum()))
+    waiting = np.argsort(kind[queue], kind="stable")  # places in the queue
     waits = kind[queue[waiting]]
     beside, places = np.nonzero(free & used[:, None])
     tile = rows[beside]
@@ -103,6 +125,20 @@ def fill(
     taken = row != EMPTY
     slots[row[taken], rank[taken] % width] = queue[rest[taken]]
     return slots
+
+
+def _heads(kind: np.ndarray, queue: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of each kind: the first in the queue, in its order."""
+    kinds = kind[queue]
+    order = None  # a sweep's queue is sorted, and may be long
+    if (kinds[1:] < kinds[:-1]).any():
+        order = np.argsort(kinds, kind="stable")
+        kinds = kinds[order]
+    first = np.append(0, np.flatnonzero(kinds[1:] != kinds[:-1]) + 1)
+    size = np.minimum(np.diff(np.append(first, queue.size)), most)
+    start = np.repeat(first - np.append(0, np.cumsum(size)[:-1]), size)
+    taken = start + np.arange(start.size)
+    return queue[taken if order is None else np.sort(order[taken])]
 
 
 def _rank(values: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 Reads the config, splits its members into groups that share a compiled program, trains
 each group as one batched computation, and leaves a run folder behind. Exit codes: 0
 done, 1 an unexpected failure, 2 bad input or a folder that cannot be used or written,
-130 and 143 interrupted (by Ctrl-C or SIGTERM). Every finished chunk is saved in any
-case (docs/reliability.md).
+130 and 143 interrupted (by Ctrl-C or SIGTERM). Whatever happens, the run goes on from
+its last save (docs/reliability.md).
 """
 
 from __future__ import annotations

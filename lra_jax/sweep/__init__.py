@@ -26,7 +26,6 @@ from lra_jax.member import Check, Initial, Limits, RunState, Status
 from lra_jax.sweep.grid import Arguments, Grid, make_grid
 from lra_jax.sweep.loop import (
     DEFAULT_LIMITS,
-    TILE_WIDTH,
     init_sweep,
     iterate_sweep,
     run_sweep,
@@ -39,7 +38,6 @@ from lra_jax.tiles import EMPTY
 __all__ = [
     "DEFAULT_LIMITS",
     "EMPTY",
-    "TILE_WIDTH",
     "Arguments",
     "Check",
     "Curves",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -43,6 +44,7 @@ class Grid(NamedTuple):
         different combination of shared values, in increasing order.
       race: `[N]` int, equal for members of which the first that is solved ends the
         others; None if all run to their own end.
+      weight_bytes: of one member, which set how wide a tile is; None is not known.
 
     Example:
       `make_grid` has one.
@@ -53,6 +55,7 @@ class Grid(NamedTuple):
     seeds: np.ndarray
     kind: np.ndarray
     race: np.ndarray | None = None
+    weight_bytes: int | None = None
 
     def occupants(self, slots: np.ndarray) -> np.ndarray:
         """The member that each slot computes, `[tiles, width]`.
@@ -116,4 +119,13 @@ def make_grid(
         mapped={n: x for n, x in arrays.items() if n not in experiment.shared},
         seeds=seeds,
         kind=np.unique(values, axis=0, return_inverse=True)[1].reshape(-1),
+        weight_bytes=_weight_bytes(experiment, arrays),
     )
+
+
+def _weight_bytes(experiment: Experiment, arrays: Mapping[str, np.ndarray]) -> int:
+    """Of one member's weights. Nothing is computed."""
+    numbers = {name: arrays[name][0] for name in experiment.network_numbers}
+    key = jax.eval_shape(jax.random.key, 0)
+    params = jax.eval_shape(experiment.init_params, key, numbers)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))

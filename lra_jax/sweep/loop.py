@@ -16,9 +16,6 @@ from lra_jax.sweep.grid import Grid, make_grid
 from lra_jax.sweep.state import Curves, Members, OnChunk, SweepState
 from lra_jax.tiles import EMPTY
 
-TILE_WIDTH = {"cpu": 4}
-
-
 DEFAULT_LIMITS = Limits()
 
 
@@ -35,7 +32,8 @@ def init_sweep(
       grid: the members.
       max_parallel: most members advanced by one chunk, rounded up to full tiles on
         every device; None is no bound.
-      tile_width: most members advanced in lockstep by a device; None is `TILE_WIDTH`.
+      tile_width: most members advanced in lockstep by a device; None is a number for
+        members of this size on a CPU, and no bound elsewhere.
       devices: among which tiles are divided; None is all of `jax.devices()`.
 
     Raises:
@@ -54,8 +52,8 @@ def init_sweep(
       ['PENDING', 'PENDING']
     """
     devices = processes.all_devices(devices)
-    if tile_width is None:
-        tile_width = TILE_WIDTH.get(devices[0].platform)
+    if tile_width is None and devices[0].platform == "cpu":
+        tile_width = tiles.width_on_cpu(grid.weight_bytes)
     unknown = np.full(grid.seeds.shape, -1, np.int32)
     return SweepState(
         slots=tiles.make(grid.kind, len(devices), max_parallel, tile_width),
@@ -180,8 +178,9 @@ def _advance(
             state = bookkeeping.move_members(compiled, state, tiles.halve(state.slots))
             continue
         state = collected or bookkeeping.collect(state, runs, check, history)
-        state = bookkeeping.end_races(state, grid.race)
-        queue = queue[state.members.status[queue] == Status.PENDING]
+        if grid.race is not None:
+            state = bookkeeping.end_races(state, grid.race)
+            queue = queue[state.members.status[queue] == Status.PENDING]
         if kept is not None:
             kept.note_chunk(state.members, runs, advanced, state.slots)
         if on_chunk is not None:

@@ -1,11 +1,14 @@
 """Bookkeeping of slots: nobody lost, nobody twice, kinds apart, nothing idle."""
 
+import jax
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lra_jax import tiles
+import lra_jax
+from lra_jax import networks, sweep, tiles
 from lra_jax.tiles import EMPTY
 
 
@@ -33,6 +36,29 @@ def test_shape(kinds, num_devices, max_parallel, width, shape):
     slots = tiles.make(np.array(kinds), num_devices, max_parallel, width)
     assert slots.shape == shape
     assert (slots == EMPTY).all()
+
+
+def test_small_members_have_wide_tiles_on_a_cpu():
+    task = lra_jax.TASKS["temporal_order"]
+    widths = {}
+    for hidden_size, network in [(8, "tanh"), (16, "tanh"), (17, "gru"), (32, "tanh")]:
+        experiment = sweep.Experiment(
+            task,
+            lambda numbers: (lra_jax.readout_only(), optax.sgd(numbers["lr"])),
+            seq_len=10,
+            hidden_size=hidden_size,
+            network=networks.NETWORKS[network](),
+        )
+        grid = sweep.make_grid(
+            experiment, {"lr": np.full(200, 0.1)}, np.zeros(200, int)
+        )
+        n, hidden, outputs = task.input_size, hidden_size, task.output_size
+        if network == "tanh":
+            numbers = hidden * (n + hidden + 1 + outputs) + outputs
+            assert grid.weight_bytes == 4 * numbers
+        devices = jax.devices()[:1]
+        widths[hidden_size] = sweep.init_sweep(grid, devices=devices).slots.shape[1]
+    assert widths == {8: 32, 16: 32, 17: 4, 32: 4}
 
 
 def test_members_go_beside_their_kind_then_to_each_device_in_turn():

@@ -66,6 +66,11 @@ def csv_text(
 
 def _fields(values: Sequence[Any], is_text: bool, digits: int | None) -> list[str]:
     """The fields of a column. In one of numbers, every text is in quotes."""
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return list(map(int.__repr__, values))
+    if kinds == {float} and not is_text and digits is None:
+        return list(map(float.__repr__, values))
     mixed = not is_text and any(
         x is not None and not isinstance(x, str) for x in values
     )
@@ -80,6 +85,9 @@ def _fields(values: Sequence[Any], is_text: bool, digits: int | None) -> list[st
             return text
         return _quoted(text) if mixed or _is_special(text) else _quoted_if_needed(text)
 
+    if kinds == {str}:  # few different ones, in as many rows as there are members
+        known = {text: field(text) for text in set(values)}
+        return [known[text] for text in values]
     return [field(value) for value in values]
 
 

@@ -202,8 +202,13 @@ def _settings(by_values: Mapping[_Values, _Rows]) -> list[Setting]:
 def _best(
     by_values: Mapping[_Values, _Rows], every: Iterable[Setting]
 ) -> list[tuple[Setting, int]]:
+    known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # there are few of them
+
     def line(values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(line_value(values, key) for key in LINE_KEYS)
+        own = (values["rule"], *map(values.get, LINE_KEYS))
+        if own not in known:
+            known[own] = tuple(line_value(values, key) for key in LINE_KEYS)
+        return known[own]
 
     lines: dict[tuple[Any, ...], list[Setting]] = {}
     for setting in every:

@@ -2,15 +2,19 @@
 
 Everything is in the page, and its security policy keeps it from loading anything: it
 works from a mail's attachment, on a phone, in print, and, but for sorting, without
-JavaScript. `lra-jax report` and `lra-jax grid` write it. Its template, style and script
-are the files in `page/`; the template escapes all text but what is `Markup` here.
+JavaScript. A table of more than `MAX_LINES` members shows its first ones, or the first
+in another order, or of those that are filtered: a browser takes seconds to lay out
+10,000 lines. `lra-jax report` and `lra-jax grid` write the page. Its template, style
+and script are the files in `page/`; the template escapes all text but what is `Markup`
+here.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jinja2
@@ -27,6 +31,8 @@ from lra_jax.lab.reports.summary import (
     summarize,
 )
 
+MAX_LINES = 1000  # of a table of members that are laid out at once
+
 
 class _Table(NamedTuple):
     """A table of texts."""
@@ -40,13 +46,17 @@ class _Members(NamedTuple):
 
     Attributes:
       header: of the columns in which members differ, and of all results.
-      lines: the first cell of each line, and its others.
+      lines: the first cell of each line, and its others; `MAX_LINES` at most.
+      rest: the lines after these as JSON, see `_packed`; None if there are none.
+      total: how many lines there are.
       common: the settings that all members share.
       words: the columns that have texts, counted from 1.
     """
 
     header: Sequence[str]
-    lines: Iterator[tuple[str, list[str]]]
+    lines: Sequence[tuple[str, Sequence[str]]]
+    rest: Markup | None
+    total: int
     common: str
     words: Sequence[int]
 
@@ -148,13 +158,13 @@ def _members(rows: Sequence[dict[str, Any]]) -> _Members:
         else:
             (same[key],) = values
     names = {**NAMES, **_RESULTS}
-    first, *others = columns
+    cells = [_cells(key, [row.get(key) for row in rows]) for key in columns]
+    shown = zip(*(column[:MAX_LINES] for column in cells), strict=True)
     return _Members(
         header=[names.get(key, key) for key in columns],
-        lines=(
-            (_cell(first, row.get(first)), [_cell(key, row.get(key)) for key in others])
-            for row in rows
-        ),
+        lines=[(first, others) for first, *others in shown],
+        rest=_packed([x[MAX_LINES:] for x in cells]) if len(rows) > MAX_LINES else None,
+        total=len(rows),
         common=", ".join(
             f"{names.get(key, key)} {show(value)}" for key, value in same.items()
         ),
@@ -166,10 +176,28 @@ def _members(rows: Sequence[dict[str, Any]]) -> _Members:
     )
 
 
-def _cell(key: str, value: Any) -> str:
-    if value is None:
-        return ""
-    return percent(value) if key.endswith("_accuracy") else show(value)
+def _cells(key: str, values: Sequence[Any]) -> list[str]:
+    """The texts of a column; each different value is formatted once."""
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return ""
+        return percent(value) if key.endswith("_accuracy") else show(value)
+
+    pairs = [(type(value), value) for value in values]  # 1, 1.0 and True are equal
+    known = {pair: cell(pair[1]) for pair in set(pairs)}
+    return [known[pair] for pair in pairs]
+
+
+def _packed(columns: Sequence[Sequence[str]]) -> Markup:
+    """Columns as JSON: for each its different texts, and of each line which it is."""
+    packed = []
+    for column in columns:
+        place = {text: i for i, text in enumerate(dict.fromkeys(column))}
+        packed.append([list(place), [place[text] for text in column]])
+    text = json.dumps(packed, ensure_ascii=False, separators=(",", ":"))
+    # Nothing in it ends the element that it is in.
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def _figure(drawing: Drawing, prefix: str) -> _Figure:

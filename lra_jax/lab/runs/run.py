@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import rich.console
 
 from lra_jax import sweep
@@ -39,6 +38,7 @@ class Interruption:
 
     def __init__(self, console: rich.console.Console, command: Sequence[str]):
         self.signal: int | None = None
+        self.unsaved = 0  # finished chunks
         self._console = console
         self.command = screen.shell(command, console.encoding)
         screen.say_loss("stdout cannot be written ({}); the run goes on without it")
@@ -59,7 +59,10 @@ class Interruption:
         self._say("Finishing this chunk; once more leaves at once.")
         number = os.read(self._ear, 1)[0]
         self._console.show_cursor()
-        self.say("Left at once; every finished chunk is saved. To go on:")
+        saved = f"all but the last {self.unsaved} finished chunks are saved"
+        if not self.unsaved:
+            saved = "every finished chunk is saved"
+        self.say(f"Left at once; {saved}. To go on:")
         sys.stdout.flush()
         os._exit(128 + number)
 
@@ -90,13 +93,6 @@ def init_sweep(group: groups_lib.Group, max_parallel: str) -> SweepState:
     return sweep.init_sweep(group.grid, max_parallel=most)
 
 
-def _all_members(found: Sequence[sweep.Members]) -> sweep.Members:
-    """The members of all groups, one after the other."""
-    return sweep.Members(
-        *(np.concatenate(columns) for columns in zip(*found, strict=True))
-    )
-
-
 def _keeper(
     config: config_lib.Config, group: groups_lib.Group, folder: store.RunFolder
 ) -> sweep.OnChunk:
@@ -122,7 +118,10 @@ def _train(
     interruption: Interruption,
     max_parallel: str,
 ) -> int:
-    """Advances all groups' states and saves every chunk.
+    """Advances all groups' states and saves them.
+
+    Every chunk is saved that takes long enough for it, and of short ones every few; the
+    last one is saved in any case, of a group or before a signal stops the run.
 
     Returns:
       The number of the signal that any process was stopped by; 0 at the end.
@@ -132,22 +131,30 @@ def _train(
         (state or sweep.init_sweep(group.grid)).members
         for group, state in zip(groups, states, strict=True)
     ]
-    members = _all_members(found)
     writes = machine.is_first()
     before, began = manifest["seconds"], time.monotonic()
     # A run that was killed may have saved a chunk that its manifest does not count.
     manifest["chunks"] = max(manifest["chunks"], folder.num_chunks)
+    interruption.unsaved = 0
     if writes:
         folder.save(groups, states, manifest)
 
-    def stop() -> int:
-        """The signal that any process was stopped by; everything is saved then."""
-        number = machine.largest(interruption.signal or 0)
-        if number and writes:
-            folder.save(groups, states, manifest)
-        return number
+    def save(index: int, advanced: SweepState) -> None:
+        """Saves a group's state after chunks that are not saved yet."""
+        states[index] = sweep.gather(advanced)
+        manifest["chunks"] += interruption.unsaved
+        manifest["seconds"] = round(before + time.monotonic() - began, 1)
+        manifest["member_steps"] = sum(int(x.step.sum()) for x in found)
+        if writes:
+            chunks = interruption.unsaved
+            folder.save(groups, states, manifest, changed=index, chunks=chunks)
+        interruption.unsaved = 0
 
-    with Progress(console, limits, config.num_validation, members) as progress:
+    def stop() -> int:
+        """The signal that any process was stopped by."""
+        return machine.largest(interruption.signal or 0)
+
+    with Progress(console, limits, config.num_validation, found) as progress:
         for index, group in enumerate(groups):
             state = states[index]
             if state is None:
@@ -155,32 +162,36 @@ def _train(
             # Compiling takes long, and so does a chunk. The first one is always made: a
             # run that was begun has something to show.
             if index and (number := stop()):
-                return number
+                break
+            number = 0
             if (state.members.status <= Status.RUNNING).any():
                 progress.compiles(_compiling(index, groups))
-            for advanced in sweep.iterate_sweep(
+            chunks = sweep.iterate_sweep(
                 group.experiment,
                 group.grid,
                 state,
                 limits=limits,
                 on_chunk=_keeper(config, group, folder) if config.save_params else None,
-            ):
-                states[index] = sweep.gather(advanced)
-                found[index] = advanced.members
-                members = _all_members(found)
-                manifest["chunks"] += 1
-                manifest["seconds"] = round(before + time.monotonic() - began, 1)
-                manifest["member_steps"] = int(members.step.sum())
-                if writes:
-                    folder.save(groups, states, manifest, changed=index)
-                progress.show(members)
-                if number := stop():
-                    return number
-        progress.show(members, last=True)
-    manifest["finished"] = True
+            )
+            for state in chunks:
+                found[index] = state.members
+                interruption.unsaved += 1
+                number = stop()
+                if number or machine.largest(writes and folder.is_save_due()):
+                    save(index, state)
+                progress.show(found)
+                if number:
+                    break
+            if interruption.unsaved:
+                save(index, state)
+            if number:
+                break
+        if not number:
+            progress.show(found, last=True)
+    manifest["finished"] = not number
     if writes:
         folder.save(groups, states, manifest)
-    return 0
+    return number
 
 
 def _compiling(index: int, groups: Sequence[groups_lib.Group]) -> str:

@@ -11,8 +11,9 @@
     params/NNNNNN.safetensors
                            the last weights of a member, with `save_params`
     checkpoint/NNN.even.msgpack, NNN.odd.msgpack
-                           the state of each group of members after its last two
-                           chunks, to go on from
+                           the state of each group of members at its last two saves,
+                           to go on from
+    checkpoint/NNN.curves  the evaluations of each group, to which every save appends
     .lock                  held by the process that uses the folder
 
 `docs/run_folder.md` describes each field, `docs/reliability.md` what was tried against
@@ -21,6 +22,7 @@ it. Files are written aside and then renamed: none is ever half written.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import json
@@ -29,17 +31,16 @@ import pathlib
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
-import flax.serialization
 import jax
 import numpy as np
 
-from lra_jax import sweep
 from lra_jax.lab.config import Config, extensions
 from lra_jax.lab.reports import results, summary
 from lra_jax.lab.runs import checkpoint, comparison, fingerprint, provenance, tables
+from lra_jax.lab.runs.curve_file import CurveFile
 from lra_jax.lab.runs.groups import Group
 from lra_jax.lab.terminal import files
 from lra_jax.networks.weights import path_names
@@ -48,6 +49,7 @@ from lra_jax.types import AnyParams
 
 TABLES_INTERVAL = 5.0  # seconds at least between two writings of the tables
 TABLES_SHARE = 0.05  # of the time at most goes into them
+SAVE_SHARE = 0.02  # of the time at most goes into checkpoints, where chunks are short
 
 
 class RunFolderError(Exception):
@@ -88,8 +90,12 @@ class RunFolder:
         self._accept_old_code = accept_old_code
         self._digest = config.digest()
         self._lock: IO[str] | None = None
-        self._chunks: dict[int, int] = {}  # finished ones, by the index of their group
-        self._tables_due = 0.0
+        # By the index of a group: finished chunks, the newest checkpoint's turn, and
+        # where evaluations go.
+        self._chunks: dict[int, int] = {}
+        self._turns: dict[int, int] = {}
+        self._curve_files: dict[int, CurveFile] = {}
+        self._save_due = self._tables_due = 0.0
 
     @property
     def num_chunks(self) -> int:
@@ -287,67 +293,40 @@ class RunFolder:
         return [self._load_state(i, group) for i, group in enumerate(groups)]
 
     def _load_state(self, index: int, group: Group) -> SweepState | None:
-        states: dict[int, SweepState] = {}
+        found: dict[int, checkpoint.Saved] = {}
         problems: dict[pathlib.Path, str] = {}
-        for path in (self.path / checkpoint.name(index, turn) for turn in (0, 1)):
+        digests = self._digests()
+        for turn in (0, 1):
+            path = self.path / checkpoint.name(index, turn)
             if not path.exists():
                 continue
             try:
-                chunks, state = self._read_checkpoint(path, index, group)
-                states[chunks] = state
-            except RunFolderError as error:
+                found[turn] = checkpoint.read(path, index, group, digests)
+            except checkpoint.UnusableError as error:
                 problems[path] = str(error)
-            except Exception as error:  # Flax and msgpack have no common one
-                problems[path] = (
-                    f"is of another program ({type(error).__name__}: {error})"
-                )
         reasons = "\n".join(f"{path} {problem}" for path, problem in problems.items())
-        if problems and not states:
+        if problems and not found:
             raise RunFolderError(
                 f"{reasons}\nNothing was changed. Put back copies, or remove these "
                 f"files: then this group's {len(group.members)} members train anew"
             )
-        if not states:
+        if not found:
             return None
-        newest = max(states)
-        self._chunks[index] = newest
+        turn, newest = max(found.items(), key=lambda item: item[1].chunks)
+        self._chunks[index] = newest.chunks
+        self._turns[index] = turn
+        self._curve_files[index] = newest.curve_file
         # Of several processes in one run, the one that holds the folder does this.
         for path in problems if self._lock is not None else ():
             aside = path.with_suffix(".damaged")
             os.replace(path, aside)
             _warn(
                 f"{reasons}\nIt is now {aside.name}. Going on from "
-                f"{checkpoint.name(index, newest)}, the group's state after {newest} "
-                "chunks: at most one chunk is computed again"
+                f"{checkpoint.name(index, turn)}, the group's state after "
+                f"{newest.chunks} chunks: at most what lies between two saves is "
+                "computed again"
             )
-        return states[newest]
-
-    def _read_checkpoint(
-        self, path: pathlib.Path, index: int, group: Group
-    ) -> tuple[int, SweepState]:
-        """The number of chunks a state is made of, and the state."""
-        try:
-            title, _, data = path.read_bytes().partition(b"\n")
-        except OSError as error:
-            raise RunFolderError(f"cannot be read: {error.strerror}") from None
-        if not title.startswith(checkpoint.TITLE):
-            raise RunFolderError(
-                f"is no checkpoint of version {provenance.SCHEMA_VERSION}, or damaged"
-            )
-        if title != checkpoint.title(data):
-            raise RunFolderError("is damaged: its checksum is not that of its content")
-        raw = flax.serialization.msgpack_restore(data)
-        if raw["config_digest"] not in self._digests() or raw["group"] != index:
-            raise RunFolderError("is of another config or group")
-        found = checkpoint.of_today(raw["state"], self.config.num_validation)
-        shapes = None
-        if found["runs"] is not None:
-            slots = found["slots"]
-            shapes = sweep.run_shapes(group.experiment, group.grid, slots)
-        template = sweep.init_sweep(group.grid)._replace(runs=shapes)
-        state = flax.serialization.from_state_dict(template, found)
-        state = state._replace(runs=jax.tree.map(checkpoint.thaw, shapes, state.runs))
-        return raw["chunks"], state
+        return newest.state
 
     def _digests(self) -> set[str]:
         """Of the config, as this folder's checkpoints may have it."""
@@ -356,14 +335,22 @@ class RunFolder:
         found = {maker.get("config_digest", "") for maker in makers}
         return {self._digest, self.config.request_digest(), *found}
 
+    def is_save_due(self) -> bool:
+        """Whether a save now would take no more than its share of the time.
+
+        A chunk that is longer than that is always saved.
+        """
+        return time.monotonic() >= self._save_due
+
     def save(
         self,
         groups: Sequence[Group],
         states: Sequence[SweepState | None],
         manifest: dict[str, Any],
         changed: int | None = None,
+        chunks: int = 1,
     ) -> None:
-        """Writes what a chunk changed.
+        """Writes what chunks changed.
 
         The tables are derived from the states. After a chunk they are written only
         every few seconds; what they lack of a killed run is written when it goes on.
@@ -372,13 +359,17 @@ class RunFolder:
           groups: all groups of the run.
           states: of each group, None where it has not begun.
           manifest: to be written.
-          changed: index of the group that a chunk advanced; None at the start and end.
+          changed: index of the group that chunks advanced; None at the start and end.
+          chunks: how many advanced it since its last save.
         """
-        if changed is not None:
-            self._write_checkpoint(changed, states[changed])
+        began = time.monotonic()
+        if changed is not None and (state := states[changed]) is not None:
+            self._write_checkpoint(changed, state, chunks)
         # The manifest makes the folder a run's: what is left without it is no result.
         self._write("manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
-        began = time.monotonic()
+        ended = time.monotonic()
+        self._save_due = ended + (ended - began) / SAVE_SHARE
+        began = ended
         if changed is None or began >= self._tables_due:
             rows = tables.result_rows(self.config, groups, states)
             text = results.csv_text(rows, summary.member_columns(rows))
@@ -393,19 +384,17 @@ class RunFolder:
             pause = max(TABLES_INTERVAL, (ended - began) / TABLES_SHARE)
             self._tables_due = ended + pause
 
-    def _write_checkpoint(self, index: int, state: SweepState | None) -> None:
-        """Replaces the older one of the group's two checkpoints."""
-        chunks = self._chunks.get(index, 0) + 1
-        frozen = jax.tree.map(checkpoint.freeze, state)
-        content = {
-            "config_digest": self._digest,
-            "group": index,
-            "chunks": chunks,
-            "state": flax.serialization.to_state_dict(frozen),
-        }
-        data = flax.serialization.msgpack_serialize(content)
-        self._write(checkpoint.name(index, chunks), checkpoint.title(data), b"\n", data)
-        self._chunks[index] = chunks
+    def _write_checkpoint(self, index: int, state: SweepState, chunks: int) -> None:
+        """Appends the evaluations, and replaces the older of the two checkpoints."""
+        path = self.path / checkpoint.name_of_curves(index)
+        curve_file = self._curve_files.setdefault(index, CurveFile(path))
+        with _writing(path):
+            mark = curve_file.extend(state.curves)
+        total = self._chunks.get(index, 0) + chunks
+        turn = 1 - self._turns.get(index, 0)
+        data = checkpoint.pack(self._digest, index, total, state, mark)
+        self._write(checkpoint.name(index, turn), checkpoint.title(data), b"\n", data)
+        self._chunks[index], self._turns[index] = total, turn
 
     def save_params(
         self, member: int, params: AnyParams, settings: Mapping[str, Any]
@@ -438,13 +427,20 @@ class RunFolder:
     def _write(self, name: str, *data: bytes) -> None:
         """Writes a file aside and renames it: whoever opens it finds it whole."""
         target = self.path / name
-        try:
+        with _writing(target):
             files.write(target, *data)
-        except OSError as error:
-            raise RunFolderError(
-                f"{target} cannot be written: {error.strerror}. All that was written "
-                "before is whole"
-            ) from None
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+    """Says which file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be written: {error.strerror}. All that was written "
+            "before is whole"
+        ) from None
 
 
 def refuse_old_code(

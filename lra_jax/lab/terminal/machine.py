@@ -22,14 +22,16 @@ import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
-from lra_jax import sweep
+from lra_jax import sweep, tiles
 from lra_jax.experiment import Experiment
 from lra_jax.lab.terminal import cache
 from lra_jax.sweep import Grid
 
-# Members advanced by one chunk, for each device. On a CPU more are no faster, and make
-# a chunk longer, whose end a stop has to wait for; other devices want many.
-MAX_PARALLEL = {"cpu": 8, "gpu": 4096, "tpu": 4096}
+# Members advanced by one chunk, for each device. On a CPU it is a few tiles: more are
+# no faster, and make a chunk longer, whose end a stop has to wait for. Other devices
+# want many.
+TILES_OF_CPU = 2
+MAX_PARALLEL = 4096  # of any other device
 
 # Of the memory that is free: the compiler's account leaves out its own work space.
 USABLE_MEMORY = 0.8
@@ -340,7 +342,9 @@ def _free_memory_of_group(
 
 def max_parallel(experiment: Experiment, grid: Grid) -> int:
     """Members advanced by one chunk: as many as are of use, and fit into memory."""
-    of_use = MAX_PARALLEL.get(jax.default_backend(), MAX_PARALLEL["gpu"])
+    of_use = MAX_PARALLEL
+    if jax.default_backend() == "cpu":
+        of_use = TILES_OF_CPU * tiles.width_on_cpu(grid.weight_bytes)
     wanted = min(of_use * jax.device_count(), grid.seeds.size)
     free = free_memory()
     if free is None:

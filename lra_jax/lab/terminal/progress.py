@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 import rich.console
 import rich.progress
 
@@ -14,6 +16,7 @@ from lra_jax.member import Limits, Status
 from lra_jax.sweep import Members
 
 PLAIN_INTERVAL = 10.0  # seconds between plain lines
+BAR_INTERVAL = 0.1  # seconds between two states of the bar, at least
 
 
 class Progress:
@@ -26,7 +29,7 @@ class Progress:
       console: where to.
       limits: of the run.
       num_validation: samples of the validation set.
-      start: members at the start, of all groups.
+      start: members at the start, of each group.
     """
 
     def __init__(
@@ -34,15 +37,15 @@ class Progress:
         console: rich.console.Console,
         limits: Limits,
         num_validation: int,
-        start: Members,
+        start: Sequence[Members],
     ):
         self._console = console
         self._limits = limits
         self._num_validation = num_validation
-        self._first_steps = int(start.step.sum())
+        self._first_steps = _steps(start)
         self._began = time.monotonic()
         self._compiles = True
-        self._last_line = -PLAIN_INTERVAL
+        self._next = 0.0  # when there is more to show
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(bar_width=24),
@@ -75,18 +78,22 @@ class Progress:
         else:
             screen.say(self._console, text)
 
-    def show(self, members: Members, *, last: bool = False) -> None:
-        """Shows where all members are."""
+    def show(self, groups: Sequence[Members], *, last: bool = False) -> None:
+        """Shows where the members of all groups are, if it is time to."""
+        now = time.monotonic()
+        if now < self._next and not last and not self._compiles:
+            return
+        members = Members(*map(np.concatenate, zip(*groups, strict=True)))
         text, done, total = self._describe(members)
         if self._compiles:  # the first group's program, which says nothing of the rest
             self._compiles = False
-            self._first_steps = int(members.step.sum())
-            self._began = time.monotonic()
+            self._first_steps = _steps(groups)
+            self._began = now
         if self._has_bar:
             self._bar.update(self._task, description=text, completed=done, total=total)
-        elif last or time.monotonic() - self._last_line >= PLAIN_INTERVAL:
-            self._last_line = time.monotonic()
+        else:
             screen.say(self._console, text)
+        self._next = now + (BAR_INTERVAL if self._has_bar else PLAIN_INTERVAL)
 
     def _describe(self, members: Members) -> tuple[str, int, int]:
         counts = {status: int((members.status == status).sum()) for status in Status}
@@ -112,3 +119,8 @@ class Progress:
             clock = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
             parts.append(f"at most {clock}:{rest:02d} left")
         return ", ".join(parts), total - left, total
+
+
+def _steps(groups: Sequence[Members]) -> int:
+    """Updates of all members together."""
+    return sum(int(members.step.sum()) for members in groups)

@@ -281,6 +281,31 @@ def test_five_thousand_members_are_a_megabyte():
     assert len(web_page.page([RUN._replace(rows=rows)]).encode()) < 1_050_000
 
 
+def test_of_many_members_a_part_is_laid_out_and_all_are_there(monkeypatch):
+    bad = "</script><b>"
+    rows = [*ROWS, row(6, 1, local_loss=bad), row(7, 1, local_loss=bad)]
+    whole = Page(web_page.page([RUN._replace(rows=rows)])).rows
+    monkeypatch.setattr(web_page, "MAX_LINES", 3)
+    text = web_page.page([RUN._replace(rows=rows)])
+    page = Page(text)
+    assert page.rows == whole[: -len(rows) + 3]
+    packed, script = page.texts["script"]
+    assert "<" not in packed
+    columns = json.loads(packed)
+    assert [*zip(*([x[i] for i in places] for x, places in columns), strict=True)] == [
+        tuple(line) for line in whole[-len(rows) + 3 :]
+    ]
+    assert "replaceChildren" in script
+    assert "The first 3 of 8: with JavaScript" in " ".join(page.texts["p"])
+
+
+def test_a_page_of_ten_thousand_members_is_small():
+    rows = [row(i, i % 7, "exhausted", 100, i) for i in range(10_000)]
+    text = web_page.page([RUN._replace(rows=rows)])
+    assert text.count("<tr>") < web_page.MAX_LINES + 10
+    assert len(text.encode()) < 1_000_000
+
+
 # In a browser.
 
 FLAGS = (
@@ -391,6 +416,30 @@ def test_members_are_sorted_and_filtered(browse, drawn):
     assert directions[1] == ["none", "none", "ascending", *["none"] * 8]
     assert directions[2] == ["none", "none", "descending", *["none"] * 8]
     assert directions[-1] == ["ascending", *["none"] * 10]
+
+
+@pytest.mark.slow
+def test_of_many_members_those_that_are_first_are_shown(browse, monkeypatch):
+    monkeypatch.setattr(web_page, "MAX_LINES", 3)
+    do = """
+      see("start");
+      press("gamma"); press("gamma"); type("lra_diff"); type("readout"); type("");
+    """
+    seen, others, problems = browse(web_page.page([RUN, RUN._replace(name="2")]), do)
+    assert problems == []
+    assert others == [0, 1, 2]
+    assert [(what, order) for what, order, *_ in seen] == [
+        ("start", [0, 1, 2]),
+        ("gamma", [3, 2, 0]),
+        ("gamma", [5, 0, 4]),
+        ("lra_diff", [5, 0, 4]),
+        ("readout", [1]),
+        ("", [5, 0, 4]),
+    ]
+    shown = ", the first 3 are shown"
+    assert [count for _, _, count, _ in seen] == [
+        *3 * [f"6 of 6{shown}"], f"5 of 6{shown}", "1 of 6", f"6 of 6{shown}",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

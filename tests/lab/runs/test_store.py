@@ -7,6 +7,7 @@ import pathlib
 import platform
 import random
 import stat
+import struct
 from unittest import mock
 
 import flax.serialization
@@ -149,6 +150,8 @@ def bytes_of(path):
 
 
 NEWER, OLDER = "checkpoint/000.odd.msgpack", "checkpoint/000.even.msgpack"
+CURVES = "checkpoint/000.curves"
+ROW = struct.calcsize("<iiffii")  # of a file of evaluations
 
 
 def test_a_state_comes_back_to_the_bit_and_the_newest_of_two(opened, groups):
@@ -163,7 +166,7 @@ def test_a_state_comes_back_to_the_bit_and_the_newest_of_two(opened, groups):
         assert_same_state(states[0], state_after(groups[0], chunks))
         assert states[1] is None
     assert {f.name for f in (folder.path / "checkpoint").iterdir()} == {
-        "000.even.msgpack", "000.odd.msgpack"
+        "000.even.msgpack", "000.odd.msgpack", "000.curves"
     }  # fmt: skip
 
 
@@ -231,7 +234,7 @@ def test_a_flipped_bit_anywhere_is_seen_and_the_other_state_used(
         err = capsys.readouterr().err
         assert f"{saved / NEWER} is " in err
         assert "Going on from checkpoint/000.even.msgpack" in err
-        assert "at most one chunk is computed again" in err
+        assert "at most what lies between two saves is computed again" in err
         (saved / NEWER).write_bytes(whole[pathlib.Path(NEWER)])
     flip(saved / OLDER, 5000)
     folder, states = opened()
@@ -266,6 +269,192 @@ def test_if_both_are_damaged_nothing_is_touched_and_both_are_named(opened, saved
     ):
         assert text in str(error.value)
     assert bytes_of(saved) == before
+
+
+def rows_of(path, index=0):
+    """The evaluations in the file of a group, read in another way than by the store."""
+    data = (path / f"checkpoint/{index:03d}.curves").read_bytes()
+    assert len(data) % ROW == 0
+    return [*struct.iter_unpack("<iiffii", data)]
+
+
+def assert_rows_are_of(path, state, index=0):
+    columns = (x.tolist() for x in state.curves)
+    assert rows_of(path, index) == [*zip(*columns, strict=True)]
+
+
+def test_a_save_appends_the_new_evaluations_alone(monkeypatch, opened, saved, groups):
+    assert_rows_are_of(saved, state_after(groups[0], 3))
+    written = []
+    real = checkpoint.CurveFile._append
+    monkeypatch.setattr(
+        checkpoint.CurveFile, "_append", lambda *a: (written.append(a[1]), real(*a))
+    )
+    folder, states = opened()
+    advance(folder, groups, states, [4, 5])
+    assert [len(data) for data in written] == 2 * [7 * ROW]
+    assert_rows_are_of(saved, state_after(groups[0], 5))
+    # The states themselves have none, so that they do not grow.
+    sizes = {(saved / name).stat().st_size for name in (NEWER, OLDER)}
+    assert max(sizes) - min(sizes) < 10
+    for name in (NEWER, OLDER):
+        _, _, data = (saved / name).read_bytes().partition(b"\n")
+        content = flax.serialization.msgpack_restore(data)
+        assert content["state"]["curves"] is None
+        assert content["curves"]["rows"] == 7 * content["chunks"]
+
+
+@pytest.mark.parametrize("length", [1, ROW - 1, ROW, 7 * ROW, 1000])
+def test_a_torn_tail_is_cut_off(opened, saved, groups, length):
+    """What a kill leaves between the append and the checkpoint's rename."""
+    whole = (saved / CURVES).read_bytes()
+    (saved / CURVES).write_bytes(whole + random.Random(length).randbytes(length))
+    folder, states = opened()
+    assert_same_state(states[0], state_after(groups[0], 3))
+    assert (saved / CURVES).stat().st_size == len(whole) + length  # until a save
+    advance(folder, groups, states, [4])
+    assert_rows_are_of(saved, state_after(groups[0], 4))
+    folder.close()
+    _, states = opened()
+    assert_same_state(states[0], state_after(groups[0], 4))
+
+
+def damage_row(path, row):
+    flip(path / CURVES, 8 * ROW * row + 3)
+
+
+def cut_at_row(path, row):
+    (path / CURVES).write_bytes((path / CURVES).read_bytes()[: ROW * row + 10])
+
+
+@pytest.mark.parametrize("damage", [damage_row, cut_at_row])
+def test_damage_to_the_newest_evaluations_costs_a_save(
+    opened, saved, groups, capsys, damage
+):
+    damage(saved, 14)  # the first that the older checkpoint does not count
+    folder, states = opened()
+    assert_same_state(states[0], state_after(groups[0], 2))
+    err = capsys.readouterr().err
+    assert f"{saved / NEWER} has its evaluations in 000.curves, which " in err
+    assert "Going on from checkpoint/000.even.msgpack" in err
+    advance(folder, groups, states, [3, 4])
+    folder.close()
+    _, states = opened()
+    assert_same_state(states[0], state_after(groups[0], 4))
+    assert_rows_are_of(saved, state_after(groups[0], 4))
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda path: damage_row(path, 13), "is damaged: its checksum"),
+        (lambda path: cut_at_row(path, 13), "has 13 whole rows of 14"),
+        (lambda path: (path / CURVES).unlink(), "cannot be read: No such file"),
+    ],
+)
+def test_damage_to_older_evaluations_is_a_message_and_nothing_is_touched(
+    opened, saved, config, groups, damage, expected
+):
+    damage(saved)
+    before = bytes_of(saved)
+    refused = store.RunFolder(saved, config)
+    refused.open(resume=True)
+    with pytest.raises(store.RunFolderError) as error:
+        refused.load_states(groups)
+    refused.close()
+    assert f"{saved / OLDER} has its evaluations in 000.curves, which {expected}" in (
+        str(error.value)
+    )
+    assert "Nothing was changed. Put back copies" in str(error.value)
+    assert bytes_of(saved) == before
+    # As the message says: without the checkpoints, the group begins anew.
+    for name in (NEWER, OLDER):
+        (saved / name).unlink()
+    folder, states = opened()
+    assert states[0] is None
+    advance(folder, groups, states, [1])
+    assert_rows_are_of(saved, state_after(groups[0], 1))
+
+
+def test_each_group_has_a_file_of_evaluations(opened, groups):
+    folder, states = opened()
+    folder.save(groups, states, manifest(folder))
+    for chunks in (1, 2):
+        for index in (0, 1):
+            states[index] = state_after(groups[index], chunks)
+            folder.save(groups, states, manifest(folder), changed=index)
+    folder.close()
+    folder, loaded = opened()
+    assert folder.num_chunks == 4
+    for index in (0, 1):
+        assert_same_state(loaded[index], state_after(groups[index], 2))
+        assert_rows_are_of(folder.path, loaded[index], index)
+    columns = [x.curves for x in loaded]
+    expected = sum(x.member.size for x in columns)
+    folder.save(groups, loaded, manifest(folder))
+    assert read_file(folder.path / "curves.npz")["step"].size == expected
+
+
+def test_a_save_after_several_chunks_counts_them_and_spares_the_newest(
+    opened, saved, groups
+):
+    folder, states = opened()
+    newest = (saved / NEWER).read_bytes()
+    states[0] = state_after(groups[0], 5)
+    folder.save(groups, states, manifest(folder), changed=0, chunks=2)
+    assert folder.num_chunks == 5
+    assert (saved / NEWER).read_bytes() == newest
+    folder.close()
+    folder, states = opened()
+    assert folder.num_chunks == 5
+    assert_same_state(states[0], state_after(groups[0], 5))
+
+
+def test_saves_that_take_long_are_due_seldom(monkeypatch, opened, groups):
+    clock = 1000.0
+    monkeypatch.setattr(store.time, "monotonic", lambda: clock)
+    folder, states = opened()
+    assert folder.is_save_due()
+    write = folder._write
+
+    def slow(name, *data):
+        nonlocal clock
+        clock += 0.1 * name.endswith(".msgpack")
+        write(name, *data)
+
+    monkeypatch.setattr(folder, "_write", slow)
+    folder.save(groups, states, manifest(folder))
+    assert folder.is_save_due()  # it took no time
+    advance(folder, groups, states, [1])
+    assert not folder.is_save_due()
+    clock += 4.9
+    assert not folder.is_save_due()
+    clock += 0.2
+    assert folder.is_save_due()
+
+
+def test_a_run_goes_on_whose_checkpoints_have_the_evaluations(opened, saved, groups):
+    """As older versions wrote them."""
+    (saved / CURVES).unlink()
+    for name, chunks in ((NEWER, 3), (OLDER, 2)):
+        _, _, data = (saved / name).read_bytes().partition(b"\n")
+        content = flax.serialization.msgpack_restore(data)
+        del content["curves"]
+        curves = state_after(groups[0], chunks).curves
+        content["state"]["curves"] = flax.serialization.to_state_dict(curves)
+        data = flax.serialization.msgpack_serialize(content)
+        (saved / name).write_bytes(checkpoint.title(data) + b"\n" + data)
+    folder, states = opened()
+    assert folder.num_chunks == 3
+    assert_same_state(states[0], state_after(groups[0], 3))
+    advance(folder, groups, states, [4])
+    assert_rows_are_of(saved, state_after(groups[0], 4))
+    folder.close()
+    flip(saved / OLDER, 5000)  # the newest now; the other one is still of the old kind
+    folder, states = opened()
+    assert_same_state(states[0], state_after(groups[0], 3))
+    advance(folder, groups, states, [4])
+    assert_rows_are_of(saved, state_after(groups[0], 4))
 
 
 def rewrite(path, **changed):
@@ -364,7 +553,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("call", range(12))
+@pytest.mark.parametrize("call", range(13))
 def test_a_save_killed_at_any_of_its_calls_loses_no_state(
     monkeypatch, opened, saved, groups, call, after
 ):
@@ -393,13 +582,14 @@ def test_a_save_killed_at_any_of_its_calls_loses_no_state(
     for name in ("manifest.json", "results.csv", "curves.npz", NEWER, OLDER):
         read_file(saved / name)
     folder, states = opened()
-    expected = 3 if (call, after) < (1, True) else 4
+    expected = 3 if (call, after) < (2, True) else 4
     assert folder.num_chunks == expected
     assert_same_state(states[0], state_after(groups[0], expected))
     # And the run goes on over what the killed one left.
     advance(folder, groups, states, [expected + 1])
     folder.save(groups, states, manifest(folder))
     assert not list(saved.rglob("*.part"))
+    assert_rows_are_of(saved, state_after(groups[0], expected + 1))
 
 
 def test_a_save_makes_exactly_these_calls(monkeypatch, opened, saved, groups):
@@ -412,10 +602,11 @@ def test_a_save_makes_exactly_these_calls(monkeypatch, opened, saved, groups):
             os, name, lambda *a, name=name, f=function: (names.append(name), f(*a))
         )
     advance(folder, groups, states, [4])
-    assert names == 4 * ["fsync", "replace", "fsync"]  # of the file; of its folder
+    # Of the evaluations; then of each file and of its folder.
+    assert names == ["fsync", *(4 * ["fsync", "replace", "fsync"])]
 
 
-@pytest.mark.parametrize("call", range(4))
+@pytest.mark.parametrize("call", range(5))
 def test_a_full_disk_is_a_message_and_what_was_there_stays(
     monkeypatch, opened, saved, groups, call
 ):
@@ -435,7 +626,7 @@ def test_a_full_disk_is_a_message_and_what_was_there_stays(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(store.RunFolderError) as error:
         advance(folder, groups, states, [4])
-    names = (OLDER, "manifest.json", "results.csv", "curves.npz")
+    names = (CURVES, OLDER, "manifest.json", "results.csv", "curves.npz")
     assert f"{saved / names[call]} cannot be written: No space left" in str(error.value)
     assert "All that was written before is whole" in str(error.value)
     after = bytes_of(saved)

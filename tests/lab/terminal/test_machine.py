@@ -73,7 +73,7 @@ def test_float64_is_of_the_block_alone():
 
 def test_as_many_members_as_are_of_use_and_fit(monkeypatch, grid):
     experiment, members = grid
-    of_use = machine.MAX_PARALLEL["cpu"] * jax.device_count()
+    of_use = 2 * 32 * jax.device_count()  # two tiles of small members for each core
     assert machine.max_parallel(experiment, members) == of_use
     slots = sweep.init_sweep(members, max_parallel=of_use).slots
     need = sweep.memory_of_chunk(experiment, members, slots)

@@ -290,7 +290,7 @@ def test_the_time_left_has_hours_where_there_are_any(monkeypatch, seconds, left)
 
     def members(step):
         values = (Status.RUNNING, step, 5, 10, 5, 10, 0)
-        return sweep.Members(*(np.array([value]) for value in values))
+        return [sweep.Members(*(np.array([value]) for value in values))]
 
     limits = lra_jax.Limits(max_steps=100)
     shown = progress.Progress(console, limits, 10, members(0))

@@ -7,35 +7,54 @@ document.querySelectorAll(".members").forEach((section) => {
   const input = section.querySelector("input");
   const output = section.querySelector("output");
   const key = `${location.pathname} ${section.id}`;
-  const texts = new Map();  // of a whole row, for the filter
-  let rows = [...body.rows];  // as they are shown
-  for (const row of rows) {
-    const cells = [...row.cells].map((cell) => cell.textContent);
-    texts.set(row, cells.join(" ").toLowerCase());
+  // Of each line its cells, and its row once it is shown. A browser takes long to lay
+  // out many rows: no more than the page came with are in the table.
+  let lines = [...body.rows].map((row) => (
+    {cells: [...row.cells].map((cell) => cell.textContent), row}
+  ));
+  const most = lines.length;
+  const rest = section.querySelector(".rest");
+  if (rest) {
+    const columns = JSON.parse(rest.textContent);
+    columns[0][1].forEach((_, line) => {
+      lines.push({cells: columns.map(([texts, places]) => texts[places[line]])});
+    });
+  }
+
+  function rowOf(line) {
+    if (!line.row) {
+      line.row = document.createElement("tr");
+      line.cells.forEach((text, at) => {
+        const cell = document.createElement(at ? "td" : "th");
+        if (!at) cell.scope = "row";
+        cell.textContent = text;
+        line.row.append(cell);
+      });
+    }
+    return line.row;
   }
 
   // Empty cells are last in both directions; equal ones stay as they were.
   function sort(at, direction) {
-    const value = new Map(rows.map((row) => [row, row.cells[at].textContent]));
-    const filled = rows.filter((row) => value.get(row) !== "");
-    const numbers = filled.every((row) => !isNaN(value.get(row)));
+    const filled = lines.filter((line) => line.cells[at] !== "");
+    const numbers = filled.every((line) => !isNaN(line.cells[at]));
     const compare = numbers ? (a, b) => a - b : compareWords;
     const sign = direction === "descending" ? -1 : 1;
-    filled.sort((a, b) => sign * compare(value.get(a), value.get(b)));
-    rows = filled.concat(rows.filter((row) => value.get(row) === ""));
-    for (const row of rows) body.append(row);
+    filled.sort((a, b) => sign * compare(a.cells[at], b.cells[at]));
+    lines = filled.concat(lines.filter((line) => line.cells[at] === ""));
     for (const head of heads) head.setAttribute("aria-sort", "none");
     heads[at].setAttribute("aria-sort", direction);
   }
 
-  function filter() {
+  function show() {
     const wanted = input.value.toLowerCase();
-    let count = 0;
-    for (const row of rows) {
-      row.hidden = !texts.get(row).includes(wanted);
-      count += !row.hidden;
-    }
-    output.value = `${count} of ${rows.length}`;
+    const found = wanted ? lines.filter((line) => {
+      line.text ??= line.cells.join(" ").toLowerCase();
+      return line.text.includes(wanted);
+    }) : lines;
+    body.replaceChildren(...found.slice(0, most).map(rowOf));
+    output.value = `${found.length} of ${lines.length}`;
+    if (found.length > most) output.value += `, the first ${most} are shown`;
   }
 
   // A page that loads itself again looks as it did, where the browser keeps state.
@@ -53,11 +72,12 @@ document.querySelectorAll(".members").forEach((section) => {
       const again = head.getAttribute("aria-sort") === "ascending";
       sorted = [at, again ? "descending" : "ascending"];
       sort(...sorted);
+      show();
       remember();
     });
   });
-  input.addEventListener("input", () => { filter(); remember(); });
+  input.addEventListener("input", () => { show(); remember(); });
   section.querySelector(".filter").hidden = false;
   if (heads[sorted?.[0]]) sort(...sorted);
-  filter();
+  show();
 });
