@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves on disk, at every chunk and at the end.
+"""The run folder: what a run leaves on disk, while it runs and at the end.
 
     config.resolved.toml   the config as it was run, as `--config` reads it
     manifest.json          versions, device, precision, seeds, config digest, the

@@ -50,6 +50,19 @@ CAN_MOUNT = (
 )
 
 
+# The command, which saves every chunk, so that most faults meet a save.
+EVERY_CHUNK = """
+import sys
+from absl import app
+from lra_jax.lab import grid
+from lra_jax.lab.runs import store
+
+store.SAVE_SHARE = float("inf")
+sys.argv[0] = "experiments.grid"
+app.run(grid.main, flags_parser=grid.parse)
+"""
+
+
 def settings(max_steps):
     """Hundreds of chunks of a few milliseconds, in two groups.
 
@@ -111,18 +124,22 @@ class Reader(threading.Thread):
 class Ordeal:
     """A run to which things happen, seen from outside."""
 
-    def __init__(self, folder, max_steps, advance, seed=0):
+    def __init__(self, folder, max_steps, advance, seed=0, saves_every_chunk=False):
         self.folder, self.path = folder, folder / "run"
         self.settings = settings(max_steps)
         self.advance = advance  # chunks from one fault to the next, at most
         self.generator = random.Random(seed)
         self.again = 0  # saved chunks that were damaged
         self.while_writing = 0  # kills
+        self.saves_every_chunk = saves_every_chunk
         self.command = None  # that goes on, as the run itself printed it
         (folder / "my.toml").write_text(CONFIG)
 
     def begin(self, within=()):
-        return start([*within, *command(self.folder, *self.settings, "--resume")])
+        words = command(self.folder, *self.settings, "--resume")
+        if self.saves_every_chunk:
+            words[1:3] = ["-c", EVERY_CHUNK]
+        return start([*within, *words])
 
     def manifest(self):
         return read_file(self.path / "manifest.json")
@@ -362,7 +379,7 @@ def test_a_run_survives_one_of_each(tmp_path, uninterrupted):
 )  # fmt: skip
 def test_a_run_survives_many(tmp_path, uninterrupted, table, fault, times):
     expected = uninterrupted(6000)
-    ordeal = Ordeal(tmp_path, 6000, advance=2000 // times)
+    ordeal = Ordeal(tmp_path, 6000, advance=2000 // times, saves_every_chunk=True)
     reader = Reader(ordeal.path)
     with reader if fault is Ordeal.kill else contextlib.nullcontext():
         if fault is not Ordeal.kill:

@@ -319,6 +319,24 @@ def test_a_torn_tail_is_cut_off(opened, saved, groups, length):
     assert_same_state(states[0], state_after(groups[0], 4))
 
 
+def test_evaluations_that_fit_in_part_are_taken_back(opened, saved, groups):
+    resource = pytest.importorskip("resource")
+    folder, states = opened()
+    before = bytes_of(saved)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = (saved / CURVES).stat().st_size + 50  # two rows and a half of seven
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(store.RunFolderError) as error:
+            advance(folder, groups, states, [4])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"{saved / CURVES} cannot be written: File too large" in str(error.value)
+    assert bytes_of(saved) == before
+    advance(folder, groups, states, [4])
+    assert_rows_are_of(saved, state_after(groups[0], 4))
+
+
 def damage_row(path, row):
     flip(path / CURVES, 8 * ROW * row + 3)
 
