@@ -333,6 +333,8 @@ def _vectors(params: types.Params, inputs: jax.Array) -> jax.Array:
 
 LRA_RELEASED_CARD = card.RuleCard(
     title="the paper's released program, for the audit only",
+    error="what the authors' released code computes",
+    choose_for="the audit of the paper, not for training",
     family=card.THROUGH_W_HH,
     errors_arrive="gradients of the Lₜ, unrolled",
     transports=("W_hhᵀ", "W_hyᵀ"),

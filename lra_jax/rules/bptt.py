@@ -12,6 +12,8 @@ from lra_jax.rules import arguments, card
 
 BPTT_CARD = card.RuleCard(
     title="backpropagation through time, the exact gradient",
+    error="the exact gradient",
+    choose_for="a reference: the exact gradient",
     family=card.THROUGH_W_HH,
     errors_arrive="gradient of E, unrolled",
     transports=("W_hhᵀ", "W_hyᵀ"),

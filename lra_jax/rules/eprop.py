@@ -11,6 +11,14 @@ from lra_jax.rules import arguments, card
 
 EPROP_CARD = card.RuleCard(
     title="e-prop: eligibility traces without recurrent weights",
+    error=(
+        "nothing comes back: a leak or a gate keeps a trace of what each weight did, "
+        "which is multiplied by the output's error"
+    ),
+    choose_for=(
+        "updates while a sequence runs: `optax.adam(0.01)` on "
+        "`networks.leaky(alpha=0.01)`, T up to 100"
+    ),
     family=card.FORWARD,
     errors_arrive="forward in time",
     transports=("W_hyᵀ",),

@@ -14,6 +14,8 @@ from lra_jax.rules.bptt import signals
 
 FA_CARD = card.RuleCard(
     title="feedback alignment through time",
+    error="BPTT's recursion through fixed random weights",
+    choose_for="comparisons: BPTT with random feedback",
     family=card.OWN_FEEDBACK,
     errors_arrive="step by step",
     transports=("W_hyᵀ",),

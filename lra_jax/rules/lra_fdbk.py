@@ -18,6 +18,8 @@ from lra_jax.rules import arguments, card
 
 LRA_FDBK_CARD = card.RuleCard(
     title="local representation alignment with fixed random feedback",
+    error="as LRA, through fixed feedback weights",
+    choose_for="comparisons: LRA with random feedback",
     family=card.OWN_FEEDBACK,
     errors_arrive="step by step",
     transports=("W_hyᵀ",),

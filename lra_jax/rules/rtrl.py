@@ -11,6 +11,11 @@ from lra_jax.rules import arguments, card
 
 RTRL_CARD = card.RuleCard(
     title="real-time recurrent learning, the exact gradient",
+    error=(
+        "nothing comes back: the influence of all weights on all units is carried "
+        "forwards"
+    ),
+    choose_for="the exact gradient while a sequence runs, of a small network",
     family=card.FORWARD,
     errors_arrive="forward in time",
     transports=("W_hh", "W_hyᵀ"),

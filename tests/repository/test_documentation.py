@@ -419,7 +419,7 @@ def test_configs_of_the_page_have_what_feedback_needs():
 @pytest.mark.parametrize("name", RULES)
 def test_the_page_of_rules_has_every_rule(name):
     page = (ROOT / "docs/choose_a_rule.md").read_text("utf8")
-    assert re.search(rf"^(\| )?`{name}\(", page, re.MULTILINE)
+    assert f"\n| `{name}` |" in page
 
 
 def test_configs_of_the_page_have_every_setting_and_its_default():
