@@ -337,6 +337,32 @@ def initial(
     return Initial(params, validate(experiment, params, seed, hyperparameters))
 
 
+def first_state(
+    experiment: Experiment,
+    hyperparameters: Hyperparameters,
+    seed: jax.Array,
+    params: types.AnyParams | None = None,
+) -> types.TrainState:
+    """Weights, rule and optimizer before a member's first update.
+
+    Args:
+      experiment: what all members have in common.
+      hyperparameters: name to scalar, may be traced.
+      seed: `[]` integer.
+      params: to begin with; None is the seed's.
+    """
+    rule, optimizer = experiment.build(hyperparameters)
+    if params is None:
+        params = experiment.init_params(_keys(seed).params, hyperparameters)
+    return train.init_train_state(_keys(seed).rule, params, rule, optimizer)
+
+
+def draw_batch(experiment: Experiment, seed: jax.Array, step: jax.Array) -> types.Batch:
+    """The batch of a seed's update, `step` of them after the first."""
+    key = jax.random.fold_in(_keys(seed).data, step)
+    return experiment.task.sample(key, experiment.batch_size, experiment.seq_len)
+
+
 def start(
     experiment: Experiment,
     hyperparameters: Hyperparameters,
@@ -352,10 +378,9 @@ def start(
       initial: of the seed. Its evaluation sets the best number of errors, and cannot
         solve.
     """
-    rule, optimizer = experiment.build(hyperparameters)
     errors = initial.metrics.num_errors
     return RunState(
-        train=train.init_train_state(_keys(seed).rule, initial.params, rule, optimizer),
+        train=first_state(experiment, hyperparameters, seed, initial.params),
         status=jnp.asarray(Status.RUNNING, jnp.int32),
         num_errors=errors,
         best_num_errors=errors,
@@ -395,7 +420,6 @@ def advance(
       run: from `start` or the last call.
     """
     rule, optimizer = experiment.build(hyperparameters)
-    keys = _keys(seed)
     goes_on = limits.steps_after_solved > 0
     is_held = goes_on & (run.best_num_errors == 0)
 
@@ -403,11 +427,7 @@ def advance(
         carry: tuple[types.TrainState, jax.Array], _: None
     ) -> tuple[tuple[types.TrainState, jax.Array], tuple[jax.Array, jax.Array]]:
         state, status = carry
-        batch = experiment.task.sample(
-            jax.random.fold_in(keys.data, state.step),
-            experiment.batch_size,
-            experiment.seq_len,
-        )
+        batch = draw_batch(experiment, seed, state.step)
         new, info = train.train_step(
             state,
             batch,
