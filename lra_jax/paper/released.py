@@ -136,8 +136,7 @@ def lra_released(
       >>> bool(info.local_loss[3] > info.local_loss[2]), info.local_loss[0].item()
       (True, 0.0)
     """
-    arguments.check_choices(lra_released, locals())
-    arguments.check_numbers(lra_released, locals())
+    arguments.check(lra_released, locals())
     arguments.check_last_step(lra_released, output_loss)
     arguments.check_tanh(lra_released, network, "is the paper's program")
 

@@ -80,7 +80,7 @@ def bptt(
       >>> f"{sum(jnp.sum(g**2) for g in grads):.4f}"  # 0.1²
       '0.0100'
     """
-    arguments.check_numbers(bptt, locals())
+    arguments.check(bptt, locals())
 
     return error_signals.make_rule(
         types.init_empty,

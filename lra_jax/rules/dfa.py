@@ -70,8 +70,7 @@ def dfa(
       >>> jax.tree.map(jnp.shape, state)
       DirectFeedback(e_y=(4, 8))
     """
-    arguments.check_choices(dfa, locals())
-    arguments.check_numbers(dfa, locals())
+    arguments.check(dfa, locals())
     arguments.check_last_step(dfa, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> DirectFeedback:

@@ -72,7 +72,7 @@ def eprop(
       >>> grads.w_hh.shape, state.e_y.shape
       ((8, 8), (4, 8))
     """
-    arguments.check_numbers(eprop, locals())
+    arguments.check(eprop, locals())
     rnn.check_network(network)
     return influence.make_rule(
         eligibility.local_influence(network, own_weight=False),

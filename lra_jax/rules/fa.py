@@ -69,8 +69,7 @@ def fa(
       >>> jax.tree.map(jnp.shape, state)
       FeedbackWeights(a=(8, 8), e_y=None, seen=None, num_updates=None)
     """
-    arguments.check_choices(fa, locals())
-    arguments.check_numbers(fa, locals())
+    arguments.check(fa, locals())
     if feedback is None:
         feedback = Feedback(recurrent="random", readout=readout)
     return error_signals.make_rule(

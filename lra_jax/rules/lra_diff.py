@@ -148,8 +148,7 @@ def lra_diff(
       >>> norms[0].item(), bool(norms[0] < norms[1] < norms[2])
       (0.0, True)
     """
-    arguments.check_choices(lra_diff, locals())
-    arguments.check_numbers(lra_diff, locals())
+    arguments.check(lra_diff, locals())
     choice = feedback_lib.of(feedback, network)
     normalize = numerics.NORMALIZATIONS[normalization]
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0

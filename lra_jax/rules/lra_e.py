@@ -79,7 +79,7 @@ def lra_e(
       >>> bool((state.a != rule.init(jax.random.key(2), params).a).any())  # it learns
       True
     """
-    arguments.check_numbers(lra_e, locals())
+    arguments.check(lra_e, locals())
     arguments.check_last_step(lra_e, output_loss)
     return error_signals.make_rule(
         lambda key, params: init_synapses(key, params, network),

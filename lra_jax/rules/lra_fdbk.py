@@ -85,7 +85,7 @@ def lra_fdbk(
       >>> state.a.shape, info.local_loss.shape
       ((8, 8), (10,))
     """
-    arguments.check_numbers(lra_fdbk, locals())
+    arguments.check(lra_fdbk, locals())
     arguments.check_last_step(lra_fdbk, output_loss)
     choice = TRANSPOSED
     if feedback is not None:

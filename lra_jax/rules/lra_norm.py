@@ -105,7 +105,7 @@ def lra_norm(
       >>> bool(jnp.allclose(size, size[-1], rtol=1e-5))
       True
     """
-    arguments.check_numbers(lra_norm, locals())
+    arguments.check(lra_norm, locals())
 
     def signals(
         key: jax.Array, rule_state: types.RuleState, forward: error_signals.Forward

@@ -93,7 +93,7 @@ def lra_reversible(
       >>> bool(jnp.allclose(grads.w_hh, stored.w_hh, atol=1e-5))
       True
     """
-    arguments.check_numbers(lra_reversible, locals())
+    arguments.check(lra_reversible, locals())
     arguments.check_tanh(
         lra_reversible,
         network,

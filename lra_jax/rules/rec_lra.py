@@ -80,7 +80,7 @@ def rec_lra(
       >>> state.e_skip.shape, info.local_loss.shape
       ((4, 8), (10,))
     """
-    arguments.check_numbers(rec_lra, locals())
+    arguments.check(rec_lra, locals())
     arguments.check_last_step(rec_lra, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> SkipSynapses:

@@ -62,7 +62,7 @@ def rflo(
       >>> grads.w_hh.shape, state.e_y.shape
       ((8, 8), (4, 8))
     """
-    arguments.check_numbers(rflo, locals())
+    arguments.check(rflo, locals())
     rnn.check_network(network)
     return influence.make_rule(
         eligibility.local_influence(network, own_weight=False),

@@ -66,7 +66,7 @@ def rtrl(
       >>> bool(jnp.allclose(forwards.w_hh, backwards.w_hh, atol=1e-6))
       True
     """
-    arguments.check_numbers(rtrl, locals())
+    arguments.check(rtrl, locals())
     rnn.check_network(network)
     return influence.make_rule(
         influence.whole_influence(network),

@@ -80,7 +80,7 @@ def snap(
       >>> grads.w_hh.shape, state
       ((8, 8), EmptyState())
     """
-    arguments.check_numbers(snap, locals())
+    arguments.check(snap, locals())
     local = eligibility.local_influence(network, own_weight=True)
     return influence.make_rule(
         local

@@ -79,7 +79,7 @@ def tpri(
       >>> info.local_loss.shape, bool(info.local_loss[-1] > info.local_loss[0])
       ((10,), True)
     """
-    arguments.check_numbers(tpri, locals())
+    arguments.check(tpri, locals())
     arguments.check_tanh(tpri, network, "inverts a step's derivative in closed form")
 
     def signals(

@@ -236,8 +236,7 @@ def tptt(
       >>> bool((state.inverse.c != 0).any()), state.inverse.v.shape  # c began at 0
       (True, (8, 8))
     """
-    arguments.check_choices(tptt, locals())
-    arguments.check_numbers(tptt, locals())
+    arguments.check(tptt, locals())
     rnn.check_network(network)
     is_tanh = isinstance(network, networks.Tanh)
     if w_xh_update == "bptt":

@@ -79,7 +79,7 @@ def uoro(
       >>> grads.w_hh.shape, state
       ((8, 8), EmptyState())
     """
-    arguments.check_numbers(uoro, locals())
+    arguments.check(uoro, locals())
     rnn.check_network(network)
     return influence.make_rule(
         _products(network),
