@@ -176,6 +176,32 @@ def initial(
     return Initial(params, validation.on_first(evaluate, first, stages))
 
 
+def first_state(
+    experiment: Experiment,
+    hyperparameters: Hyperparameters,
+    seed: jax.Array,
+    params: types.AnyParams | None = None,
+) -> types.TrainState:
+    """Weights, rule and optimizer before a member's first update.
+
+    Args:
+      experiment: what all members have in common.
+      hyperparameters: name to scalar, may be traced.
+      seed: `[]` integer.
+      params: to begin with; None is the seed's.
+    """
+    rule, optimizer = experiment.build(hyperparameters)
+    if params is None:
+        params = experiment.init_params(streams(seed).params, hyperparameters)
+    return train.init_train_state(streams(seed).rule, params, rule, optimizer)
+
+
+def draw_batch(experiment: Experiment, seed: jax.Array, step: jax.Array) -> types.Batch:
+    """The batch of a seed's update, `step` of them after the first."""
+    key = jax.random.fold_in(streams(seed).data, step)
+    return experiment.task.sample(key, experiment.batch_size, experiment.seq_len)
+
+
 def start(
     experiment: Experiment,
     hyperparameters: Hyperparameters,
@@ -191,11 +217,9 @@ def start(
       initial: of the seed. Its evaluation sets the best number of errors, and cannot
         solve.
     """
-    rule, optimizer = experiment.build(hyperparameters)
     found = initial.evaluation
-    key = streams(seed).rule
     return RunState(
-        train=train.init_train_state(key, initial.params, rule, optimizer),
+        train=first_state(experiment, hyperparameters, seed, initial.params),
         status=jnp.asarray(Status.RUNNING, jnp.int32),
         num_errors=found.num_errors,
         num_samples=found.num_samples,
@@ -236,7 +260,6 @@ def advance(
       run: from `start` or the last call.
     """
     rule, optimizer = experiment.build(hyperparameters)
-    keys = streams(seed)
     goes_on = limits.steps_after_solved > 0
 
     def was_solved(best: Best) -> jax.Array:
@@ -248,11 +271,7 @@ def advance(
         carry: tuple[types.TrainState, jax.Array], _: None
     ) -> tuple[tuple[types.TrainState, jax.Array], tuple[jax.Array, jax.Array]]:
         state, status = carry
-        batch = experiment.task.sample(
-            jax.random.fold_in(keys.data, state.step),
-            experiment.batch_size,
-            experiment.seq_len,
-        )
+        batch = draw_batch(experiment, seed, state.step)
         new, info = train.train_step(
             state,
             batch,

@@ -14,6 +14,8 @@ import hypothesis
 import jax
 import pytest
 
+import lra_jax
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time goes into compiling: nothing is optimized, and XLA's older emitters take
 # half the time of the newer ones. What the compiler makes of a program when it tries is
@@ -52,6 +54,16 @@ def no_programs_kept():
     jax.config.update("jax_compilation_cache_dir", None)
     yield
     jax.config.update("jax_compilation_cache_dir", command_line.CACHE)
+
+
+@pytest.fixture
+def own_rules(monkeypatch):
+    """Rules that a test registers are gone after it."""
+    monkeypatch.setattr(lra_jax.rules, "_CARDS", dict(lra_jax.rules._CARDS))
+    kept = dict(lra_jax.RULES)
+    yield
+    lra_jax.RULES.clear()
+    lra_jax.RULES.update(kept)
 
 
 @pytest.fixture(autouse=True)

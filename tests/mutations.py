@@ -355,7 +355,7 @@ MUTATIONS = [
     ),
     Mutation(
         "every update draws the same batch", "member.py",
-        "jax.random.fold_in(keys.data, state.step)", "keys.data", "sweep/test_sweep.py -k share_weights",
+        "jax.random.fold_in(streams(seed).data, step)", "streams(seed).data", "sweep/test_sweep.py -k share_weights",
     ),
     Mutation(
         "a diverged member moves on", "member.py",

@@ -22,7 +22,7 @@ from experiments.accelerator import kernels
 from experiments.accelerator.schedule import Load
 from experiments.speed import timings, variants, workload
 from experiments.speed.timings import Timing
-from lra_jax import RULES, Params, member, sweep, tiles, train, types
+from lra_jax import RULES, Params, member, sweep, tiles, types
 from lra_jax.experiment import Experiment
 from lra_jax.member import Status
 from lra_jax.sweep import Grid
@@ -245,10 +245,7 @@ def start_runs(experiment: Experiment, grid: Grid, slots: np.ndarray) -> Any:
 
 
 def _plain_shapes(experiment: Experiment, grid: Grid) -> variants.Plain:
-    def start(numbers: Any, seed: jax.Array, params: Params) -> types.TrainState:
-        rule, optimizer = experiment.build(numbers)
-        return train.init_train_state(jax.random.key(seed), params, rule, optimizer)
-
+    start = functools.partial(member.first_state, experiment)
     params = _weights(experiment, grid.seeds.shape)
     states = jax.eval_shape(jax.vmap(start), grid.mapped, grid.seeds, params)
     return variants.Plain(grid.mapped, grid.seeds, states)  # type: ignore[arg-type]

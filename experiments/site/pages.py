@@ -1,14 +1,17 @@
-"""Fills the numbers of README.md and docs/ from results: `python -m experiments.pages`.
+"""Fills tables and numbers of README.md and docs/: `python -m experiments.pages`.
 
 The pages of docs/ are filled where they stand. README.md is made from
 `experiments/site/readme_template.md` and has no markers; edit the template. Marked
-places are between HTML comments, which no reader sees. Two kinds:
+places are between HTML comments, which no reader sees. Three kinds:
 
 A file of results, whole, between two lines:
 
     <!-- begin results/wall_time.md -->
     | how | member-steps/s | wall time |
     <!-- end -->
+
+A table of the cards of rules, likewise, between `<!-- begin cards/choose -->` and
+`<!-- end -->`; `card_tables.TABLES` has their names.
 
 A number of a JSON file, in one line; this one is in `results/benchmark.json`:
 
@@ -37,7 +40,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments.site import pictures
+from experiments.site import card_tables, pictures
 from lra_jax.lab.terminal import command_line, screen
 from lra_jax.settings import did_you_mean
 
@@ -50,7 +53,7 @@ NOTE = f"<!-- Made from {TEMPLATE} by {COMMAND}: edit that file. -->\n"
 
 _PLACE = re.compile(
     r"""
-    ^<!--[ ]begin[ ]results/(?P<file>\S+)[ ]-->\n
+    ^<!--[ ]begin[ ](?P<source>results|cards)/(?P<file>\S+)[ ]-->\n
         (?P<block>(?:(?!<!--[ ]begin[ ]).*\n)*?)
     (?P<end><!--[ ]end[ ]-->)$
     |
@@ -97,7 +100,9 @@ def places(page: str, results: pathlib.Path) -> list[Place]:
         paired |= {match.start(), match.start("end" if is_block else "slash")}
         try:
             if is_block:
-                name, part, new = match["file"], "block", _block(results, match["file"])
+                name, part = match["file"], "block"
+                is_table = match["source"] == "cards"
+                new = card_tables.table(name) if is_table else _block(results, name)
             else:
                 name, part, new = match["key"], "text", _number(results, match["key"])
                 before = page[page.rfind("\n", 0, match.start()) + 1 : match.start()]
@@ -111,8 +116,8 @@ def places(page: str, results: pathlib.Path) -> list[Place]:
         (
             page.count("\n", 0, match.start()) + 1,
             f"{match[0]}: expected `<!-- = KEY -->text<!-- / -->` in one line, or a "
-            "line `<!-- begin results/FILE -->` and below it a line `<!-- end -->`; "
-            "neither has another in it",
+            "line `<!-- begin results/FILE -->`, or with cards/TABLE, and below it a "
+            "line `<!-- end -->`; neither has another in it",
         )
         for match in _MARKER.finditer(page)
         if match.start() not in paired

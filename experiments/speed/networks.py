@@ -26,7 +26,7 @@ from absl import flags
 
 import lra_jax
 from experiments.speed import timings, variants
-from lra_jax import networks, sweep, types
+from lra_jax import member, networks, sweep, types
 from lra_jax.lab.reports import markdown
 from lra_jax.lab.terminal import command_line, machine, screen
 from lra_jax.networks.gates import GRU, GRUCell
@@ -152,20 +152,15 @@ def make_experiment(rule: str, network: networks.Network, seq_len: int) -> Any:
 def _states(rule: str, network: networks.Network, seq_len: int) -> Any:
     """An update, `MEMBERS` states of it and as many batches."""
     experiment = make_experiment(rule, network, seq_len)
-    task = experiment.task
-    built, optimizer = experiment.build({"lr": 0.01})
+    numbers: Any = {"lr": 0.01}
+    built, optimizer = experiment.build(numbers)
 
-    def start(key: jax.Array) -> tuple[types.TrainState, types.Batch]:
-        params = lra_jax.init_params(
-            key, task.input_size, HIDDEN_SIZE, task.output_size, network=network
-        )
-        state = lra_jax.init_train_state(key, params, built, optimizer)
-        return state, task.sample(key, BATCH_SIZE, seq_len)
+    def start(seed: jax.Array) -> tuple[types.TrainState, types.Batch]:
+        state = member.first_state(experiment, numbers, seed)
+        return state, member.draw_batch(experiment, seed, state.step)
 
     update = functools.partial(lra_jax.train_step, rule=built, optimizer=optimizer)
-    return update, *jax.jit(jax.vmap(start))(
-        jax.random.split(jax.random.key(0), MEMBERS)
-    )
+    return update, *jax.jit(jax.vmap(start))(jnp.arange(MEMBERS))
 
 
 def _mapped(rule: str, name: str) -> timings.Timing:

@@ -19,9 +19,9 @@ import optax
 from experiments.speed import timings
 from experiments.speed.timings import Timing
 from experiments.speed.workload import Settings, operations
-from lra_jax import TASKS, lra_diff, rnn, sweep, tiles, train, types
+from lra_jax import TASKS, lra_diff, sweep, tiles, train, types
 from lra_jax.experiment import Experiment, Hyperparameters
-from lra_jax.member import Limits, RunState
+from lra_jax.member import Limits, RunState, draw_batch, first_state
 from lra_jax.sweep import Grid
 from lra_jax.tasks import Task
 
@@ -192,15 +192,7 @@ class Plain(NamedTuple):
 
 def start_plain(experiment: Experiment, grid: Grid) -> Plain:
     """All members before their first update."""
-
-    def start(hyperparameters: Hyperparameters, seed: jax.Array) -> types.TrainState:
-        rule, optimizer = experiment.build(hyperparameters)
-        task, key = experiment.task, jax.random.key(seed)
-        params = rnn.init_params(
-            key, task.input_size, experiment.hidden_size, task.output_size
-        )
-        return train.init_train_state(key, params, rule, optimizer)
-
+    start = functools.partial(first_state, experiment)
     mapped, seeds = jax.tree.map(jnp.asarray, (grid.mapped, grid.seeds))
     return Plain(mapped, seeds, jax.jit(jax.vmap(start))(mapped, seeds))
 
@@ -217,8 +209,7 @@ def updater(
         }
         rule, optimizer = experiment.build(numbers)
         state = member.states
-        key = jax.random.fold_in(jax.random.key(member.seeds), state.step)
-        batch = experiment.task.sample(key, experiment.batch_size, experiment.seq_len)
+        batch = draw_batch(experiment, member.seeds, state.step)
         state, info = train.train_step(state, batch, rule=rule, optimizer=optimizer)
         return state, info.loss
 

@@ -136,8 +136,7 @@ def lra_released(
       >>> bool(info.local_loss[3] > info.local_loss[2]), info.local_loss[0].item()
       (True, 0.0)
     """
-    arguments.check_choices(lra_released, locals())
-    arguments.check_numbers(lra_released, locals())
+    arguments.check(lra_released, locals())
     arguments.check_last_step(lra_released, output_loss)
     arguments.check_tanh(lra_released, network, "is the paper's program")
 
@@ -333,6 +332,8 @@ def _vectors(params: types.Params, inputs: jax.Array) -> jax.Array:
 
 LRA_RELEASED_CARD = card.RuleCard(
     title="the paper's released program, for the audit only",
+    error="what the authors' released code computes",
+    choose_for="the audit of the paper, not for training",
     family=card.THROUGH_W_HH,
     errors_arrive="gradients of the Lₜ, unrolled",
     transports=("W_hhᵀ", "W_hyᵀ"),

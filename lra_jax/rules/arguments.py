@@ -19,23 +19,20 @@ BelowOne = settings.BelowOne
 Positive = settings.Positive
 
 
-def check_choices(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """Raises ValueError where a `Literal` argument of `factory` is none of its values.
+def check(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Raises ValueError where an argument is not what its annotation in `factory` says.
 
-    The message has the allowed values and the nearest one.
+    A `Literal` is one of its values; a message has them, and the nearest one. A number
+    is a scalar, `ArrayLike` of at least 0 and finite, and narrower kinds in their
+    range. Traced ones may have any value.
+
+    Args:
+      factory: of a rule.
+      values: its arguments by name, as `locals()` has them where it begins.
     """
     for name, hint in typing.get_type_hints(factory).items():
-        if typing.get_origin(hint) is not typing.Literal:
-            continue
-        settings.check_choice(name, values[name], typing.get_args(hint))
-
-
-def check_numbers(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """Raises ValueError where a number is not what its annotation in `factory` says.
-
-    A number is a scalar, `ArrayLike` of at least 0 and finite, and narrower kinds in
-    their range. Traced ones may have any value.
-    """
+        if typing.get_origin(hint) is typing.Literal:
+            settings.check_choice(name, values[name], typing.get_args(hint))
     for name, kind in _kinds(factory).items():
         if kind == "size":
             settings.check_size(name, values[name])

@@ -12,6 +12,8 @@ from lra_jax.rules import arguments, card
 
 BPTT_CARD = card.RuleCard(
     title="backpropagation through time, the exact gradient",
+    error="the exact gradient",
+    choose_for="a reference: the exact gradient",
     family=card.THROUGH_W_HH,
     errors_arrive="gradient of E, unrolled",
     transports=("W_hhᵀ", "W_hyᵀ"),
@@ -78,7 +80,7 @@ def bptt(
       >>> f"{sum(jnp.sum(g**2) for g in grads):.4f}"  # 0.1²
       '0.0100'
     """
-    arguments.check_numbers(bptt, locals())
+    arguments.check(bptt, locals())
 
     return error_signals.make_rule(
         types.init_empty,

@@ -33,6 +33,8 @@ class RuleCard:
 
     Attributes:
       title: what it is, in a few words.
+      error: the error of a step, in a phrase of Markdown.
+      choose_for: when to choose it and what to begin with, likewise.
       family: rules whose errors take the same way; benches draw a family together.
       errors_arrive: how an error reaches a step: "step by step", "from the output",
         "forward in time", or a few words more.
@@ -55,6 +57,8 @@ class RuleCard:
     """
 
     title: str = NOT_SAID
+    error: str = NOT_SAID
+    choose_for: str = NOT_SAID
     family: str = NOT_SAID
     errors_arrive: str = NOT_SAID
     transports: tuple[str, ...] | None = None

@@ -15,6 +15,8 @@ from lra_jax.rules import arguments, card
 
 DFA_CARD = card.RuleCard(
     title="direct feedback alignment",
+    error="the output's error through fixed random weights, directly",
+    choose_for="nothing transported, and nothing sent back through time: T up to 20",
     family=card.DIRECT,
     errors_arrive="from the output",
     transports=(),
@@ -68,8 +70,7 @@ def dfa(
       >>> jax.tree.map(jnp.shape, state)
       DirectFeedback(e_y=(4, 8))
     """
-    arguments.check_choices(dfa, locals())
-    arguments.check_numbers(dfa, locals())
+    arguments.check(dfa, locals())
     arguments.check_last_step(dfa, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> DirectFeedback:

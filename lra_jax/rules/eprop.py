@@ -11,6 +11,14 @@ from lra_jax.rules import arguments, card
 
 EPROP_CARD = card.RuleCard(
     title="e-prop: eligibility traces without recurrent weights",
+    error=(
+        "nothing comes back: a leak or a gate keeps a trace of what each weight did, "
+        "which is multiplied by the output's error"
+    ),
+    choose_for=(
+        "updates while a sequence runs: `optax.adam(0.01)` on "
+        "`networks.leaky(alpha=0.01)`, T up to 100"
+    ),
     family=card.FORWARD,
     errors_arrive="forward in time",
     transports=("W_hyᵀ",),
@@ -64,7 +72,7 @@ def eprop(
       >>> grads.w_hh.shape, state.e_y.shape
       ((8, 8), (4, 8))
     """
-    arguments.check_numbers(eprop, locals())
+    arguments.check(eprop, locals())
     rnn.check_network(network)
     return influence.make_rule(
         eligibility.local_influence(network, own_weight=False),

@@ -14,6 +14,8 @@ from lra_jax.rules.bptt import signals
 
 FA_CARD = card.RuleCard(
     title="feedback alignment through time",
+    error="BPTT's recursion through fixed random weights",
+    choose_for="comparisons: BPTT with random feedback",
     family=card.OWN_FEEDBACK,
     errors_arrive="step by step",
     transports=("W_hyᵀ",),
@@ -67,8 +69,7 @@ def fa(
       >>> jax.tree.map(jnp.shape, state)
       FeedbackWeights(a=(8, 8), e_y=None, seen=None, num_updates=None)
     """
-    arguments.check_choices(fa, locals())
-    arguments.check_numbers(fa, locals())
+    arguments.check(fa, locals())
     if feedback is None:
         feedback = Feedback(recurrent="random", readout=readout)
     return error_signals.make_rule(

@@ -29,6 +29,14 @@ from lra_jax.rules import arguments, card
 
 LRA_DIFF_CARD = card.RuleCard(
     title="local representation alignment: Algorithm 1; with λ > 0 Algorithm 2",
+    error=(
+        "the distance of the state from a target, found from the step above; with "
+        "`lambda_ > 0` the paper's regulariser Ω"
+    ),
+    choose_for=(
+        "the paper's algorithm: `lra_diff(gamma=50, c0=1, c1=1)`, `optax.sgd(0.1)`, "
+        "T up to 30"
+    ),
     family=card.THROUGH_W_HH,
     errors_arrive="step by step",
     transports=("W_hhᵀ", "W_hyᵀ"),
@@ -140,8 +148,7 @@ def lra_diff(
       >>> norms[0].item(), bool(norms[0] < norms[1] < norms[2])
       (0.0, True)
     """
-    arguments.check_choices(lra_diff, locals())
-    arguments.check_numbers(lra_diff, locals())
+    arguments.check(lra_diff, locals())
     choice = feedback_lib.of(feedback, network)
     normalize = numerics.NORMALIZATIONS[normalization]
     without_omega = isinstance(lambda_, int | float) and lambda_ == 0

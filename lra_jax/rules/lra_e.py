@@ -16,6 +16,8 @@ from lra_jax.rules import arguments, card
 
 LRA_E_CARD = card.RuleCard(
     title="LRA-E: error synapses that can learn",
+    error="through feedback weights of its own, which may learn (`feedback_lr`)",
+    choose_for="nothing transported, with feedback that may learn: T up to 20",
     family=card.OWN_FEEDBACK,
     errors_arrive="step by step",
     transports=(),
@@ -77,7 +79,7 @@ def lra_e(
       >>> bool((state.a != rule.init(jax.random.key(2), params).a).any())  # it learns
       True
     """
-    arguments.check_numbers(lra_e, locals())
+    arguments.check(lra_e, locals())
     arguments.check_last_step(lra_e, output_loss)
     return error_signals.make_rule(
         lambda key, params: init_synapses(key, params, network),

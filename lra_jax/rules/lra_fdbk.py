@@ -18,6 +18,8 @@ from lra_jax.rules import arguments, card
 
 LRA_FDBK_CARD = card.RuleCard(
     title="local representation alignment with fixed random feedback",
+    error="as LRA, through fixed feedback weights",
+    choose_for="comparisons: LRA with random feedback",
     family=card.OWN_FEEDBACK,
     errors_arrive="step by step",
     transports=("W_hyᵀ",),
@@ -83,7 +85,7 @@ def lra_fdbk(
       >>> state.a.shape, info.local_loss.shape
       ((8, 8), (10,))
     """
-    arguments.check_numbers(lra_fdbk, locals())
+    arguments.check(lra_fdbk, locals())
     arguments.check_last_step(lra_fdbk, output_loss)
     choice = TRANSPOSED
     if feedback is not None:

@@ -14,6 +14,14 @@ from lra_jax.rules import arguments, card
 
 LRA_NORM_CARD = card.RuleCard(
     title="targets that keep their norm, and a cost of activity",
+    error=(
+        "BPTT's error, rescaled so that each sample's error keeps its length; plus a "
+        "small pull of states towards 0, the *cost of activity*"
+    ),
+    choose_for=(
+        "T up to 60 with `optax.adam(1e-3)`, T of hundreds with the optimizer of "
+        '`examples/long_sequences.py`; `feedback="mirror"` transports nothing'
+    ),
     family=card.THROUGH_W_HH,
     errors_arrive="step by step: BPTT's, rescaled",
     transports=("W_hhᵀ", "W_hyᵀ"),
@@ -97,7 +105,7 @@ def lra_norm(
       >>> bool(jnp.allclose(size, size[-1], rtol=1e-5))
       True
     """
-    arguments.check_numbers(lra_norm, locals())
+    arguments.check(lra_norm, locals())
 
     def signals(
         key: jax.Array, rule_state: types.RuleState, forward: error_signals.Forward

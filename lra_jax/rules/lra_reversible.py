@@ -28,6 +28,8 @@ from lra_jax.rules.lra_norm import displacement_below, error_at
 
 LRA_REVERSIBLE_CARD = card.RuleCard(
     title="lra_norm without stored states",
+    error="as `lra_norm`, with states computed back instead of stored",
+    choose_for="memory that does not grow with T: `init_params(..., input_gain=0.03)`",
     family=card.THROUGH_W_HH,
     errors_arrive="as lra_norm; states computed back",
     transports=("W_hhᵀ", "W_hh⁻¹", "W_hyᵀ"),
@@ -91,7 +93,7 @@ def lra_reversible(
       >>> bool(jnp.allclose(grads.w_hh, stored.w_hh, atol=1e-5))
       True
     """
-    arguments.check_numbers(lra_reversible, locals())
+    arguments.check(lra_reversible, locals())
     arguments.check_tanh(
         lra_reversible,
         network,

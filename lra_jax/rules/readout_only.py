@@ -13,6 +13,8 @@ from lra_jax.rules import card
 
 READOUT_ONLY_CARD = card.RuleCard(
     title="a frozen hidden layer with a trained readout: the control",
+    error="none: the hidden layer stays as it began",
+    choose_for="a reference: a frozen network with a trained readout",
     family=card.DIRECT,
     errors_arrive="not at all",
     transports=(),

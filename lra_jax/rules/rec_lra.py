@@ -16,6 +16,8 @@ from lra_jax.rules.lra_e import ErrorSynapses, error_synapses, init_synapses
 
 REC_LRA_CARD = card.RuleCard(
     title="recursive LRA: error synapses, with skips from the output",
+    error="as `lra_e`, and directly from the output every few steps",
+    choose_for="nothing transported, over fewer steps back: T up to 20",
     family=card.DIRECT,
     errors_arrive="step by step, and from the output",
     transports=(),
@@ -78,7 +80,7 @@ def rec_lra(
       >>> state.e_skip.shape, info.local_loss.shape
       ((4, 8), (10,))
     """
-    arguments.check_numbers(rec_lra, locals())
+    arguments.check(rec_lra, locals())
     arguments.check_last_step(rec_lra, output_loss)
 
     def init(key: jax.Array, params: types.Params) -> SkipSynapses:

@@ -11,6 +11,8 @@ from lra_jax.rules import arguments, card
 
 RFLO_CARD = card.RuleCard(
     title="random feedback local online learning",
+    error="as `eprop`, with the output's error through fixed random weights",
+    choose_for="updates while a sequence runs, with nothing transported",
     family=card.FORWARD,
     errors_arrive="forward in time",
     transports=(),
@@ -60,7 +62,7 @@ def rflo(
       >>> grads.w_hh.shape, state.e_y.shape
       ((8, 8), (4, 8))
     """
-    arguments.check_numbers(rflo, locals())
+    arguments.check(rflo, locals())
     rnn.check_network(network)
     return influence.make_rule(
         eligibility.local_influence(network, own_weight=False),

@@ -11,6 +11,11 @@ from lra_jax.rules import arguments, card
 
 RTRL_CARD = card.RuleCard(
     title="real-time recurrent learning, the exact gradient",
+    error=(
+        "nothing comes back: the influence of all weights on all units is carried "
+        "forwards"
+    ),
+    choose_for="the exact gradient while a sequence runs, of a small network",
     family=card.FORWARD,
     errors_arrive="forward in time",
     transports=("W_hh", "W_hyᵀ"),
@@ -61,7 +66,7 @@ def rtrl(
       >>> bool(jnp.allclose(forwards.w_hh, backwards.w_hh, atol=1e-6))
       True
     """
-    arguments.check_numbers(rtrl, locals())
+    arguments.check(rtrl, locals())
     rnn.check_network(network)
     return influence.make_rule(
         influence.whole_influence(network),

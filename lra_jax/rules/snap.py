@@ -15,6 +15,13 @@ from lra_jax.rules import arguments, card
 
 SNAP_CARD = card.RuleCard(
     title="sparse n-step approximation of real-time recurrent learning",
+    error=(
+        "nothing comes back: what each weight did to its own unit is carried "
+        "forwards, by the unit's own W_jj, and multiplied by the output's error"
+    ),
+    choose_for=(
+        "updates while a sequence runs: `networks.gru()` or `lstm()`, T up to 30"
+    ),
     family=card.FORWARD,
     errors_arrive="forward in time, n steps wide",
     transports=("W_hh", "W_hyᵀ"),
@@ -73,7 +80,7 @@ def snap(
       >>> grads.w_hh.shape, state
       ((8, 8), EmptyState())
     """
-    arguments.check_numbers(snap, locals())
+    arguments.check(snap, locals())
     local = eligibility.local_influence(network, own_weight=True)
     return influence.make_rule(
         local

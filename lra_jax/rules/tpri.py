@@ -13,6 +13,8 @@ from lra_jax.rules import arguments, card
 
 TPRI_CARD = card.RuleCard(
     title="target propagation by a regularised inverse",
+    error="a target through the regularised inverse of W_hh",
+    choose_for="comparisons: an inverse that is computed",
     family=card.THROUGH_INVERSE,
     errors_arrive="step by step",
     transports=("W_hh⁻¹", "W_hyᵀ"),
@@ -77,7 +79,7 @@ def tpri(
       >>> info.local_loss.shape, bool(info.local_loss[-1] > info.local_loss[0])
       ((10,), True)
     """
-    arguments.check_numbers(tpri, locals())
+    arguments.check(tpri, locals())
     arguments.check_tanh(tpri, network, "inverts a step's derivative in closed form")
 
     def signals(

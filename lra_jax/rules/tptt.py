@@ -27,6 +27,11 @@ from lra_jax.rules.bptt import backward
 
 TPTT_CARD = card.RuleCard(
     title="target propagation through time by a learned inverse",
+    error="a target through an inverse that is learned",
+    choose_for=(
+        "no W_hhᵀ: `tptt(target_lr=10)`, the optimizer of "
+        "`examples/long_sequences.py`, T up to 150"
+    ),
     family=card.THROUGH_INVERSE,
     errors_arrive="step by step",
     transports=("W_hyᵀ",),
@@ -231,8 +236,7 @@ def tptt(
       >>> bool((state.inverse.c != 0).any()), state.inverse.v.shape  # c began at 0
       (True, (8, 8))
     """
-    arguments.check_choices(tptt, locals())
-    arguments.check_numbers(tptt, locals())
+    arguments.check(tptt, locals())
     rnn.check_network(network)
     is_tanh = isinstance(network, networks.Tanh)
     if w_xh_update == "bptt":

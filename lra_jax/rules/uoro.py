@@ -16,6 +16,13 @@ from lra_jax.rules import arguments, card
 
 UORO_CARD = card.RuleCard(
     title="unbiased online recurrent optimization",
+    error=(
+        "nothing comes back: a random product of two vectors stands for the "
+        "influence of all weights on all units"
+    ),
+    choose_for=(
+        "the gradient on average, while a sequence runs, where `rtrl` is too large"
+    ),
     family=card.FORWARD,
     errors_arrive="forward in time, as noise",
     transports=("W_hh", "W_hyᵀ"),
@@ -72,7 +79,7 @@ def uoro(
       >>> grads.w_hh.shape, state
       ((8, 8), EmptyState())
     """
-    arguments.check_numbers(uoro, locals())
+    arguments.check(uoro, locals())
     rnn.check_network(network)
     return influence.make_rule(
         _products(network),

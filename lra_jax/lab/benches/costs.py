@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 
-from lra_jax import train, types
+from lra_jax import member, train, types
 from lra_jax.lab.config import Config
 from lra_jax.lab.runs import groups
 
@@ -43,15 +43,12 @@ def _first_update(config: Config) -> tuple[Any, types.TrainState, types.Batch]:
     """An update of the first member, its state and a batch."""
     group = groups.make_groups(config)[0]
     experiment, grid = group.experiment, group.grid
-    task = experiment.task
     values = {name: x[0] for name, x in {**grid.mapped, **grid.shared}.items()}
     rule, optimizer = experiment.build(values)
-    key = jax.random.key(0)
-    params = experiment.init_params(key, values)
-    state = train.init_train_state(key, params, rule, optimizer)
-    batch = task.sample(key, experiment.batch_size, experiment.seq_len)
+    seed = grid.seeds[0]
+    state = member.first_state(experiment, values, seed)
     update = functools.partial(train.train_step, rule=rule, optimizer=optimizer)
-    return update, state, batch
+    return update, state, member.draw_batch(experiment, seed, state.step)
 
 
 def _memory(update: Any, state: types.TrainState, batch: types.Batch) -> int:

@@ -175,34 +175,13 @@ def _make_run(
     return _Run(rule, optimizer, experiment)
 
 
-def _start(
-    run: _Run, seed: jax.Array, params: types.Params | None = None
-) -> types.TrainState:
-    """The state of the seed's member before its first update, or of other weights."""
-    initial = member.initial(run.experiment, seed, params=params)
-    return member.start(run.experiment, {}, seed, initial).train
-
-
-def _batch(run: _Run, seed: jax.Array, step: jax.Array) -> types.Batch:
-    """The training batch of an update.
-
-    Streams are those of `lra_jax.member`: `fold_in(key(seed), 1)` for data, then
-    `fold_in(stream, step)`. A test compares them.
-    """
-    stream = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 1)
-    experiment = run.experiment
-    return experiment.task.sample(
-        jax.random.fold_in(stream, step), experiment.batch_size, experiment.seq_len
-    )
-
-
 def _advance(
     run: _Run, seed: jax.Array, state: types.TrainState, num_steps: ArrayLike
 ) -> types.TrainState:
     """The state after `num_steps` updates."""
 
     def update(_: Any, state: types.TrainState) -> types.TrainState:
-        batch = _batch(run, seed, state.step)
+        batch = member.draw_batch(run.experiment, seed, state.step)
         return train_step(state, batch, rule=run.rule, optimizer=run.optimizer)[0]
 
     return lax.fori_loop(0, num_steps, update, state)
@@ -228,7 +207,7 @@ def _observe_both(
 
 def _observe(run: _Run, seed: jax.Array, state: types.TrainState) -> Observation:
     """What the rule would do next."""
-    batch = _batch(run, seed, state.step)
+    batch = member.draw_batch(run.experiment, seed, state.step)
     exact = diagnostics.observe(
         bptt(output_loss=run.experiment.task.output_loss),
         jax.random.fold_in(state.key, state.step),
@@ -305,7 +284,8 @@ def record(
             state = _advance(run, seed, state, count)
             return state, _observe(run, seed, state)
 
-        return lax.scan(interval, _start(run, seed), jnp.asarray(counts))[1]
+        first = member.first_state(run.experiment, {}, seed)
+        return lax.scan(interval, first, jnp.asarray(counts))[1]
 
     seen = jax.jit(jax.vmap(train))(jnp.asarray(seeds, jnp.int32))
     return Recording(
@@ -361,10 +341,12 @@ def label_swap(
     run = _make_run(setting, task, seq_len, hidden_size, batch_size, 1, dtype)
 
     def measure(seed: jax.Array, params: types.Params | None) -> types.Params:
-        state = _start(run, seed, params)
+        state = member.first_state(run.experiment, {}, seed, params)
         if num_steps:
             state = _advance(run, seed, state, num_steps)
-        both = _observe_both(run, state, _batch(run, seed, state.step))
+        both = _observe_both(
+            run, state, member.draw_batch(run.experiment, seed, state.step)
+        )
         return diagnostics.compare(*both).grads
 
     cosines = jax.jit(jax.vmap(measure))(jnp.asarray(seeds, jnp.int32), params)

@@ -142,6 +142,33 @@ def test_a_block(results, old):
     assert [place.line for place in pages.places(filled, results)] == [2, 9]
 
 
+@pytest.mark.parametrize(
+    ("name", "mine", "plain"),
+    [
+        ("choose", "| a test | none |", "| not said | not said |"),
+        ("errors", r"| a\|b | none | not said |", "| not said | not said | not said |"),
+    ],
+)
+def test_a_new_rule_has_its_row_by_itself(results, name, mine, plain, own_rules):
+    page = f"x\n<!-- begin cards/{name} -->\n<!-- end -->\ny\n"
+    before = pages.fill(page, results)
+    card = lra_jax.RuleCard(
+        family=lra_jax.rule_card("bptt").family,
+        error="a|b",
+        choose_for="a test",
+        transports=(),
+    )
+    lra_jax.register_rule("mine", lra_jax.fa, card)
+    lra_jax.register_rule("plain", lra_jax.fa)
+    rows = pages.fill(page, results).splitlines()
+    assert rows[-3:] == [f"| `plain` {plain}", "<!-- end -->", "y"]
+    # The last of its family.
+    assert rows.index(f"| `mine` {mine}") == rows.index("<!-- end -->") - 1 - sum(
+        lra_jax.rule_card(rule).family != card.family for rule in lra_jax.RULES
+    )
+    assert set(before.splitlines()) == {*rows[:-3], *rows[-2:]} - {f"| `mine` {mine}"}
+
+
 @pytest.mark.parametrize("page", ["", "a\n", "a <!-- a comment --> b\n\n\n", "a\n\tb"])
 def test_what_is_not_marked_stays(results, page):
     assert pages.fill(page, results) == page
@@ -184,6 +211,8 @@ def block(name):
         ("a <!--= numbers:count-->1<!--/-->\n", "1: <!--=: expected"),
         (block("standard/tabel.md"), r"1: results/standard/tabel\.md: .*/table\.md'"),
         (block("standard"), "1: results/standard: Is a directory"),
+        (block("../cards/chose"), r"1: results/\.\./cards/chose: No such"),
+        ("<!-- begin cards/chose -->\n<!-- end -->\n", "1: cards/chose: .*'choose'"),
         (block("marked.md"), r"1: results/marked\.md: has markers itself"),
         (block("my table.md"), "1: <!-- begin: expected"),
         ("a " + BLOCK + "<!-- end -->\n", "1: <!-- begin: expected"),
