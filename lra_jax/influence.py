@@ -233,7 +233,7 @@ class _Steps(NamedTuple):
         total: _Total,
         trace: Any,
         place: Place,
-        labels: jax.Array,
+        labels: types.Labels,
         asked: jax.Array | None,
     ) -> _Total:
         """The sums with what the output of a step adds."""
