@@ -11,6 +11,7 @@ from lra_jax.losses import (
     cross_entropy,
     cross_entropy_every_step,
     squared_error,
+    squared_error_every_step,
 )
 from lra_jax.member import Limits, Status
 from lra_jax.orthogonality import soft_orthogonality
@@ -56,6 +57,7 @@ from lra_jax.types import (
     RuleInfo,
     Trace,
     TrainState,
+    Weighted,
 )
 
 __version__ = "0.1.0"
@@ -84,6 +86,7 @@ __all__ = [
     "Task",
     "Trace",
     "TrainState",
+    "Weighted",
     "accuracy",
     "batches",
     "binary_cross_entropy_every_step",
@@ -116,6 +119,7 @@ __all__ = [
     "snap",
     "soft_orthogonality",
     "squared_error",
+    "squared_error_every_step",
     "stream_step",
     "tpri",
     "tptt",

@@ -111,6 +111,8 @@ def make_rule(
         batch: types.Batch,
     ) -> tuple[types.AnyParams, types.RuleState, Any]:
         carry = begin(params, batch)
+        if output_loss.every_step:
+            _check_labels(output_loss, params, batch.inputs, batch.labels)
         piece = piece_of(batch, output_loss)
         found, rule_state, _, info = stream(key, params, rule_state, carry, piece)
         return found, rule_state, info
@@ -135,6 +137,18 @@ def piece_of(batch: types.Batch, output_loss: types.OutputLoss) -> types.Piece:
         count = losses.num_asked(symbols.saturated(batch.labels))
     started = rnn.has_started(batch.inputs, batch.start)
     return types.Piece(batch.inputs, batch.labels, started, count)
+
+
+def _check_labels(
+    output_loss: types.OutputLoss,
+    params: types.AnyParams,
+    inputs: jax.Array,
+    labels: types.Labels,
+) -> None:
+    """Raises the loss's ValueError of all steps; of one it would have another shape."""
+    shape = (*inputs.shape[:2], params.w_hy.shape[1])
+    logits = jax.ShapeDtypeStruct(shape, params.w_hy.dtype)
+    jax.eval_shape(output_loss.value, logits, symbols.saturated(labels))
 
 
 def _cut(piece: types.Piece, size: int) -> types.Piece:
@@ -189,6 +203,7 @@ class _Steps(NamedTuple):
         labels = asked = None
         if every:
             labels, asked = symbols.saturated(piece.labels), piece.num_asked
+            _check_labels(self.output_loss, params, piece.inputs, labels)
             asked = losses.num_asked(labels) if asked is None else asked
         total = _Total(
             gradients.no_gradients(cell, carry.s),
@@ -233,7 +248,7 @@ class _Steps(NamedTuple):
         total: _Total,
         trace: Any,
         place: Place,
-        labels: jax.Array,
+        labels: types.Labels,
         asked: jax.Array | None,
     ) -> _Total:
         """The sums with what the output of a step adds."""

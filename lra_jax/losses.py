@@ -157,14 +157,54 @@ def is_asked(labels: jax.Array) -> jax.Array:
     return asked if asked.ndim == 2 else jnp.any(asked, axis=2)
 
 
-def num_asked(labels: jax.Array) -> jax.Array:
-    """n_b, the number of steps at which sample b is asked, `[B]`; 1 where it is 0."""
+def _weights(labels: types.Weighted) -> jax.Array:
+    """Weights as they are; NaN where one is below 0 or not finite."""
+    weights = jnp.asarray(labels.weights)
+    right = jnp.isfinite(weights) & (weights >= 0)
+    return jnp.where(right, weights, jnp.asarray(jnp.nan, weights.dtype))
+
+
+def _weight_of_step(labels: types.Weighted) -> jax.Array:
+    """w_bt `[T, B]`: of weights of outputs, their mean."""
+    weights = _weights(labels)
+    return weights if weights.ndim == 2 else jnp.mean(weights, axis=2)
+
+
+def num_asked(labels: types.Labels) -> jax.Array:
+    """n_b, the number of steps at which sample b is asked, `[B]`; 1 where it is 0.
+
+    Of `Weighted` labels Σₜ w_bt, 1 where it is 0.
+    """
+    if isinstance(labels, types.Weighted):
+        total = jnp.sum(_weight_of_step(labels), axis=0)
+        return jnp.where(total == 0, jnp.ones_like(total), total)
     return jnp.maximum(jnp.sum(is_asked(labels), axis=0), 1)
+
+
+def _shared(found: jax.Array, labels: types.Labels, count: jax.Array) -> jax.Array:
+    """What a loss gives of one step alone, `[B, ...]`, as its share of the whole.
+
+    Args:
+      found: of the step as if it were the only one.
+      labels: of that one step, `[1, B, ...]`.
+      count: `[B]`, n_b.
+    """
+    axes = tuple(range(1, found.ndim))
+    if isinstance(labels, types.Weighted):
+        # Of the step alone, all of the weight is its own.
+        share = _weight_of_step(labels)[0] / count
+        return found * jnp.expand_dims(share.astype(found.dtype), axes)
+    return found / jnp.expand_dims(count.astype(found.dtype), axes)
+
+
+def _alone(labels_t: types.Labels) -> types.Labels:
+    """Labels of a step as those of a sequence of one."""
+    return jax.tree.map(lambda x: x[None], labels_t)
 
 
 def grad_of_step(
     loss: types.OutputLoss, count: jax.Array
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> Callable[[jax.Array, types.Labels], jax.Array]:
     """`(logits [B, Y], labels of t [B, ...]) -> [B, Y]`, πₜ of a loss of every step.
 
     Args:
@@ -172,16 +212,16 @@ def grad_of_step(
       count: `[B]`, n_b, from `num_asked` of all labels.
     """
 
-    def grad(logits: jax.Array, labels_t: jax.Array) -> jax.Array:
-        pi = loss.grad(logits[None], labels_t[None])[0]
-        return pi / count.astype(pi.dtype)[:, None]
+    def grad(logits: jax.Array, labels_t: types.Labels) -> jax.Array:
+        labels = _alone(labels_t)
+        return _shared(loss.grad(logits[None], labels)[0], labels, count)
 
     return grad
 
 
 def value_of_step(
     loss: types.OutputLoss, count: jax.Array
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> Callable[[jax.Array, types.Labels], jax.Array]:
     """`(logits [B, Y], labels of t [B, ...]) -> [B]`, E_bt / n_b: what a step adds.
 
     Args:
@@ -189,19 +229,25 @@ def value_of_step(
       count: `[B]`, n_b, from `num_asked` of all labels.
     """
 
-    def value(logits: jax.Array, labels_t: jax.Array) -> jax.Array:
-        found = loss.value(logits[None], labels_t[None])
-        return found / count.astype(found.dtype)
+    def value(logits: jax.Array, labels_t: types.Labels) -> jax.Array:
+        labels = _alone(labels_t)
+        return _shared(loss.value(logits[None], labels), labels, count)
 
     return value
 
 
 def _at_every_step(
-    loss: types.OutputLoss, check: Callable[[jax.Array, jax.Array], None]
+    loss: types.OutputLoss,
+    check: Callable[[jax.Array, jax.Array], None],
+    terms: types.OutputLoss | None = None,
 ) -> types.OutputLoss:
     """E_b = (1/n_b) Σ E_bt over the steps t that ask, of the loss E_bt of one step.
 
-    `check` raises ValueError where labels do not fit the logits.
+    Args:
+      loss: E_bt, of logits `[T, B, Y]`.
+      check: raises ValueError where labels do not fit the logits.
+      terms: of a loss that is a sum over outputs, `value` and `is_error` of each,
+        `[T, B, Y]`; it takes weights of outputs.
     """
 
     def at_asked(
@@ -216,18 +262,61 @@ def _at_every_step(
         found = function(logits, jnp.where(shown, labels, 0))
         return jnp.where(asked if found.ndim == 2 else asked[..., None], found, 0)
 
-    def value(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        total = jnp.sum(at_asked(loss.value, logits, labels), axis=0)
+    def at_weighted(
+        function: Callable[[jax.Array, jax.Array], jax.Array],
+        logits: jax.Array,
+        weighted: types.Weighted,
+    ) -> tuple[jax.Array, jax.Array]:
+        """What a function gives, and its weights; 0 where these are 0."""
+        check(logits, weighted.labels)
+        _check_weights(logits, weighted.weights, of_outputs=terms is not None)
+        labels, weights = symbols.saturated(weighted.labels), _weights(weighted)
+        asked = weights != 0
+        shown = asked if labels.ndim == asked.ndim else asked[..., None]
+        found = function(logits, jnp.where(shown, labels, 0))
+        if found.ndim > weights.ndim:
+            weights, asked = weights[..., None], asked[..., None]
+        return jnp.where(asked, found, 0), weights
+
+    of_output = loss if terms is None else terms
+
+    def value(logits: jax.Array, labels: types.Labels) -> jax.Array:
+        if isinstance(labels, types.Weighted):
+            found, weights = at_weighted(of_output.value, logits, labels)
+            found = found * weights.astype(found.dtype)
+            total = jnp.sum(found if found.ndim == 2 else jnp.sum(found, 2), axis=0)
+        else:
+            total = jnp.sum(at_asked(loss.value, logits, labels), axis=0)
         return total / num_asked(labels).astype(total.dtype)
 
-    def grad(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        pi = at_asked(loss.grad, logits, labels)
+    def grad(logits: jax.Array, labels: types.Labels) -> jax.Array:
+        if isinstance(labels, types.Weighted):
+            pi, weights = at_weighted(loss.grad, logits, labels)
+            pi = pi * weights.astype(pi.dtype)
+        else:
+            pi = at_asked(loss.grad, logits, labels)
         return pi / num_asked(labels).astype(pi.dtype)[None, :, None]
 
-    def is_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    def is_error(logits: jax.Array, labels: types.Labels) -> jax.Array:
+        if isinstance(labels, types.Weighted):
+            wrong, weights = at_weighted(of_output.is_error, logits, labels)
+            wrong |= jnp.isnan(weights)
+            return jnp.any(wrong, axis=(0, *range(2, wrong.ndim)))
         return jnp.any(at_asked(loss.is_error, logits, labels), axis=0)
 
     return types.OutputLoss(value, grad, is_error, every_step=True)
+
+
+def _check_weights(logits: jax.Array, weights: jax.Array, *, of_outputs: bool) -> None:
+    settings.check_array("weights", weights)
+    allowed = (logits.shape[:-1], logits.shape) if of_outputs else (logits.shape[:-1],)
+    if weights.shape not in allowed or not jnp.issubdtype(weights.dtype, jnp.floating):
+        axes = f"[T, B] = {allowed[0]}"
+        if of_outputs:
+            axes += f" or [T, B, Y] = {logits.shape}"
+        raise ValueError(
+            f"weights: expected real {axes}, got {weights.dtype} {weights.shape}"
+        )
 
 
 cross_entropy_every_step = _at_every_step(cross_entropy, _check_classes)
@@ -246,13 +335,17 @@ Example:
 """
 
 
-def _check_keys(logits: jax.Array, labels: jax.Array) -> None:
-    settings.check_array("labels", labels)
-    if labels.shape != logits.shape or not jnp.issubdtype(labels.dtype, jnp.floating):
-        raise ValueError(
-            f"labels: expected real 0 or 1 [T, B, Y] = {logits.shape} "
-            f"{_OF_TIME_MAJOR}, got {labels.dtype} {labels.shape}"
-        )
+def _check_reals(expected: str) -> Callable[[jax.Array, jax.Array], None]:
+    def check(logits: jax.Array, labels: jax.Array) -> None:
+        settings.check_array("labels", labels)
+        real = jnp.issubdtype(labels.dtype, jnp.floating)
+        if labels.shape != logits.shape or not real:
+            raise ValueError(
+                f"labels: expected {expected} [T, B, Y] = {logits.shape} "
+                f"{_OF_TIME_MAJOR}, got {labels.dtype} {labels.shape}"
+            )
+
+    return check
 
 
 def _side(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -261,19 +354,24 @@ def _side(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 # With side = 1 at the label 0 and -1 at 1, no logit is too large for any of the three.
+_keys = types.OutputLoss(
+    value=lambda logits, labels: jax.nn.softplus(_side(logits, labels) * logits),
+    grad=lambda logits, labels: (
+        _side(logits, labels) * jax.nn.sigmoid(_side(logits, labels) * logits)
+    ),
+    is_error=lambda logits, labels: ~(_side(logits, labels) * logits < 0),
+)
+
 binary_cross_entropy_every_step = _at_every_step(
     types.OutputLoss(
-        value=lambda logits, labels: jnp.sum(
-            jax.nn.softplus(_side(logits, labels) * logits), axis=-1
-        ),
-        grad=lambda logits, labels: (
-            _side(logits, labels) * jax.nn.sigmoid(_side(logits, labels) * logits)
-        ),
+        value=lambda logits, labels: jnp.sum(_keys.value(logits, labels), axis=-1),
+        grad=_keys.grad,
         is_error=lambda logits, labels: (
             ~jnp.all(_side(logits, labels) * logits < 0, axis=-1)
         ),
     ),
-    _check_keys,
+    _check_reals("real 0 or 1"),
+    _keys,
 )
 """E_bt = Σ_Y -log p(label),  p(1) = 1 / (1 + exp(-logit)); labels real `[T, B, Y]`.
 
@@ -290,4 +388,66 @@ Example:
   >>> logits, labels = jnp.zeros((1, 1, 2)), jnp.array([[[1.0, 0.0]]])
   >>> lra_jax.binary_cross_entropy_every_step.grad(logits, labels).tolist()
   [[[-0.5, 0.5]]]
+"""
+
+
+_squares = types.OutputLoss(
+    value=lambda logits, labels: _difference(logits, labels) ** 2 / logits.shape[-1],
+    grad=lambda logits, labels: 2 * _difference(logits, labels) / logits.shape[-1],
+    is_error=lambda logits, labels: ~(_difference(logits, labels) ** 2 <= 0.04),
+)
+
+
+def _with_weights(loss: types.OutputLoss) -> types.OutputLoss:
+    """A loss of every step whose labels may be anything: weights say what is asked."""
+
+    def only(
+        function: Callable[[jax.Array, types.Labels], jax.Array],
+    ) -> Callable[[jax.Array, types.Labels], jax.Array]:
+        def of_weighted(logits: jax.Array, labels: types.Labels) -> jax.Array:
+            if not isinstance(labels, types.Weighted):
+                raise ValueError(
+                    "labels: expected Weighted(labels, weights), as a label below 0 "
+                    "may be asked for, too; weights of 1 ask at every step; got "
+                    f"{type(labels).__name__}"
+                )
+            return function(logits, labels)
+
+        return of_weighted
+
+    value, grad, is_error = (only(function) for function in loss[:3])
+    return types.OutputLoss(value, grad, is_error, every_step=True)
+
+
+squared_error_every_step = _with_weights(
+    _at_every_step(
+        types.OutputLoss(
+            value=lambda logits, labels: jnp.sum(
+                _squares.value(logits, labels), axis=-1
+            ),
+            grad=_squares.grad,
+            is_error=lambda logits, labels: jnp.any(
+                _squares.is_error(logits, labels), axis=-1
+            ),
+        ),
+        _check_reals("real values"),
+        _squares,
+    )
+)
+"""E_bt = mean over Y of (logitsₜ - label)²; labels `Weighted`, real `[T, B, Y]`.
+
+Labels may be below 0, so that none of them can ask nothing: their weights say what is
+asked, and weights of 1 ask at every step. A sample is an error where any output that
+has a weight is off by more than 0.2. A label that is not finite, where it is asked for,
+is an error, and makes E_b and its part of πₜ NaN.
+
+Raises:
+  ValueError: the labels are not `Weighted`, or not real, or have another shape than the
+    logits; or weights have another shape or type than is expected.
+
+Example:
+  >>> logits, labels = jnp.zeros((2, 1, 1)), jnp.array([[[-0.5]], [[0.25]]])
+  >>> weighted = lra_jax.Weighted(labels, weights=jnp.ones((2, 1)))
+  >>> lra_jax.squared_error_every_step.grad(logits, weighted).tolist()
+  [[[0.5]], [[-0.25]]]
 """

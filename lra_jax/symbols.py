@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +16,16 @@ def is_index(indices: jax.Array, size: int) -> jax.Array:
     return (indices >= 0) & (indices <= largest)
 
 
-def saturated(indices: jax.Array) -> jax.Array:
-    """The same integers; of NumPy's, those that JAX would wrap become its limits."""
+def saturated(labels: Any) -> Any:
+    """The same; of NumPy's integers, those that JAX would wrap become its limits.
+
+    Args:
+      labels: an array, or a pytree of arrays, such as `Weighted`.
+    """
+    return jax.tree.map(_saturated, labels)
+
+
+def _saturated(indices: Any) -> Any:
     if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
         return indices
     held = jax.dtypes.canonicalize_dtype(indices.dtype)

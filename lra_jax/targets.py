@@ -117,11 +117,11 @@ class Output(NamedTuple):
     """What the readout gives at one step, and what it is asked there."""
 
     logits: jax.Array  # [B, Y]
-    labels: jax.Array  # [B, ...]
+    labels: types.Labels  # [B, ...]
 
 
 # (logits [B, Y], labels [B, ...]) -> [B, Y], π of one step.
-OutputGrad = Callable[[jax.Array, jax.Array], jax.Array]
+OutputGrad = Callable[[jax.Array, types.Labels], jax.Array]
 
 
 def own_error(
@@ -276,7 +276,7 @@ def _target_below(
 
 def propagate(
     forward: Forward,
-    labels: jax.Array,
+    labels: types.Labels,
     output_loss: types.OutputLoss,
     step: TargetStep,
 ) -> Targets:
@@ -310,8 +310,9 @@ def propagate(
     if output_loss.every_step:
         labels = symbols.saturated(labels)
         output_grad = losses.grad_of_step(output_loss, losses.num_asked(labels))
-        earlier = Output(trace.logits[:-1], labels[:-1])
-        top = Output(trace.logits[-1], labels[-1])
+        every = Output(trace.logits, labels)
+        earlier = jax.tree.map(lambda x: x[:-1], every)
+        top = jax.tree.map(lambda x: x[-1], every)
     last = (s[-1], z[-1])
     d_top, norm_top = top_target(network, params, *last, top, output_grad, step)
     _, u_top = local_error(network, cell, d_top, *last, step)

@@ -79,6 +79,38 @@ class NetworkParams(NamedTuple):
 AnyParams = Any  # `Params` of tanh, `NetworkParams` of other networks
 
 
+class Weighted(NamedTuple):
+    """Labels of a loss of every step, and how much each of them counts.
+
+    With w_bt the weight of a step, 0 where nothing is asked, and E_bt its loss,
+
+        E_b = Σₜ w_bt E_bt / Σₜ w_bt
+
+    A weight of each output, w_bty, is inside E_bt, and w_bt is its mean over the Y.
+    Weights of 1 are the loss without weights. E_b is 0 where all weights are. Labels do
+    not say by being below 0 that nothing is asked: the weights alone say it, and what
+    stands at a weight of 0 may be anything.
+
+    Attributes:
+      labels: as the loss expects them, `[T, B]` or `[T, B, Y]`.
+      weights: real `[T, B]`, or `[T, B, Y]` for a loss that is a sum or a mean over
+        outputs; ≥ 0. One that is below 0 or not finite makes the loss and the gradients
+        NaN.
+
+    Example:
+      >>> logits, labels = jnp.zeros((3, 1, 2)), jnp.array([[-1], [0], [1]])
+      >>> weighted = lra_jax.Weighted(labels, jnp.array([[0.0], [1.0], [3.0]]))
+      >>> lra_jax.cross_entropy_every_step.grad(logits, weighted).tolist()
+      [[[0.0, 0.0]], [[-0.125, 0.125]], [[0.375, -0.375]]]
+    """
+
+    labels: jax.Array
+    weights: jax.Array
+
+
+Labels = Any  # an array, or `Weighted`
+
+
 class Batch(NamedTuple):
     """Sequences and what to answer at their end, or at every step.
 
@@ -93,11 +125,12 @@ class Batch(NamedTuple):
     Attributes:
       inputs: `[T, B]` integer symbols (one-hot vectors by their index; what is none of
         the X makes NaN), or `[T, B, X]` real vectors.
-      labels: `[B]` integer classes, or what the task's `OutputLoss` expects. What is no
-        label makes the loss and all gradients NaN.
+      labels: `[B]` integer classes, or what the task's `OutputLoss` expects; of a loss
+        of every step also `Weighted`. What is no label makes the loss and all gradients
+        NaN.
       start: `[B]` integers, 0 ≤ start < T, the first step of each sample; None is 0 for
         all, and costs nothing. With a loss of every step, labels before it have to be
-        below 0.
+        below 0, or their weights 0.
 
     Example:
       >>> inputs = jnp.array([[0, 1], [2, 3], [4, 5]])  # T = 3, B = 2
@@ -109,7 +142,7 @@ class Batch(NamedTuple):
     """
 
     inputs: jax.Array
-    labels: jax.Array
+    labels: Labels
     start: jax.Array | None = None
 
 
@@ -140,7 +173,7 @@ class OutputLoss(NamedTuple):
     With `every_step` the readout answers at every step: logits are `[T, B, Y]`, labels
     `[T, B, ...]`, and a label below 0 asks nothing (of labels `[T, B, Y]`, all Y are).
     With n_b the number of steps at which sample b is asked, E_b = (1/n_b) Σ E_bt over
-    these; 0 where there are none.
+    these; 0 where there are none. Labels with weights are `Weighted`.
 
     Attributes:
       value: `(logits [B, Y], labels) -> [B]`, E_b.
@@ -159,9 +192,9 @@ class OutputLoss(NamedTuple):
       [1.5]
     """
 
-    value: Callable[[jax.Array, jax.Array], jax.Array]
-    grad: Callable[[jax.Array, jax.Array], jax.Array]
-    is_error: Callable[[jax.Array, jax.Array], jax.Array]
+    value: Callable[[jax.Array, Labels], jax.Array]
+    grad: Callable[[jax.Array, Labels], jax.Array]
+    is_error: Callable[[jax.Array, Labels], jax.Array]
     every_step: bool = False
 
 
@@ -277,7 +310,7 @@ class Piece(NamedTuple):
       labels: of these steps, `[K, B, ...]`; with a loss of the last step `[B, ...]`.
       started: bool `[K, B]`, which steps are a sample's own; None is all.
       num_asked: `[B]`, by which a sample's loss is divided: at how many steps it is
-        asked in its whole sequence; None is in this piece.
+        asked in its whole sequence, or the sum of their weights; None is in this piece.
 
     Example:
       >>> inputs, labels = jnp.zeros((5, 2, 3)), jnp.zeros((5, 2), int)
@@ -286,7 +319,7 @@ class Piece(NamedTuple):
     """
 
     inputs: jax.Array
-    labels: jax.Array
+    labels: Labels
     started: jax.Array | None = None
     num_asked: jax.Array | None = None
 

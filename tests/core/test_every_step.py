@@ -8,6 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import lra_jax
@@ -187,3 +188,95 @@ def test_an_error_of_its_own_is_added_to_what_keeps_its_norm():
     np.testing.assert_array_equal(norms[3:], 0)
     assert norms[2] > 0
     np.testing.assert_allclose(norms[:2], norms[2], rtol=1e-5)
+
+
+# Weights.
+
+
+def weighted_batch(seed=3):
+    """Values to follow, with a weight for each output."""
+    rng = np.random.default_rng(seed)
+    labels, weights = rng.normal(size=(T, B, Y)), rng.uniform(size=(T, B, Y))
+    return problem()[1]._replace(
+        labels=lra_jax.Weighted(labels.astype(np.float32), weights.astype(np.float32))
+    )
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        np.ones((T, B), np.int32),
+        np.ones((T, B, Y - 1), np.float32),
+        np.ones(B, np.float32),
+    ],
+)
+@pytest.mark.parametrize("output", [*LOSSES.values(), lra_jax.squared_error_every_step])
+def test_wrong_weights_are_named(output, weights):
+    labels = np.zeros((T, B, Y), np.float32)
+    if output == lra_jax.cross_entropy_every_step:
+        labels = np.zeros((T, B), np.int32)
+    batch = problem()[1]._replace(labels=lra_jax.Weighted(labels, weights))
+    with pytest.raises(ValueError, match=r"^weights: expected real \[T, B\]") as error:
+        lra_jax.evaluate(problem()[0], batch, output_loss=output)
+    assert str(error.value).endswith(f"got {weights.dtype} {weights.shape}")
+
+
+def test_classes_have_no_weights_of_outputs():
+    labels = lra_jax.Weighted(np.zeros((T, B), int), np.ones((T, B, Y), np.float32))
+    with pytest.raises(
+        ValueError, match=r"^weights: expected real \[T, B\] = \(5, 3\),"
+    ):
+        lra_jax.cross_entropy_every_step.value(logits_of(""), labels)
+
+
+def test_losses_of_the_last_step_take_no_weights():
+    labels = lra_jax.Weighted(np.zeros(B, int), np.ones(B, np.float32))
+    with pytest.raises(ValueError, match=r"^labels: expected an array, got Weighted"):
+        lra_jax.cross_entropy.value(logits_of("")[0], labels)
+
+
+def test_values_that_may_be_below_0_need_weights():
+    loss = lra_jax.squared_error_every_step
+    for function in loss[:3]:
+        with pytest.raises(ValueError, match=r"^labels: expected Weighted\(labels, w"):
+            function(logits_of(""), np.zeros((T, B, Y), np.float32))
+
+
+def test_a_step_of_no_weight_is_no_error():
+    loss = lra_jax.squared_error_every_step
+    batch = weighted_batch()
+    labels = batch.labels.labels
+    off = labels.copy()
+    off[2, 1, 0] += 0.21
+    off[2, 2, 0] += 0.19
+    assert loss.is_error(off, batch.labels).tolist() == [False, True, False]
+    weights = batch.labels.weights.copy()
+    weights[2, 1, 0] = 0
+    assert not loss.is_error(off, batch.labels._replace(weights=weights)).any()
+    off[0, 0, 0] = np.nan
+    assert loss.is_error(off, batch.labels).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("rule", ["bptt", "snap", "lra_diff"])
+def test_training_lowers_a_weighted_loss_also_inside_of_sequences(rule):
+    params, batch = problem()[0], weighted_batch()
+    loss = lra_jax.squared_error_every_step
+    made = RULES[rule](**OPTIONS.get(rule, {}), output_loss=loss)
+    optimizer = optax.sgd(0.1)
+    every = 1 if rule == "snap" else None
+    state = lra_jax.init_train_state(jax.random.key(0), params, made, optimizer)
+
+    def step(state, _):
+        return lra_jax.train_step(
+            state, batch, rule=made, optimizer=optimizer, update_every=every
+        )
+
+    after, infos = jax.jit(lambda state: jax.lax.scan(step, state, length=60))(state)
+    assert infos.loss[-1] < 0.8 * infos.loss[0]
+    found = lra_jax.evaluate(after.params, batch, output_loss=loss)
+    assert found.loss < infos.loss[0]
+    samples = lra_jax.Samples(
+        B, lambda i: jax.tree.map(lambda x: jnp.asarray(x)[:, i], batch)
+    )
+    right = lra_jax.accuracy(after.params, samples, output_loss=loss)
+    assert right == 1 - found.num_errors / B

@@ -136,7 +136,8 @@ def test_draws_and_evaluations_of_all_tasks():
     def evaluate(seed, params):
         found = {}
         for name, task in TASKS.items():
-            batch = task.sample(jax.random.key(seed), B, T)
+            seq_len = max(T, task.min_seq_len)
+            batch = task.sample(jax.random.key(seed), B, seq_len)
             metrics = lra_jax.evaluate(
                 params[name], batch, output_loss=task.output_loss
             )

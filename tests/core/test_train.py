@@ -254,7 +254,8 @@ def test_no_single_error_is_lost(num_errors):
 @pytest.mark.parametrize("task", lra_jax.TASKS.values(), ids=lra_jax.TASKS)
 def test_weights_that_are_not_numbers_make_every_sample_an_error(task):
     params = constant_params(task, 0.1)
-    batch = jax.jit(task.sample, static_argnums=(1, 2))(jax.random.key(1), 50, 10)
+    seq_len = max(10, task.min_seq_len)
+    batch = jax.jit(task.sample, static_argnums=(1, 2))(jax.random.key(1), 50, seq_len)
     params.w_hh[0, 0] = np.nan
     metrics = evaluate(params, batch, output_loss=task.output_loss)
     assert metrics.num_errors == 50

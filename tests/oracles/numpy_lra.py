@@ -103,6 +103,31 @@ class EveryStep(NamedTuple):
     """An output loss of every step, by that of one."""
 
     of_step: object  # (logits [Y], label) -> (E_bt, pi)
+    is_mean: bool = False  # whether E_bt is a mean over outputs, not a sum
+
+
+class Weighted(NamedTuple):
+    """Labels [T,B,...] and weights [T,B] or [T,B,Y], all ≥ 0."""
+
+    labels: np.ndarray
+    weights: np.ndarray
+
+    def output_at(self, logits, t, b, output_loss):
+        """w_bt E_bt / Σ_s w_bs and π; a weight of an output scales its part of E_bt."""
+        total = sum(np.mean(w) for w in self.weights[:, b])
+        w, label = self.weights[t, b], self.labels[t, b]
+        loss, pi = 0.0, np.zeros_like(logits)
+        if np.ndim(w) == 0:
+            if w > 0:
+                found, slope = output_loss.of_step(logits, label)
+                loss, pi = w * found / total, w * slope / total
+            return loss, pi
+        share = 1 / len(logits) if output_loss.is_mean else 1
+        for y in np.flatnonzero(w):
+            found, slope = output_loss.of_step(logits[[y]], label[[y]])
+            loss += share * w[y] * found / total
+            pi[y] = share * w[y] * slope[0] / total
+        return loss, pi
 
 
 def output_at(params, z, t, b, labels, output_loss, length):
@@ -112,6 +137,8 @@ def output_at(params, z, t, b, labels, output_loss, length):
         if t == length - 1:
             return output_loss(logits, labels[b])
         return 0.0, np.zeros_like(logits)
+    if isinstance(labels, Weighted):
+        return labels.output_at(logits, t, b, output_loss)
     if np.any(labels[t, b] < 0):
         return 0.0, np.zeros_like(logits)
     num_asked = sum(np.all(labels[s, b] >= 0) for s in range(length))

@@ -26,7 +26,14 @@ EVERY_STEP_LOSSES = {
         oracle.EveryStep(oracle.cross_entropy),
     ),
 }
-ALL_LOSSES = OUTPUT_LOSSES | EVERY_STEP_LOSSES
+# Of which labels without weights do not say what is asked.
+WEIGHTED_LOSSES = {
+    "squared_error_every_step": (
+        lra_jax.squared_error_every_step,
+        oracle.EveryStep(oracle.squared_error, is_mean=True),
+    ),
+}
+ALL_LOSSES = OUTPUT_LOSSES | EVERY_STEP_LOSSES | WEIGHTED_LOSSES
 
 
 class Sizes(NamedTuple):
@@ -48,7 +55,10 @@ class Problem(NamedTuple):
     def library(self):
         """`Params` and `Batch` of the library."""
         params = lra_jax.Params(*map(jnp.asarray, self.params))
-        batch = lra_jax.Batch(self.inputs, self.labels, self.start)
+        labels = self.labels
+        if isinstance(labels, oracle.Weighted):
+            labels = lra_jax.Weighted(*labels)
+        batch = lra_jax.Batch(self.inputs, labels, self.start)
         return params, jax.tree.map(jnp.asarray, batch)
 
     @property

@@ -445,7 +445,7 @@ def faults(case, code, out, err, calls):
     return [fault for fault, good in checks.items() if not good]
 
 
-@pytest.mark.parametrize("num_cases", [110, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_cases", [140, pytest.param(1000, marks=pytest.mark.slow)])
 def test_bad_configs_are_each_one_screen_and_exit_code_2(
     num_cases, tmp_path, capsys, monkeypatch
 ):
