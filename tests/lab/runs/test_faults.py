@@ -278,6 +278,8 @@ class Ordeal:
 
     def fill(self):
         """A disk of its own with little more room than the run takes already."""
+        for part in self.path.rglob("*.part"):  # that a kill has left
+            part.unlink()
         left = self.folder / "left"
         used = sum(-(-f.stat().st_size // 4096) for f in self.path.rglob("*"))
         size = 4 * (used + self.generator.randrange(8, 14))
@@ -339,7 +341,7 @@ def table():
     """What was tried, printed at the end."""
     rows = []
     yield rows
-    print("\n\n| fault | tried | same results in the end | saved chunks lost |")
+    print("\n\n| fault | tried | same results in the end | finished chunks lost |")
     print("| --- | ---: | ---: | --- |")
     for row in rows:
         print("| " + " | ".join(map(str, row)) + " |")
