@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lra_jax import gradients, numerics, rnn, types
+from lra_jax import gradients, losses, numerics, rnn, types
 from lra_jax.feedback import FeedbackWeights
 from lra_jax.networks import Network, Stack
 from lra_jax.networks.layer import project
@@ -263,12 +263,17 @@ def _with_w_xh(params: Any, w_xh: jax.Array, network: Network) -> Any:
     return params._replace(w_xh=w_xh)
 
 
-def swap_labels(task: Task, labels: jax.Array) -> jax.Array:
+def swap_labels(task: Task, labels: types.Labels) -> types.Labels:
     """Labels of the opposite meaning, of the same distribution.
 
     Of n equally likely classes 0 .. n-1 (n = 1 / chance: 2 in random permutation, 4
     and 8 in temporal order) label y becomes n - 1 - y, which flips every bit. A real
     label in [0, 1) becomes 1 - y.
+
+    With a loss of every step class 0, to wait, stays as it is, and of the others 1 ..
+    Y-1 y becomes Y - y; a 0 or 1 of a binary cross entropy becomes 1 - y, another real
+    label -y. What asks nothing stays so. Where the answer is to act or to wait, nothing
+    is swapped.
 
     The cosine between a rule's gradients for true and for swapped labels says whether
     the rule knows the labels. A gradient that flows whatever the label is stays as it
@@ -281,9 +286,21 @@ def swap_labels(task: Task, labels: jax.Array) -> jax.Array:
       >>> lra_jax.diagnostics.swap_labels(task, jnp.array([0, 1, 2, 3])).tolist()
       [3, 2, 1, 0]
     """
+    if isinstance(labels, types.Weighted):
+        return labels._replace(labels=_swap_steps(task, labels.labels))
+    if task.output_loss.every_step:
+        return jnp.where(labels < 0, labels, _swap_steps(task, labels))
     if jnp.issubdtype(labels.dtype, jnp.integer):
         return round(1 / task.chance) - 1 - labels
     return 1 - labels
+
+
+def _swap_steps(task: Task, labels: jax.Array) -> jax.Array:
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        return jnp.where(labels > 0, task.output_size - labels, labels)
+    if task.output_loss == losses.binary_cross_entropy_every_step:
+        return 1 - labels
+    return -labels
 
 
 def cosine(a: jax.Array, b: jax.Array) -> jax.Array:

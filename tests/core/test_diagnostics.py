@@ -11,6 +11,7 @@ from lra_jax import (
     RULES,
     TASKS,
     LearningRule,
+    Weighted,
     cross_entropy,
     diagnostics,
     error_signals,
@@ -85,6 +86,26 @@ def test_a_cosine_has_no_scale_and_zero_has_no_direction():
 def test_labels_are_swapped_within_the_classes_that_occur(task, expected):
     swapped = diagnostics.swap_labels(TASKS[task], jnp.array([0, 1]))
     assert swapped.tolist() == expected
+
+
+def test_labels_of_every_step_are_swapped_where_they_ask_for_an_answer():
+    steps = jnp.array([[0], [3], [8]])
+    weights = jnp.array([[1.0], [0.0], [2.0]])
+    for labels in (steps, Weighted(steps, weights)):
+        found = diagnostics.swap_labels(TASKS["memory_pro_anti"], labels)
+        assert jax.tree.leaves(found)[0].tolist() == [[0], [6], [1]]
+    assert found.weights is weights
+    nothing = diagnostics.swap_labels(TASKS["copying"], jnp.array([[-1], [1]]))
+    assert nothing.tolist() == [[-1], [8]]
+    bits = Weighted(jnp.array([[[1.0, -1.0, 0.0]]]), jnp.ones((1, 1)))
+    found = diagnostics.swap_labels(TASKS["flip_flop"], bits)
+    assert found.labels.tolist() == [[[-1.0, 1.0, 0.0]]]
+    # Of the same distribution.
+    task = TASKS["context_integration"]
+    labels = task.sample(jax.random.key(0), 200, 10).labels
+    swapped = diagnostics.swap_labels(task, labels).labels
+    assert jnp.all((swapped == 0) == (labels.labels == 0))
+    assert jnp.all(swapped + labels.labels == jnp.where(swapped > 0, 3, 0))
 
 
 @pytest.mark.parametrize("task", ["adding"])  # real inputs; symbols are below

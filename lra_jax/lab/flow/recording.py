@@ -193,14 +193,15 @@ def _observe_both(
     """The next update, and what it would be with swapped labels."""
     key = jax.random.fold_in(state.key, state.step)
 
-    def of(labels: jax.Array) -> diagnostics.Update:
+    def of(labels: types.Labels) -> diagnostics.Update:
         labelled = batch._replace(labels=labels)
         return diagnostics.observe(
             run.rule, key, state.params, state.rule_state, labelled
         )
 
     swapped = diagnostics.swap_labels(run.experiment.task, batch.labels)
-    both = jax.vmap(of)(jnp.stack([batch.labels, swapped]))
+    labels = jax.tree.map(lambda *each: jnp.stack(each), batch.labels, swapped)
+    both = jax.vmap(of)(labels)
     first, second = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
     return first, second
 
