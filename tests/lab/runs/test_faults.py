@@ -349,11 +349,12 @@ def table():
 
 @pytest.mark.slow
 def test_a_run_survives_one_of_each(tmp_path, uninterrupted):
-    ordeal = Ordeal(tmp_path, 1500, advance=40)
+    ordeal = Ordeal(tmp_path, 1500, advance=40, saves_every_chunk=True)
     expected = uninterrupted(1500)
     with Reader(ordeal.path) as reader:
         for fault in (Ordeal.kill, Ordeal.begin_twice, Ordeal.limit):
             fault(ordeal)
+        ordeal.saves_every_chunk = False
         ordeal.forget()
         ordeal.stop(signal.SIGTERM)
     assert not reader.failures
