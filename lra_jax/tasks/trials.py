@@ -12,7 +12,7 @@ Newsome and Wang (2019, Nature Neuroscience 22, 297-306) and the program of it:
   steps before it: these have the weight 1, and each step of the response
   (number of steps before) / (number of steps that are asked in it).
 - A trial is right if the network fixates at every step where it is asked to, and has
-  the right class at the last step.
+  the right class at the last step, where a response asks for another one.
 - All inputs have noise of standard deviation 0.01 sqrt(2 · 100 ms / dt).
 """
 
@@ -34,8 +34,10 @@ def _fixation_or_answer_is_wrong(
     logits: jax.Array, labels: types.Weighted
 ) -> jax.Array:
     classes, weights = labels
-    # The last class of a response stands at step T-1, and alone decides.
-    last = jnp.arange(classes.shape[0])[:, None] == classes.shape[0] - 1
+    # Of a response the last step alone decides.
+    step = jnp.arange(classes.shape[0])[:, None]
+    answers = (classes > 0) & (weights > 0)
+    last = step == jnp.max(jnp.where(answers, step, -1), axis=0)[None]
     decisive = (classes == 0) | last | ~(weights >= 0)
     shown = types.Weighted(classes, jnp.where(decisive, weights, 0))
     return losses.cross_entropy_every_step.is_error(logits, shown)

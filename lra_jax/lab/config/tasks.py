@@ -3,6 +3,7 @@
 task = "temporal_order"       a row of `lra_jax.TASKS`
 task = "digits_rows"          a data set, see docs/real_data.md
 task = "my_data:spikes"       a `Task` of a module, or a function that returns one
+task = "neurogym:GoNogo-v0"   trials of an environment, see `lra_jax.lab.data.neurogym`
 task = "spikes.npz"           arrays in a file, see `lra_jax.lab.data.own_arrays`
 """
 
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 
 from lra_jax import TASKS, Task
 from lra_jax.lab.config import extensions
-from lra_jax.lab.data import datasets, own_arrays
+from lra_jax.lab.data import datasets, neurogym, own_arrays
 from lra_jax.lab.data.datasets import DATASETS, Dataset, Part
 from lra_jax.lab.data.sources import DatasetError
 from lra_jax.settings import did_you_mean
@@ -51,6 +52,9 @@ def problem_of(name: str) -> str | None:
     """What is wrong with the way a task of one's own is written, or None."""
     if name.endswith(_FILE):
         return None if name.isprintable() else "expected the path of a file"
+    if name.startswith(neurogym.PREFIX):
+        known = re.fullmatch(r"[\w.-]+", name.removeprefix(neurogym.PREFIX))
+        return None if known else "expected neurogym:NAME, such as neurogym:GoNogo-v0"
     module, _, member = name.partition(":")
     if (problem := extensions.problem_of(module)) is not None:
         return f"expected MODULE:NAME, such as my_data:task; {module!r}: {problem}"
@@ -90,6 +94,8 @@ def _own(name: str) -> Task:
       DatasetError: there is none, and why.
     """
     kind = jnp.result_type(float)  # of real numbers, as the run has them
+    if name.startswith(neurogym.PREFIX):
+        return neurogym.find(name.removeprefix(neurogym.PREFIX))
     if not name.endswith(_FILE):
         return _of_module(name, kind)
     try:

@@ -115,6 +115,19 @@ def test_a_rule_without_hidden_gradients_has_no_label_swap():
     assert interval(np.array([0.4, 0.6])) == pytest.approx((0.5, 1.27062047))
 
 
+def test_a_task_of_weighted_labels_is_recorded_and_its_labels_swapped():
+    sizes = SIZES | {"task": "perceptual_decision"}
+    kept = recording.record(
+        BPTT, seeds=(3,), num_steps=2, every=2, num_validation=50, **sizes
+    )
+    losses = kept.values("loss")
+    assert losses.size == 2
+    assert np.all(np.isfinite(losses))
+    swapped = recording.label_swap(BPTT, seeds=(0, 1), **sizes)
+    for cosines in swapped:
+        assert np.all((cosines > -1) & (cosines < 1 - 1e-3))
+
+
 def test_tables_are_read_as_they_are_written(tmp_path):
     recordings = [record("forced"), record("bptt")]
     rows = tables.by_step(recordings)
