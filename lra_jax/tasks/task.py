@@ -24,7 +24,8 @@ class Task:
       input_size: X, number of symbols or of input channels.
       output_size: Y.
       min_seq_len: smallest possible T.
-      chance: fraction of samples that a constant answer gets right.
+      chance: fraction of samples that a constant answer gets right; in trials with
+        fixation, an answer that is constant in the response.
       output_loss: E, and what counts as an error.
       max_seq_len: largest possible T; None is no bound. Recorded data have one T.
       validation: the validation set. None draws one, with `draw`: right where samples
