@@ -37,6 +37,7 @@ def width_on_cpu(weight_bytes: int | None) -> int:
       weight_bytes: of one member; None where it is not known.
 
     Example:
+      >>> from lra_jax import tiles
       >>> tiles.width_on_cpu(656), tiles.width_on_cpu(43_000), tiles.width_on_cpu(None)
       (32, 4, 4)
     """
