@@ -271,9 +271,9 @@ def swap_labels(task: Task, labels: types.Labels) -> types.Labels:
     label in [0, 1) becomes 1 - y.
 
     With a loss of every step class 0, to wait, stays as it is, and of the others 1 ..
-    Y-1 y becomes Y - y; a 0 or 1 of a binary cross entropy becomes 1 - y, another real
-    label -y. What asks nothing stays so. Where the answer is to act or to wait, nothing
-    is swapped.
+    Y-1 y becomes Y - y; of two classes, 0 becomes 1 and 1 becomes 0. A 0 or 1 of a
+    binary cross entropy becomes 1 - y, another real label -y. What asks nothing stays
+    so.
 
     The cosine between a rule's gradients for true and for swapped labels says whether
     the rule knows the labels. A gradient that flows whatever the label is stays as it
@@ -297,6 +297,8 @@ def swap_labels(task: Task, labels: types.Labels) -> types.Labels:
 
 def _swap_steps(task: Task, labels: jax.Array) -> jax.Array:
     if jnp.issubdtype(labels.dtype, jnp.integer):
+        if task.output_size == 2:
+            return 1 - labels
         return jnp.where(labels > 0, task.output_size - labels, labels)
     if task.output_loss == losses.binary_cross_entropy_every_step:
         return 1 - labels

@@ -116,13 +116,17 @@ def _evaluate_slice(
     with a validation set of its own has that one for all seeds.
     """
     key, recorded = streams(seed).validation, experiment.task.validation
+    order = None
+    if recorded is not None and experiment.validation_stages:
+        order = validation.spread(recorded.size)
 
     def evaluate(index: jax.Array, size: int) -> types.Metrics:
         if recorded is None:
             key_slice = jax.random.fold_in(key, index)
             batch = experiment.task.sample(key_slice, size, experiment.seq_len)
         else:
-            batch = recorded.take(index * validation.SLICE + jnp.arange(size))
+            at = index * validation.SLICE + jnp.arange(size)
+            batch = recorded.take(at if order is None else jnp.asarray(order)[at])
         return experiment.evaluate_batch(params, batch, hyperparameters)
 
     return evaluate
@@ -291,7 +295,8 @@ def advance(
     evaluate = _evaluate_slice(experiment, state.params, seed, hyperparameters)
     total, stages = experiment.num_validation, experiment.validation_stages
     if stages:
-        found = validation.in_stages(evaluate, total, stages, run.best)
+        goes = run.status == Status.RUNNING
+        found = validation.in_stages(evaluate, total, stages, run.best, goes)
     else:
         found = validation.on_first(evaluate, total, stages)
     improved = validation.is_better(found, run.best)

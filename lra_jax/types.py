@@ -86,7 +86,10 @@ class Weighted(NamedTuple):
 
         E_b = Σₜ w_bt E_bt / Σₜ w_bt
 
-    A weight of each output, w_bty, is inside E_bt, and w_bt is its mean over the Y.
+    With a weight of each output, w_bty, and E_bt = Σ_y e_bty,
+
+        E_b = Σₜ Σ_y w_bty e_bty / Σₜ (mean over y of w_bty)
+
     Weights of 1 are the loss without weights. E_b is 0 where all weights are. Labels do
     not say by being below 0 that nothing is asked: the weights alone say it, and what
     stands at a weight of 0 may be anything.

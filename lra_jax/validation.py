@@ -17,6 +17,7 @@ the paper's do, and the better one has fewer errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from lra_jax import settings, types
 
@@ -86,6 +88,19 @@ def check_stages(stages: Sequence[int], total: int) -> tuple[int, ...]:
     return tuple(size for size in sizes if size < total)
 
 
+def spread(size: int) -> np.ndarray:
+    """An order of `size` samples whose beginnings are spread over all, `[size]` int32.
+
+    Recorded samples may stand in order of class, and their first ones would be of one.
+    Each step is the golden part of all, or the next larger one that visits every
+    sample.
+    """
+    step = max(1, int(size * (5**0.5 - 1) / 2))
+    while math.gcd(step, size) > 1:
+        step += 1
+    return (np.arange(size) * step % size).astype(np.int32)
+
+
 def on_first(evaluate: EvaluateSlice, total: int, stages: Sequence[int]) -> Evaluation:
     """An evaluation on the first samples, a fixed number.
 
@@ -127,7 +142,11 @@ class _Progress(NamedTuple):
 
 
 def in_stages(
-    evaluate: EvaluateSlice, total: int, stages: Sequence[int], best: Best
+    evaluate: EvaluateSlice,
+    total: int,
+    stages: Sequence[int],
+    best: Best,
+    live: ArrayLike = True,
 ) -> Evaluation:
     """An evaluation that goes on only while that can still matter.
 
@@ -136,6 +155,8 @@ def in_stages(
       total: samples of the validation set.
       stages: one at least, from `check_stages`.
       best: what it is compared with.
+      live: `[]` bool; where it is false nothing is looked at. Members in lockstep wait
+        for the one that looks furthest, which should not be one that has ended.
     """
     sizes = np.array(stages, np.int32)
     whole, rest = divmod(total, SLICE)
@@ -161,7 +182,7 @@ def in_stages(
         jnp.zeros((), shape.loss.dtype),
         jnp.int32(0),
         jnp.full(sizes.shape, UNKNOWN, jnp.int32),
-        jnp.asarray(True),
+        jnp.asarray(live, bool),
     )
     end = lax.while_loop(lambda p: p.goes_on & (p.slice_index < whole), advance, begin)
     loss, errors, looked_at = end.loss, end.num_errors, end.slice_index * SLICE
@@ -170,9 +191,8 @@ def in_stages(
         loss = jnp.where(end.goes_on, loss + metrics.loss * rest, loss)
         errors += jnp.where(end.goes_on, metrics.num_errors.astype(jnp.int32), 0)
         looked_at += jnp.where(end.goes_on, rest, 0)
-    return Evaluation(
-        loss / looked_at.astype(loss.dtype), errors, looked_at, end.stage_errors
-    )
+    count = jnp.maximum(looked_at, 1).astype(loss.dtype)
+    return Evaluation(loss / count, errors, looked_at, end.stage_errors)
 
 
 def is_better(evaluation: Evaluation, best: Best) -> jax.Array:

@@ -20,7 +20,8 @@ LRA_NORM_CARD = card.RuleCard(
     ),
     choose_for=(
         "T up to 60 with `optax.adam(1e-3)`, T of hundreds with the optimizer of "
-        '`examples/long_sequences.py`; `feedback="mirror"` transports nothing'
+        '`examples/long_sequences.py`; `feedback="mirror"` with small input weights '
+        "(`input_gain=0.1`) transports nothing"
     ),
     family=card.THROUGH_W_HH,
     errors_arrive="step by step: BPTT's, rescaled",

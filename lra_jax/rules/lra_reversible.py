@@ -29,7 +29,10 @@ from lra_jax.rules.lra_norm import displacement_below, error_at
 LRA_REVERSIBLE_CARD = card.RuleCard(
     title="lra_norm without stored states",
     error="as `lra_norm`, with states computed back instead of stored",
-    choose_for="memory that does not grow with T: `init_params(..., input_gain=0.03)`",
+    choose_for=(
+        "memory that does not grow with T: `init_params(..., input_gain=0.03)` and the "
+        "optimizer of `examples/long_sequences.py`"
+    ),
     family=card.THROUGH_W_HH,
     errors_arrive="as lra_norm; states computed back",
     transports=("W_hhᵀ", "W_hh⁻¹", "W_hyᵀ"),

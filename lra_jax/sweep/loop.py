@@ -216,9 +216,9 @@ def run_sweep(
         newest rows of `state.curves` are the chunk's. What it returns is ignored; to
         stop early, iterate over `iterate_sweep`.
       keep_params: "last" keeps the weights of each member at its last evaluation,
-        "best" those at its best one: the first with the fewest errors, which may be
-        that of the initial weights. They are copied to the host after a chunk and
-        change nothing else. None keeps none.
+        "best" those at its best one, the first of them (see `lra_jax.validation`); it
+        may be that of the initial weights. They are copied to the host after a chunk
+        and change nothing else. None keeps none.
 
     Returns:
       The last state: `members` has the results, `curves` all evaluations, and `params`

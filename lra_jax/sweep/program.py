@@ -17,7 +17,7 @@ from lra_jax.experiment import Experiment, Hyperparameters
 from lra_jax.member import Check, Initial, Limits, RunState
 from lra_jax.sweep import processes
 from lra_jax.sweep.grid import Arguments, Grid
-from lra_jax.sweep.stored import StoredProgram
+from lra_jax.sweep.stored import Placed, StoredProgram
 
 _IN_TILE = Arguments(shared=None, mapped=0, seeds=0)  # vmap's axes in a tile
 
@@ -52,11 +52,12 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
     mesh = processes.make_mesh(devices)
     tiled, whole = PartitionSpec("grid"), PartitionSpec()
     everywhere, count = NamedSharding(mesh, whole), len(devices)
+    placed: Placed = {}
 
     def jitted(function: Callable[..., Any], **options: Any) -> Any:
         if experiment.task.validation is None:
             return jax.jit(function, **options)
-        return StoredProgram(function, everywhere, **options)
+        return StoredProgram(function, everywhere, placed, **options)
 
     def shared(function: Callable[..., Any], *in_specs: PartitionSpec) -> Any:
         return jax.shard_map(

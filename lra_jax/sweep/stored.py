@@ -2,7 +2,8 @@
 
 A task's recorded data are arrays that its functions close over. JAX would compile them
 into the program as constants: the compiler copies and reads all of them, for every
-program anew. Here they are arguments, and stand on each device once.
+program anew. Here they are arguments, and functions that share `Placed` have one copy
+on each device.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ import numpy as np
 # Smaller arrays stay constants, of which the compiler can make use.
 MIN_BYTES = 1 << 16
 
+# What a trace depends on besides its arguments.
+_MODES = ("jax_default_matmul_precision", "jax_enable_x64")
+
+# Arrays on the devices, by the identity of those that a function closes over. These are
+# kept, so that no other array gets their identity.
+Placed = dict[int, tuple[Any, jax.Array]]
+
 
 class StoredProgram:
     """`jax.jit` of a function, in which large arrays that it closes over are arguments.
@@ -24,6 +32,7 @@ class StoredProgram:
     Args:
       function: of arrays; not jitted, since a jitted one keeps its own constants.
       sharding: of the large arrays; all devices have all of them.
+      placed: arrays that are on the devices already, for functions that share them.
       options: of `jax.jit`.
     """
 
@@ -31,15 +40,14 @@ class StoredProgram:
         self,
         function: Callable[..., Any],
         sharding: jax.sharding.Sharding,
+        placed: Placed | None = None,
         **options: Any,
     ):
         self._function = function
         self._sharding = sharding
         self._options = options
         self._programs: dict[Any, tuple[Any, list[jax.Array]]] = {}
-        self._placed: dict[
-            int, tuple[Any, jax.Array]
-        ] = {}  # by identity, which is kept
+        self._placed: Placed = {} if placed is None else placed
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns."""
@@ -58,8 +66,8 @@ class StoredProgram:
     def _program(self, arguments: Any) -> tuple[Any, list[jax.Array]]:
         leaves, structure = jax.tree.flatten(arguments)
         kinds = tuple(map(_kind, leaves))
-        precision = getattr(jax.config, "jax_default_matmul_precision")  # noqa: B009
-        key = structure, kinds, precision
+        modes = (getattr(jax.config, name) for name in _MODES)
+        key = structure, kinds, *modes
         if key not in self._programs:
             self._programs[key] = self._make(arguments)
         return self._programs[key]

@@ -1,7 +1,7 @@
 """Tasks of working memory: what was shown has to be kept through a delay.
 
 Fixation takes 100-400 ms where nothing else is said, and the response 500 ms. Stimuli
-of the first three have noise of standard deviation 1 / sqrt(dt in ms).
+of the first four have noise of standard deviation 1 / sqrt(dt in ms).
 
 *Delayed match to sample.* Miller, Erickson and Desimone (1996, J. Neurosci. 16,
 5154-5167): a sample of 500 ms, a delay of 500-1,500 ms, a test of 500 ms. There are two

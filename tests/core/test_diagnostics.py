@@ -95,6 +95,8 @@ def test_labels_of_every_step_are_swapped_where_they_ask_for_an_answer():
         found = diagnostics.swap_labels(TASKS["memory_pro_anti"], labels)
         assert jax.tree.leaves(found)[0].tolist() == [[0], [6], [1]]
     assert found.weights is weights
+    two = diagnostics.swap_labels(TASKS["go_nogo"], jnp.array([[0], [1]]))
+    np.testing.assert_array_equal(two, [[1], [0]])
     nothing = diagnostics.swap_labels(TASKS["copying"], jnp.array([[-1], [1]]))
     assert nothing.tolist() == [[-1], [8]]
     bits = Weighted(jnp.array([[[1.0, -1.0, 0.0]]]), jnp.ones((1, 1)))

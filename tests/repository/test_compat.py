@@ -35,7 +35,9 @@ def test_every_dependency_has_a_floor_and_no_cap():
     for text in [*PROJECT["dependencies"], *(x for e in EXTRAS.values() for x in e)]:
         requirement = Requirement(text)
         if requirement.name not in ("lra_jax", "jax") or "[" not in text:
-            assert [s.operator for s in requirement.specifier] == [">="], text
+            operators = [s.operator for s in requirement.specifier]
+            # A release that is broken may be left out.
+            assert [x for x in operators if x != "!="] == [">="], text
     assert re.fullmatch(r">=3\.\d+", PROJECT["requires-python"])
 
 

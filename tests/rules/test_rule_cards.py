@@ -148,7 +148,7 @@ def test_errors_go_through_the_weights_that_the_card_says(name, options, same_tr
             np.testing.assert_allclose(after, before, rtol=2e-7)
 
 
-# What is stored. tests/test_every_step.py tests what is said of losses.
+# What is stored. tests/core/test_every_step.py tests what is said of losses.
 
 
 @all_rules

@@ -58,7 +58,24 @@ def raw(x):
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
-def test_data_are_placed_once_for_all_programs_of_an_experiment():
+def test_the_functions_of_a_program_share_one_copy():
+    experiment = sweep.Experiment(recorded(), build, hidden_size=8, eval_every=5)
+    compiled = sweep.make_program(experiment, tuple(ONE))
+    parts = compiled.initial, compiled.start, compiled.chunk
+    assert len({id(part._placed) for part in parts}) == 1
+
+
+def test_a_trace_is_of_its_precision():
+    large = jnp.ones((1 << 15,), jnp.float32)
+    everywhere = jax.sharding.SingleDeviceSharding(ONE[0])
+    program = stored.StoredProgram(lambda x: large[:2] * x, everywhere)
+    assert program(2.0).dtype == jnp.float32
+    with jax.default_matmul_precision("bfloat16"):
+        program(2.0)
+    assert len(program._programs) == 2
+
+
+def test_data_are_placed_once_for_all_shapes():
     large = jnp.arange(1 << 15, dtype=jnp.float32)
     traced = []
 

@@ -17,7 +17,7 @@ from lra_jax.lab.config.draws import Draws
 from lra_jax.lab.config.overrides import apply_override
 from lra_jax.lab.config.problems import MAX_PROBLEMS, ConfigError, show, unknown_key
 from lra_jax.lab.config.settings import changed_defaults, check_setting, meant, near
-from lra_jax.lab.config.table import check_table, num_validation
+from lra_jax.lab.config.table import check_table, of_recorded
 from lra_jax.lab.config.text import read
 
 MAX_MEMBERS = 1_000_000
@@ -167,7 +167,7 @@ def _resolve(raw: dict[str, Any], problems: list[str]) -> Config | None:
     if count > MAX_MEMBERS:
         amount = f"{count:,}" if count < 10**21 else "over 10²¹"
         problems.append(f"grid: {amount} members; at most {MAX_MEMBERS:,} in one run")
-    top |= num_validation(top, grid, problems)
+    top |= of_recorded(top, grid, problems)
     if not problems:
         named = [
             (key, name)

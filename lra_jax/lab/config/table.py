@@ -257,10 +257,10 @@ def _find_tasks(
     return found
 
 
-def num_validation(
+def of_recorded(
     top: Mapping[str, Any], grid: Sequence[Mapping[str, Any]], problems: list[str]
-) -> dict[str, int]:
-    """How large the validation set of recorded data is, as a setting; else nothing."""
+) -> dict[str, Any]:
+    """Settings that recorded data decide: their validation set, and all of it."""
     names = [name for table in grid for name in table.get("task", (top.get("task"),))]
     tasks = _find_tasks(names, top.get("split", "validation"), problems)
     sizes = {
@@ -284,4 +284,7 @@ def num_validation(
             f"num_validation = {top['num_validation']}: task {name!r} has {size}; it "
             "may be left out"
         )
-    return {"num_validation": size}
+    found: dict[str, Any] = {"num_validation": size}
+    if "validation_stages" not in top:
+        found["validation_stages"] = ()
+    return found

@@ -140,6 +140,14 @@ def notes(manifest: Mapping[str, Any]) -> list[str]:
 def explanations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Paragraphs in Markdown that say how the table is to be read."""
     paragraphs = []
+    keys = ("best_num_samples", "final_num_samples")
+    looked = {n for row in rows for key in keys if (n := row.get(key)) is not None}
+    if len(looked) > 1:
+        paragraphs.append(
+            "**Evaluations in stages**: an accuracy is of the samples that its "
+            f"evaluation looked at, {min(looked):,} to {max(looked):,} of them; "
+            "`results.csv` says how many. Solved is no error among all."
+        )
     if any(row["status"] == "outrun" for row in rows):
         paragraphs.append(
             "**A race**: a member that was solved has ended all others of its seed and "

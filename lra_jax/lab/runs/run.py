@@ -154,7 +154,7 @@ def _train(
         """The signal that any process was stopped by."""
         return machine.largest(interruption.signal or 0)
 
-    with Progress(console, limits, config.num_validation, found) as progress:
+    with Progress(console, limits, found) as progress:
         for index, group in enumerate(groups):
             state = states[index]
             if state is None:

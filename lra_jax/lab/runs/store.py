@@ -5,7 +5,7 @@
                            fingerprint of the code, progress
     results.csv            a row per member
     curves.npz             a row per evaluation: member, step, train_loss, loss,
-                           num_errors
+                           num_errors, num_samples
     report.md, report.html, figures/
                            see `lra_jax.lab.reports`
     params/NNNNNN.safetensors

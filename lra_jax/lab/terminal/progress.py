@@ -28,7 +28,6 @@ class Progress:
     Args:
       console: where to.
       limits: of the run.
-      num_validation: samples of the validation set.
       start: members at the start, of each group.
     """
 
@@ -36,12 +35,10 @@ class Progress:
         self,
         console: rich.console.Console,
         limits: Limits,
-        num_validation: int,
         start: Sequence[Members],
     ):
         self._console = console
         self._limits = limits
-        self._num_validation = num_validation
         self._first_steps = _steps(start)
         self._began = time.monotonic()
         self._compiles = True

@@ -293,7 +293,7 @@ def test_the_time_left_has_hours_where_there_are_any(monkeypatch, seconds, left)
         return [sweep.Members(*(np.array([value]) for value in values))]
 
     limits = lra_jax.Limits(max_steps=100)
-    shown = progress.Progress(console, limits, 10, members(0))
+    shown = progress.Progress(console, limits, members(0))
     shown.show(members(0))  # what was compiled does not count
     now[0] += seconds
     shown.show(members(1), last=True)
