@@ -73,7 +73,7 @@ def test_nobody_is_lost_where_kinds_do_not_fill_their_tiles(monkeypatch, rows):
             running = np.full(row.shape, Status.RUNNING)
             step = np.zeros(row.shape, int)
             return member.RunState(
-                train_state(step, initial[row]), running, None, None, None
+                train_state(step, initial[row]), running, None, None, None, None
             )
 
         @staticmethod
