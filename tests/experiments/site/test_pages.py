@@ -75,7 +75,14 @@ def test_the_wall_times_are_those_of_the_benchmarks_rates():
     found = wall_time.describe(
         config.load(ROOT / "configs/paper_temporal_order.toml"), document
     )
-    assert found == json.loads((RESULTS / "wall_time.json").read_text("utf8"))
+    kept = json.loads((RESULTS / "wall_time.json").read_text("utf8"))
+    # Versions of Python differ in the last digits of a sum.
+    for row, other in zip(found["rows"], kept["rows"], strict=True):
+        assert row.pop("days") == pytest.approx(other.pop("days"), rel=1e-12)
+    assert found == kept
+    found = wall_time.describe(
+        config.load(ROOT / "configs/paper_temporal_order.toml"), document
+    )
     assert wall_time.table(found) == (RESULTS / "wall_time.md").read_text("utf8")
 
 

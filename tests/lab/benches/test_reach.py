@@ -8,7 +8,7 @@ import pytest
 from command_line import call
 
 from lra_jax.lab.benches import bench_figures, costs, reach
-from lra_jax.lab.config import ConfigError
+from lra_jax.lab.config import ConfigError, extensions
 from lra_jax.lab.reports import results
 
 BENCH = reach.Bench(
@@ -182,6 +182,7 @@ arrays = lra_jax.Task.from_arrays(np.eye(4, 10, dtype=int), np.arange(4) % 2, va
 def test_a_task_of_ones_own_has_to_be_drawn(task, says, tmp_path, monkeypatch):
     (tmp_path / "own_bench.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(extensions, "_files", dict(extensions._files))
     monkeypatch.setattr(reach.config_lib, "read", lambda path: GOOD | {"tasks": [task]})
     if says is None:
         bench = reach.load("b.toml")
