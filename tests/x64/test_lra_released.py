@@ -58,6 +58,11 @@ def test_the_released_codes_numbers_with_numbers_of_python():
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", NAN)
 def test_the_released_codes_nan(name):
+    if name == "case_nan_01" and jax.__version_info__ >= (0, 12):
+        pytest.skip(
+            "0 / 0 where a refinement comes back to a state to the last bit, which it "
+            "does not in the CPU code of JAX 0.12"
+        )
     arrays, found = results(name)
     assert any(np.any(np.isnan(arrays[key])) for key in found)
     for key, actual in found.items():
