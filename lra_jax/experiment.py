@@ -57,8 +57,7 @@ class Experiment:
     Raises:
       ValueError: a size is no integer, too small, or impossible for the task; or
         `input_gain` is no positive number; or the stages are no increasing multiples
-        of 200; or `network` is neither a network of Python
-        numbers nor a function.
+        of 200; or `network` is neither a network of Python numbers nor a function.
 
     Example:
       >>> def build(hyperparameters):

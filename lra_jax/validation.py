@@ -77,7 +77,8 @@ def check_stages(stages: Sequence[int], total: int) -> tuple[int, ...]:
     """
     if isinstance(stages, (str, int)) or not isinstance(stages, Sequence):
         raise ValueError(
-            f"validation_stages: expected numbers of samples, got {stages!r}"
+            "validation_stages: expected numbers of samples, such as [200, 1000], "
+            f"got {stages!r}"
         )
     sizes = tuple(settings.check_size("validation_stages", x) for x in stages)
     if any(size % SLICE for size in sizes) or list(sizes) != sorted({*sizes}):

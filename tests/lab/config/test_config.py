@@ -805,3 +805,17 @@ def test_what_is_wrong_with_a_number_of_a_network_is_said(write, line, said):
     text = GOOD.replace("[grid]", f'[grid]\nnetwork = "leaky"\n{line}')
     (problem,) = problems_of(write, text)
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("demo", "temporal_order_long", "networks/at_30", "networks/adding_30"),
+        *("paper_temporal_order", "paper_temporal_order_3bit"),
+        "paper_random_permutation",
+    ],
+)
+def test_configs_with_recorded_accuracies_look_at_all_samples(name):
+    """Their numbers and pictures are of evaluations without stages."""
+    config = config_lib.load(pathlib.Path(f"configs/{name}.toml"))
+    assert config.validation_stages == ()
