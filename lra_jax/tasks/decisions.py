@@ -22,8 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from lra_jax import types
-from lra_jax.tasks.task import Task
-from lra_jax.tasks.trials import Period, Trials, fixate_then_answer, shown
+from lra_jax.tasks.trials import Period, Trials, shown
 
 PERCEPTUAL = Trials((Period(100, 400), Period(400, 1600), Period(500, 500)))
 CONTEXT = Trials(
@@ -49,8 +48,7 @@ def _draw_perceptual(key: jax.Array, batch_size: int, seq_len: int) -> types.Bat
     means = _streams(keys[2], choices, PERCEPTUAL_COHERENCES)
     noise = PERCEPTUAL.noise(keys[3], (seq_len, batch_size, 2), 1.0)
     stimulus = shown(when.inside(1), means, noise)
-    background = PERCEPTUAL.noise(keys[4], (seq_len, batch_size, 3))
-    return PERCEPTUAL.batch(stimulus, 1 + choices, when, background)
+    return PERCEPTUAL.batch(keys[4], stimulus, 1 + choices, when)
 
 
 def _draw_context(key: jax.Array, batch_size: int, seq_len: int) -> types.Batch:
@@ -63,25 +61,10 @@ def _draw_context(key: jax.Array, batch_size: int, seq_len: int) -> types.Batch:
     stimulus = shown(when.inside(1), means, noise)
     cue = jnp.broadcast_to(jax.nn.one_hot(context, 2)[None], (seq_len, batch_size, 2))
     answer = 1 + choices[jnp.arange(batch_size), context]
-    background = CONTEXT.noise(keys[5], (seq_len, batch_size, 7))
     inputs = jnp.concatenate([stimulus, cue], axis=-1)
-    return CONTEXT.batch(inputs, answer, when, background)
+    return CONTEXT.batch(keys[5], inputs, answer, when)
 
 
-perceptual_decision = Task(
-    draw=_draw_perceptual,
-    input_size=3,
-    output_size=3,
-    min_seq_len=PERCEPTUAL.min_seq_len,
-    chance=0.5,
-    output_loss=fixate_then_answer,
-)
+perceptual_decision = PERCEPTUAL.task(_draw_perceptual, input_size=3, num_answers=2)
 
-context_integration = Task(
-    draw=_draw_context,
-    input_size=7,
-    output_size=3,
-    min_seq_len=CONTEXT.min_seq_len,
-    chance=0.5,
-    output_loss=fixate_then_answer,
-)
+context_integration = CONTEXT.task(_draw_context, input_size=7, num_answers=2)

@@ -36,8 +36,7 @@ import jax
 import jax.numpy as jnp
 
 from lra_jax import types
-from lra_jax.tasks.task import Task
-from lra_jax.tasks.trials import Period, Trials, fixate_then_answer, shown
+from lra_jax.tasks.trials import Period, Trials, shown
 
 _FIXATION, _RESPONSE = Period(100, 400), Period(500, 500)
 _STIMULUS, _DELAY = Period(500, 500), Period(500, 1500)
@@ -59,9 +58,8 @@ def _draw_match(
     test = jnp.where(other == 1, 1 - sample, sample)
     first = shown(when.inside(1), jax.nn.one_hot(sample, 2), noise)
     second = shown(when.inside(3), jax.nn.one_hot(test, 2), noise)
-    background = MATCH.noise(keys[3], (seq_len, batch_size, 3))
     answer = other if go_if_other else 1 + other
-    return MATCH.batch(first + second, answer, when, background)
+    return MATCH.batch(keys[3], first + second, answer, when)
 
 
 def _draw_comparison(key: jax.Array, batch_size: int, seq_len: int) -> types.Batch:
@@ -74,8 +72,7 @@ def _draw_comparison(key: jax.Array, batch_size: int, seq_len: int) -> types.Bat
     second = jnp.where(choice == 0, smaller, larger)[:, None]
     noise = COMPARISON.noise(keys[3], (seq_len, batch_size, 1), 1.0)
     stimuli = shown(when.inside(1), first, noise) + shown(when.inside(3), second, noise)
-    background = COMPARISON.noise(keys[4], (seq_len, batch_size, 2))
-    return COMPARISON.batch(stimuli, 1 + choice, when, background)
+    return COMPARISON.batch(keys[4], stimuli, 1 + choice, when)
 
 
 def _draw_go(key: jax.Array, batch_size: int, seq_len: int) -> types.Batch:
@@ -84,8 +81,7 @@ def _draw_go(key: jax.Array, batch_size: int, seq_len: int) -> types.Batch:
     go = jax.random.randint(keys[1], (batch_size,), 0, 2, jnp.int32)
     noise = GO.noise(keys[2], (seq_len, batch_size, 2), 1.0)
     stimulus = shown(when.inside(1), jax.nn.one_hot(go, 2), noise)
-    background = GO.noise(keys[3], (seq_len, batch_size, 3))
-    return GO.batch(stimulus, go, when, background)
+    return GO.batch(keys[3], stimulus, go, when)
 
 
 def _draw_direction(key: jax.Array, batch_size: int, seq_len: int) -> types.Batch:
@@ -104,52 +100,25 @@ def _draw_direction(key: jax.Array, batch_size: int, seq_len: int) -> types.Batc
     answer = 1 + jnp.where(anti == 1, direction + NUM_DIRECTIONS // 2, direction) % (
         NUM_DIRECTIONS
     )
-    background = DIRECTION.noise(keys[3], (seq_len, batch_size, 3 + NUM_DIRECTIONS))
     inputs = jnp.concatenate([ring, cue], axis=-1)
-    return DIRECTION.batch(inputs, answer, when, background)
+    return DIRECTION.batch(keys[3], inputs, answer, when)
 
 
-delayed_match = Task(
-    draw=functools.partial(_draw_match, go_if_other=False),
+delayed_match = MATCH.task(
+    functools.partial(_draw_match, go_if_other=False), input_size=3, num_answers=2
+)
+
+delayed_nonmatch = MATCH.task(
+    functools.partial(_draw_match, go_if_other=True),
     input_size=3,
-    output_size=3,
-    min_seq_len=MATCH.min_seq_len,
-    chance=0.5,
-    output_loss=fixate_then_answer,
+    num_answers=2,
+    no_go=True,
 )
 
-delayed_nonmatch = Task(
-    draw=functools.partial(_draw_match, go_if_other=True),
-    input_size=3,
-    output_size=2,
-    min_seq_len=MATCH.min_seq_len,
-    chance=0.5,
-    output_loss=fixate_then_answer,
-)
+delayed_comparison = COMPARISON.task(_draw_comparison, input_size=2, num_answers=2)
 
-delayed_comparison = Task(
-    draw=_draw_comparison,
-    input_size=2,
-    output_size=3,
-    min_seq_len=COMPARISON.min_seq_len,
-    chance=0.5,
-    output_loss=fixate_then_answer,
-)
+go_nogo = GO.task(_draw_go, input_size=3, num_answers=2, no_go=True)
 
-go_nogo = Task(
-    draw=_draw_go,
-    input_size=3,
-    output_size=2,
-    min_seq_len=GO.min_seq_len,
-    chance=0.5,
-    output_loss=fixate_then_answer,
-)
-
-memory_pro_anti = Task(
-    draw=_draw_direction,
-    input_size=3 + NUM_DIRECTIONS,
-    output_size=1 + NUM_DIRECTIONS,
-    min_seq_len=DIRECTION.min_seq_len,
-    chance=1 / NUM_DIRECTIONS,
-    output_loss=fixate_then_answer,
+memory_pro_anti = DIRECTION.task(
+    _draw_direction, input_size=3 + NUM_DIRECTIONS, num_answers=NUM_DIRECTIONS
 )

@@ -19,6 +19,7 @@ Newsome and Wang (2019, Nature Neuroscience 22, 297-306) and the program of it:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,6 +27,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lra_jax import losses, types
+from lra_jax.tasks.task import Task
+
+Draw = Callable[[jax.Array, int, int], types.Batch]
 
 GRACE = 100  # ms of the response that ask nothing
 
@@ -135,21 +139,18 @@ class Trials:
         return std * jax.random.normal(key, shape)
 
     def batch(
-        self,
-        inputs: jax.Array,
-        answer: jax.Array,
-        when: Timeline,
-        background: jax.Array,
+        self, key: jax.Array, inputs: jax.Array, answer: jax.Array, when: Timeline
     ) -> types.Batch:
         """Trials with a fixation signal until the response, and what they ask.
 
         Args:
+          key: of the noise that all inputs have; consumed.
           inputs: `[T, B, X - 1]`, all but the fixation signal.
           answer: int32 `[B]`, the class that the response asks for.
           when: the periods, the last of which is the response.
-          background: `[T, B, X]`, noise of all inputs.
         """
-        seq_len = inputs.shape[0]
+        seq_len, batch_size, others = inputs.shape
+        background = self.noise(key, (seq_len, batch_size, 1 + others))
         response = when.inside(len(self.periods) - 1)
         before = when.inside(0, len(self.periods) - 2)
         signal = before.astype(inputs.dtype)
@@ -163,6 +164,26 @@ class Trials:
                 jnp.where(response, answer[None], jnp.int32(0)), weights
             ),
             start=when.start,
+        )
+
+    def task(
+        self, draw: Draw, *, input_size: int, num_answers: int, no_go: bool = False
+    ) -> Task:
+        """A task of such trials, with as many equally likely answers.
+
+        Args:
+          draw: `(key, batch_size, seq_len) -> Batch`.
+          input_size: X.
+          num_answers: of the response; each is a class besides fixation.
+          no_go: whether fixation to the end is one of them; it has no other class.
+        """
+        return Task(
+            draw=draw,
+            input_size=input_size,
+            output_size=1 + num_answers - no_go,
+            min_seq_len=self.min_seq_len,
+            chance=1 / num_answers,
+            output_loss=fixate_then_answer,
         )
 
 
