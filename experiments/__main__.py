@@ -18,7 +18,7 @@ COMMANDS = lab.COMMANDS | {
     "device": "measure an accelerator: agreement, rates, limits",
     "wall_time": "how long a grid takes, by the benchmark's rates",
     "network_speed": "time an update of every network",
-    "network_table": "the table of rules on networks, from one grid",
+    "rule_table": "rules on networks or tasks, from one grid",
     "forward_alignment": "rules that run forward in time, beside the gradient",
     "feedback_error": "how feedback weights come near the forward ones",
     "leaderboard": "all methods that the bench of reach has measured",

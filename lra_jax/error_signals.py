@@ -20,7 +20,7 @@ from lra_jax import devices, gradients, numerics, rnn, types
 from lra_jax import feedback as feedback_lib
 from lra_jax.feedback import Back
 from lra_jax.networks import Tanh
-from lra_jax.networks.network import Cell, Network, Place, Term
+from lra_jax.networks.network import Cell, Network, Place
 from lra_jax.numerics import matmul
 
 # An update's key, folded with this, is that of the network's noise.
@@ -246,8 +246,7 @@ def make_rule(
             key, choice, rule_state, params, network, forward.place
         )
         errors = jax.tree.map(lambda x: rnn.silence(x, forward.started), errors)
-        terms = Term(forward.place, errors.q)
-        summed = gradients.sum_over_time(network, forward.cell, terms)
+        summed = gradients.sum_at_once(network, forward.cell, forward.place, errors.q)
         readout = gradients.readout_gradients(forward.trace.z, forward.pi)
         info = report(
             network,

@@ -5,8 +5,9 @@ all: with qₜ `[B, H]`, the error at hₜ per sample, and zₜ₋₁ constant,
 
     ∇W_hhᵗ = mean_b zₜ₋₁ᵀ qₜ     ∇W_xhᵗ = mean_b xₜᵀ qₜ     ∇b_hᵗ = mean_b qₜ
 
-of the tanh network, and mean_b (∂sₜ/∂p)ᵀ qₜ for each array p of any; each array is
-bounded on its own, then summed over t = 0 .. T-1. The readout gets the exact
+of the tanh network, and mean_b (∂sₜ/∂p)ᵀ qₜ for each array p of any, summed over
+t = 0 .. T-1: all steps at once (`sum_at_once`), or, where each array of each step is
+bounded on its own, one after the other (`sum_bounded`). The readout gets the exact
 gradients of E.
 """
 
@@ -22,8 +23,12 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from lra_jax import devices, numerics, rnn, types
-from lra_jax.networks.network import Cell, Network, Term
+from lra_jax.networks.network import Cell, Network, Place, Term
 from lra_jax.numerics import Normalized, clip, matmul
+
+# Steps whose norms are computed together, where somebody reads them: a single step is
+# little work for so many operations.
+NORMS_AT_ONCE = 10
 
 
 class SummedGrads(NamedTuple):
@@ -76,6 +81,23 @@ def without_frozen(network: Network, cell: Cell, grads: Cell) -> Cell:
     )
 
 
+def bound_step(
+    network: Network,
+    cell: Cell,
+    term: Term,
+    normalize: Callable[..., Normalized],
+) -> tuple[Cell, Any]:
+    """Normalize(∇ᵗ) of one step, and the norm of each array's part."""
+    units, scales = network.weigh_term(cell, term)
+    leaves, tree = jax.tree.flatten(without_frozen(network, cell, units))
+    parts = [
+        normalize(g, scale=scale)
+        for g, scale in zip(leaves, jax.tree.leaves(scales), strict=True)
+    ]
+    bounded = jax.tree.unflatten(tree, [part.value for part in parts])
+    return bounded, jax.tree.unflatten(tree, [part.norm.reshape(()) for part in parts])
+
+
 def add_step(
     network: Network,
     cell: Cell,
@@ -84,22 +106,12 @@ def add_step(
     normalize: Callable[..., Normalized],
 ) -> tuple[Cell, Any]:
     """total + Normalize(∇ᵗ) of one step, and the norm of each array's part."""
-    units, scales = network.weigh_term(cell, term)
-    leaves, tree = jax.tree.flatten(without_frozen(network, cell, units))
-    parts = [
-        normalize(g, scale=scale)
-        for g, scale in zip(leaves, jax.tree.leaves(scales), strict=True)
-    ]
-    bounded = jax.tree.unflatten(tree, [part.value for part in parts])
-    norms = jax.tree.unflatten(tree, [part.norm.reshape(()) for part in parts])
+    bounded, norms = bound_step(network, cell, term, normalize)
     return jax.tree.map(jnp.add, total, bounded), norms
 
 
-def sum_over_time(
-    network: Network,
-    cell: Cell,
-    terms: Term,
-    normalize: Callable[..., Normalized] | None = None,
+def sum_bounded(
+    network: Network, cell: Cell, terms: Term, normalize: Callable[..., Normalized]
 ) -> SummedGrads:
     """Σₜ Normalize(∇ᵗ), in memory that does not grow with T.
 
@@ -107,17 +119,49 @@ def sum_over_time(
       network: says what an error asks of the weights.
       cell: its weights.
       terms: arrays `[T, ...]`.
-      normalize: `(gradient, scale=...) -> Normalized`, for each array of a step; none
-        is bounded where it is None.
+      normalize: `(gradient, scale=...) -> Normalized`, for each array of a step.
     """
-    if normalize is None:
-        normalize = functools.partial(clip, c=0.0)
     return SummedGrads(
         *lax.scan(
             lambda total, term: add_step(network, cell, total, term, normalize),
             no_gradients(cell, terms.q),
             terms,
         )
+    )
+
+
+def sum_at_once(
+    network: Network, cell: Cell, place: Place, q: jax.Array
+) -> SummedGrads:
+    """Σₜ ∇ᵗ of steps that have no bounds: products over all steps and samples.
+
+    The norms of the single steps are a pass of their own, which a compiler leaves out
+    where nobody reads them.
+
+    Args:
+      network: says what an error asks of the weights.
+      cell: its weights.
+      place: the steps, `[T, ...]`.
+      q: `[T, B, D]`, the errors at their states.
+    """
+    scale = None
+    if jnp.finfo(q.dtype).bits < 32:  # 16 bits do not hold products of small errors
+        scale = numerics.largest(q).reshape(())
+        q = q / jnp.where(scale == 0, 1, scale)
+    total = without_frozen(network, cell, network.weigh_all(cell, place, q))
+    norms = step_norms(network, cell, place, q)
+    if scale is not None:
+        total, norms = jax.tree.map(lambda g: g * scale, (total, norms))
+    return SummedGrads(jax.tree.map(lambda g: g / q.shape[1], total), norms)
+
+
+def step_norms(network: Network, cell: Cell, place: Place, q: jax.Array) -> Any:
+    """‖∇ᵗ‖ `[T]` for each array of the cell."""
+    unbounded = functools.partial(clip, c=0.0)
+    return lax.map(
+        lambda term: bound_step(network, cell, term, unbounded)[1],
+        Term(place, q),
+        batch_size=NORMS_AT_ONCE,
     )
 
 

@@ -16,7 +16,7 @@ from experiments.paper.rows import (
     axis_values,
 )
 from lra_jax.lab import config as config_lib
-from lra_jax.lab.benches.published import ORDER
+from lra_jax.lab.benches.published import ORDER, TASKS
 from lra_jax.lab.config import Config
 from lra_jax.lab.flow.recording import Setting
 
@@ -117,7 +117,7 @@ def figure5_config(
     axes = row.axes(budget) | axis_values(budget.figure5.grid)
     axes |= {
         "lambda": [0, *budget.figure5.lambda_],
-        "seq_len": [budget.figure5.seq_len[budget.tasks.index(task)]],
+        "seq_len": [budget.figure5.seq_len[TASKS.index(task)]],
     }
     return _resolve(
         f"figure5.{rule}.{task}",

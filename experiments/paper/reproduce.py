@@ -6,7 +6,8 @@ over the steps of one untrained pass, change by change; `warm`, Table V with wei
 kept from one length to the next; or `all`. Runs go into `runs/reproduce/`, a folder for
 each budget and number of seeds, are shared between artefacts, and go on where they
 stand. What comes of them goes into `results/BUDGET/`: a page, a CSV and pictures for
-each artefact, the configs, and what the runs were made with. Exit codes are those of
+each artefact, the configs, and what the runs were made with. `--tasks` and `--rows`
+make a part of a table, which then says nothing of the rest. Exit codes are those of
 `experiments.grid`.
 """
 
@@ -20,12 +21,13 @@ import jax
 import rich.console
 from absl import flags
 
-from experiments.paper import budgets
+from experiments.paper import budgets, rows
 from experiments.paper.artefacts import ARTEFACTS
 from experiments.paper.artefacts.making import Request, write_artefact
 from experiments.paper.pictures import draw_artefact
 from experiments.paper.recordings import PaperRunner
 from lra_jax.lab.benches import pictures
+from lra_jax.lab.benches.published import TASKS
 from lra_jax.lab.config import ConfigError, arguments
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.runs.runner import StoppedError
@@ -39,6 +41,15 @@ _SEEDS = flags.DEFINE_integer(
 )
 _RUNS = flags.DEFINE_string("runs", "runs/reproduce", "Where run folders go.")
 _RESULTS = flags.DEFINE_string("results", "results", "Where tables and figures go.")
+_TASKS = flags.DEFINE_list(
+    "tasks", [], "Only these tasks, with commas between them; default: all."
+)
+_ROWS = flags.DEFINE_list(
+    "rows",
+    [],
+    "Only these rows of Tables I to III and V, with commas: bptt, tptt, lra_diff ...; "
+    "default: all.",
+)
 _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
     "accept_old_code",
     False,
@@ -50,7 +61,11 @@ _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
 def _run(console: rich.console.Console, names: Sequence[str]) -> int:
     machine.prepare()
     jax.config.update("jax_enable_x64", False)
-    budget = budgets.BUDGETS[_BUDGET.value]
+    budget = rows.only(
+        budgets.BUDGETS[_BUDGET.value],
+        tasks=_chosen("task", _TASKS.value, TASKS),
+        rows=_chosen("row", _ROWS.value, [*rows.ROWS, *rows.REACH_ROWS]),
+    )
     command = [*command_line.started_as(__name__), *sys.argv[1:]]
     interruption = run.Interruption(console, command)
     runs = pathlib.Path(_RUNS.value) / f"{budget.name}_{_SEEDS.value}_seeds"
@@ -69,6 +84,18 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
         screen.say(console, page)
         pictures.show(console, name, folder, draw_artefact)
     return 0
+
+
+def _chosen(noun: str, names: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    """What a flag names.
+
+    Raises:
+      flags.Error: an unknown name.
+    """
+    for name in names:
+        if problem := arguments.check_choice(name, [*dict.fromkeys(known)]):
+            raise flags.Error(f"unknown {noun} {name!r}: {problem}")
+    return names
 
 
 def _names(words: Sequence[str]) -> list[str]:

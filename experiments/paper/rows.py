@@ -9,7 +9,7 @@ that of `lra_diff` where no bound is reached (docs/reproduction.md).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.paper.budgets import PaperBudget, SearchSpace
@@ -153,6 +153,7 @@ REACH_ROWS: dict[str, SearchedRule] = {
             "target_lr": [10, 100],
             "feedback_lr": [0.1],
         },
+        lambda b: {"patience": b.reach.tptt_patience},
     ),
     "bptt": SearchedRule(
         "BPTT",
@@ -223,3 +224,34 @@ REACH_ROWS: dict[str, SearchedRule] = {
 
 # Methods of Table V that are also run with weights kept from one T to the next.
 WARM_ROWS = ("bptt", "lra_diff_wide")
+
+
+def only(
+    budget: PaperBudget, *, tasks: Sequence[str] = (), rows: Sequence[str] = ()
+) -> PaperBudget:
+    """A budget without other tasks and rows than these.
+
+    Args:
+      budget: of which a part is asked for.
+      tasks: that stay; empty for all.
+      rows: names in `ROWS` and `REACH_ROWS` that stay; empty for all.
+    """
+    if tasks:
+        budget = dataclasses.replace(
+            budget,
+            tasks=tuple(task for task in budget.tasks if task in tasks),
+            reach=dataclasses.replace(
+                budget.reach,
+                tasks=tuple(task for task in budget.reach.tasks if task in tasks),
+            ),
+        )
+    if rows:
+        other = {name for name in ROWS if name not in rows}
+        other |= {
+            f"reach.{name}.{task}"
+            for name in REACH_ROWS
+            if name not in rows
+            for task in budget.reach.tasks
+        }
+        budget = dataclasses.replace(budget, left_out=budget.left_out | other)
+    return budget

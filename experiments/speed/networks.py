@@ -4,6 +4,9 @@ For each network, and an update by bptt, lra_diff and lra_norm: member-steps per
 of the engine and of `jit(vmap(train_step))`, the seconds of a compilation, and the
 memory of an update over T. All are timed in turn, round after round, beside tanh and
 beside two controls: tanh without its closed forms, and a GRU with hand-written ones.
+The ceiling of a row is the time of the products and functions that it cannot avoid, at
+the best rates that this machine reached in the same run (`experiments.benchmark`).
+tanh is timed at longer T, too.
 
 Writes `speed.json` after every rule, and the table `speed.md`.
 """
@@ -16,7 +19,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +29,14 @@ from absl import flags
 
 import lra_jax
 from experiments.speed import timings, variants
+from experiments.speed.ceiling import Ceiling, product_timings, tanh_timings
+from experiments.speed.workload import Operations, Settings
 from lra_jax import member, networks, sweep, types
 from lra_jax.lab.reports import markdown
 from lra_jax.lab.terminal import command_line, machine, screen
 from lra_jax.networks.gates import GRU, GRUCell
 from lra_jax.networks.layer import project
+from lra_jax.networks.network import Place
 from lra_jax.numerics import matmul
 
 _OUT = flags.DEFINE_string(
@@ -41,6 +47,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds.", 1, allow_override=True)
 _SECONDS = flags.DEFINE_float("seconds", 0.5, "Of a timing.", 0, allow_override=True)
 
 TASK, SEQ_LEN, HIDDEN_SIZE, BATCH_SIZE, MEMBERS = "temporal_order", 20, 100, 20, 16
+LONGER = (100, 300)  # T, of tanh
 EVAL_EVERY = 20
 MEMORY_SEQ_LEN = (100, 1000)
 RULES: dict[str, dict[str, Any]] = {
@@ -48,6 +55,35 @@ RULES: dict[str, dict[str, Any]] = {
     "lra_diff": {"gamma": HIDDEN_SIZE / 2, "c0": 1.0, "c1": 1.0},
     "lra_norm": {},
 }
+
+
+class Parts(NamedTuple):
+    """What a step of a network cannot avoid.
+
+    Attributes:
+      recurrent: products of [B, H] and [H, H] with states of the step before.
+      upward: the same with states of the same step.
+      functions: evaluations of tanh or a sigmoid, for each unit.
+    """
+
+    recurrent: int = 1
+    upward: int = 0
+    functions: int = 1
+
+
+def operations(parts: Parts, seq_len: int) -> Operations:
+    """Of an update: each product has one for its error and one for its weights.
+
+    Products of the input and the readout, of symbols and few classes, are left out,
+    and what LRA evaluates at targets: the ceiling is a bit too high.
+    """
+    products = parts.recurrent * (seq_len - 1) + parts.upward * seq_len
+    unit = BATCH_SIZE * HIDDEN_SIZE
+    return Operations(
+        multiply_adds=3 * products * unit * HIDDEN_SIZE,
+        tanh=parts.functions * seq_len * unit,
+        bytes=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +105,12 @@ class WrittenGRU(GRU):
         inputs = jnp.concatenate([at_r, at_u, at_n], axis=-1)
         states = jnp.concatenate([at_r, at_u, at_n * r], axis=-1)
         return inputs, states, q * u
+
+    def weigh_all(self, p: GRUCell, place: Place, q: jax.Array) -> GRUCell:
+        s_prev, x, q = (
+            each.reshape(-1, *each.shape[2:]) for each in (place.s_prev, place.x, q)
+        )
+        return self.weigh(p, s_prev, x, q)
 
     def pull(
         self,
@@ -128,6 +170,13 @@ NETWORKS: dict[str, networks.Network] = {
     "lstm": networks.lstm(),
     "two layers of tanh": networks.stack(networks.tanh(), networks.tanh()),
 }
+PARTS = {
+    "relu": Parts(functions=0),
+    "gru": Parts(recurrent=3, functions=3),
+    "gru, written by hand": Parts(recurrent=3, functions=3),
+    "lstm": Parts(recurrent=4, functions=5),
+    "two layers of tanh": Parts(recurrent=2, upward=1, functions=2),
+}
 
 
 def make_experiment(rule: str, network: networks.Network, seq_len: int) -> Any:
@@ -163,21 +212,23 @@ def _states(rule: str, network: networks.Network, seq_len: int) -> Any:
     return update, *jax.jit(jax.vmap(start))(jnp.arange(MEMBERS))
 
 
-def _mapped(rule: str, name: str) -> timings.Timing:
-    update, states, batches = _states(rule, NETWORKS[name], SEQ_LEN)
-    step, seconds = timings.compile_jitted(jax.jit(jax.vmap(update)), states, batches)
+def _mapped(rule: str, name: str, seq_len: int) -> timings.Timing:
+    update, states, batches = _states(rule, NETWORKS[name], seq_len)
+    step, seconds = timings.compile_jitted(
+        jax.jit(jax.vmap(lambda state, batch: update(state, batch)[0])), states, batches
+    )
 
     def run(calls: int) -> None:
         now = states
         for _ in range(calls):
-            now, _ = step(now, batches)
+            now = step(now, batches)
         jax.block_until_ready(now)
 
     return timings.Timing(name, run, MEMBERS, seconds)
 
 
-def _engine(rule: str, name: str) -> timings.Timing:
-    experiment = make_experiment(rule, NETWORKS[name], SEQ_LEN)
+def _engine(rule: str, name: str, seq_len: int) -> timings.Timing:
+    experiment = make_experiment(rule, NETWORKS[name], seq_len)
     lr = np.full(MEMBERS, 0.01, np.float32)
     grid = sweep.make_grid(experiment, {"lr": lr}, np.arange(MEMBERS))
     return variants.Chunks().engine(name, experiment, grid)
@@ -198,41 +249,52 @@ def bytes_per_step(rule: str, network: networks.Network) -> float:
 
 
 def measure(rule: str) -> list[dict[str, Any]]:
-    """A row for each network, timed in turn."""
-    engine = [_engine(rule, name) for name in NETWORKS]
-    mapped = [_mapped(rule, name) for name in NETWORKS]
+    """A row for each network and T, timed in turn."""
+    cases = [(name, SEQ_LEN) for name in NETWORKS]
+    cases += [(name, seq_len) for name in ("tanh",) for seq_len in LONGER]
+    engine = [_engine(rule, *case) for case in cases]
+    mapped = [_mapped(rule, *case) for case in cases]
+    settings = Settings(members=MEMBERS, hidden_size=HIDDEN_SIZE, batch_size=BATCH_SIZE)
+    products, tanh = product_timings(settings), tanh_timings(settings)
     timings.measure(
-        [*engine, *mapped],
+        [*engine, *mapped, *products, *tanh],
         _REPEATS.value,
         _SECONDS.value,
         lambda text: print(f"{rule}: {text}", file=sys.stderr),
     )
+    ceiling = Ceiling(timings.best_rate(products), timings.best_rate(tanh))
     return [
         {
             "rule": rule,
             "network": name,
+            "seq_len": seq_len,
             "engine": by_engine.rate,
             "vmap": by_vmap.rate,
+            "ceiling": ceiling.rate(operations(PARTS.get(name, Parts()), seq_len)),
             "compile_seconds": by_vmap.compile_seconds,
-            "bytes_per_step": bytes_per_step(rule, network),
+            "bytes_per_step": bytes_per_step(rule, NETWORKS[name]),
         }
-        for (name, network), by_engine, by_vmap in zip(
-            NETWORKS.items(), engine, mapped, strict=True
+        for (name, seq_len), by_engine, by_vmap in zip(
+            cases, engine, mapped, strict=True
         )
     ]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """In Markdown; times are those of tanh in the same rule."""
-    of_tanh = {row["rule"]: row for row in rows if row["network"] == "tanh"}
+    """In Markdown; times are those of tanh in the same rule, at the first T."""
+    of_tanh: dict[str, float] = {}
+    for row in rows:
+        if row["network"] == "tanh":
+            of_tanh.setdefault(row["rule"], row["engine"])
     return markdown.table(
-        ["rule", "network", "engine, member-steps/s", "jit(vmap), member-steps/s",
-         "time of tanh's", "compilation, s", "memory, kB a step"],
+        ["rule", "network", "T", "engine, member-steps/s", "jit(vmap)",
+         "of the ceiling", "time of tanh's", "compilation, s", "memory, kB a step"],
         [
             [
-                row["rule"], row["network"], f"{row['engine']:,.0f}",
-                f"{row['vmap']:,.0f}",
-                f"{of_tanh[row['rule']]['engine'] / row['engine']:.2f}",
+                row["rule"], row["network"], str(row["seq_len"]),
+                f"{row['engine']:,.0f}", f"{row['vmap']:,.0f}",
+                f"{row['engine'] / row['ceiling']:.2f}",
+                f"{of_tanh[row['rule']] / row['engine']:.2f}",
                 f"{row['compile_seconds']:.1f}", f"{row['bytes_per_step'] / 1e3:.0f}",
             ]
             for row in rows

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from lra_jax import regularizer, symbols, types
 from lra_jax.networks.layer import Layer, LayerCell
-from lra_jax.networks.network import Product, Scaled, Term
+from lra_jax.networks.network import Place, Product, Scaled, Term
 from lra_jax.numerics import largest, matmul, tanh_difference
 
 
@@ -47,13 +47,18 @@ def weigh_rows(cell: LayerCell, rows: Rows, count: int) -> Scaled:
     right, q_scale = _join(rows.q, rows.right)
     left, z_scale = _join(rows.z_prev, rows.left)
     q = right[: rows.q.shape[0]]
-    if rows.x.ndim == 1:  # symbols: xₜᵀ q adds row b of q to row x_b
-        w_xh = jnp.zeros_like(cell.w_xh).at[rows.x].add(q)
-    else:
-        w_xh = matmul(rows.x.astype(q.dtype).T, q)
-    units = LayerCell(w_xh, matmul(left.T, right), jnp.sum(q, axis=0))
+    units = LayerCell(
+        weigh_inputs(cell, rows.x, q), matmul(left.T, right), jnp.sum(q, axis=0)
+    )
     scale = q_scale / count
     return Scaled(units, LayerCell(scale, scale * z_scale, scale))
+
+
+def weigh_inputs(cell: LayerCell, x: jax.Array, q: jax.Array) -> jax.Array:
+    """xᵀ q of rows, `[X, H]`."""
+    if x.ndim == 1:  # symbols: row r of q is added to row x_r
+        return jnp.zeros_like(cell.w_xh).at[x].add(q)
+    return matmul(x.astype(q.dtype).T, q)
 
 
 def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -150,6 +155,13 @@ class Tanh(Layer):
         if isinstance(p, types.Params):
             return jax.tree.map(jnp.zeros_like, p)._replace(**found._asdict())
         return found
+
+    def weigh_all(self, p: LayerCell, place: Place, q: jax.Array) -> LayerCell:
+        """xᵀ q, z₋₁ᵀ q and Σ q over all steps and samples, one product each."""
+        x, z_prev, q = (
+            each.reshape(-1, *each.shape[2:]) for each in (place.x, place.z_prev, q)
+        )
+        return LayerCell(weigh_inputs(p, x, q), matmul(z_prev.T, q), jnp.sum(q, axis=0))
 
     def move(
         self,

@@ -183,7 +183,7 @@ def lra_diff(
         u = local.u if descend_local_loss else jnp.zeros_like(local.u)
         if not update_first_step:
             u = _without_first(u, forward.started)
-        summed = gradients.sum_over_time(
+        summed = gradients.sum_bounded(
             network,
             forward.cell,
             _terms(forward, u, local.omega),

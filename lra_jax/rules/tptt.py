@@ -20,7 +20,7 @@ from lra_jax import (
 )
 from lra_jax.networks import Network
 from lra_jax.networks.layer import project
-from lra_jax.networks.network import Term, over_time
+from lra_jax.networks.network import over_time
 from lra_jax.numerics import matmul, tanh_difference
 from lra_jax.rules import arguments, card
 from lra_jax.rules.bptt import backward
@@ -289,10 +289,10 @@ def tptt(
         q = 2 / s.shape[-1] * e
         if is_tanh:
             q = q * (1 - place.z**2)
-        summed = gradients.sum_over_time(network, forward.cell, Term(place, q))
+        summed = gradients.sum_at_once(network, forward.cell, place, q)
         if w_xh_update == "bptt":
             exact_q = rnn.silence(backward(forward), started)
-            exact = gradients.sum_over_time(network, forward.cell, Term(place, exact_q))
+            exact = gradients.sum_at_once(network, forward.cell, place, exact_q)
             summed = gradients.SummedGrads(
                 summed.grads._replace(w_xh=exact.grads.w_xh),
                 summed.norms._replace(w_xh=exact.norms.w_xh),

@@ -20,7 +20,6 @@ from lra_jax import (
     networks,
     rnn,
 )
-from lra_jax.networks.network import Term
 from lra_jax.rules.bptt import backward
 
 T, B, H = 10, 4, 16
@@ -126,9 +125,7 @@ def test_hidden_errors_add_up_to_the_gradient_of_any_rule(name):
     grads, _, _ = jax.jit(rule.grads)(jax.random.key(0), params, state, batch)
     q = errors(rule, params, state, batch)
     place = error_signals.run_forward(params, batch, cross_entropy).place
-    summed = gradients.sum_over_time(
-        rnn.TANH, rnn.cell_of(params), Term(place, q)
-    ).grads
+    summed = gradients.sum_at_once(rnn.TANH, rnn.cell_of(params), place, q).grads
     scale = float(jnp.max(jnp.abs(grads.w_xh)))
     np.testing.assert_allclose(summed.w_xh, grads.w_xh, rtol=1e-4, atol=1e-5 * scale)
     if name in LOCAL:

@@ -24,7 +24,7 @@ from network_cases import (
 )
 
 import lra_jax
-from lra_jax import error_signals, networks
+from lra_jax import error_signals, gradients, networks
 
 X, H, Y = 6, 5, 4
 all_networks = pytest.mark.parametrize("name", NETWORKS)
@@ -891,7 +891,17 @@ def update_batches():
 
 
 @pytest.mark.parametrize(("rule", "options", "recorded"), RECORDED, ids=str)
-def test_an_update_of_tanh_has_the_products_that_it_had(rule, options, recorded):
+def test_an_update_of_tanh_has_the_products_that_it_had(
+    rule, options, recorded, monkeypatch
+):
+    """But for the norms of steps, which nobody reads in a grid."""
+    monkeypatch.setattr(
+        gradients,
+        "step_norms",
+        lambda network, cell, place, q: jax.tree.map(
+            lambda w: jnp.zeros(len(q), w.dtype), cell
+        ),
+    )
     for (size, batch, loss), expected in zip(update_batches(), recorded, strict=False):
         params = lra_jax.init_params(jax.random.key(0), size, 16, Y)
         choice = {
@@ -903,6 +913,24 @@ def test_an_update_of_tanh_has_the_products_that_it_had(rule, options, recorded)
         names = [each.primitive.name for each in equations(step, state, batch)]
         found = tuple(names.count(name) for name in ("dot_general", "tanh"))
         assert found == expected
+
+
+@pytest.mark.parametrize("network", ["tanh", "gru"])
+def test_norms_of_steps_are_computed_where_somebody_reads_them(network):
+    network = getattr(networks, network)()
+    params = lra_jax.init_params(jax.random.key(0), 6, 16, Y, network=network)
+    choice = {"rule": lra_jax.dfa(network=network), "optimizer": optax.sgd(0.1)}
+    state = lra_jax.init_train_state(jax.random.key(2), params, **choice)
+    batch = next(update_batches())[1]
+
+    def cost(function):
+        program = jax.jit(function).lower(state, batch).compile()
+        return program.cost_analysis()["flops"]
+
+    step = functools.partial(lra_jax.train_step, **choice)
+    with_norms = cost(step)
+    without = cost(lambda state, batch: step(state, batch)[0])
+    assert without < 0.75 * with_norms
 
 
 def test_the_same_network_derived_has_other_products():

@@ -22,7 +22,16 @@ from oracles import numpy_local_rules, numpy_networks
 from oracles import numpy_lra as oracle
 
 import lra_jax
-from lra_jax import error_signals, losses, networks, numerics, regularizer, rnn, targets
+from lra_jax import (
+    error_signals,
+    gradients,
+    losses,
+    networks,
+    numerics,
+    regularizer,
+    rnn,
+    targets,
+)
 from lra_jax.networks.network import Term
 from x64.problems import Sizes, distance, random_problem
 
@@ -223,6 +232,54 @@ def test_omega_in_general_is_the_closed_form_of_tanh(seed, decade):
             for network, omega in ((TANH, closed), (DERIVED, derived))
         ]
         assert_trees_close(grads[1], grads[0], 1e-10)
+
+
+# Gradients of the weights, of all steps together.
+
+
+@all_networks
+@pytest.mark.parametrize("seq_len", [1, 3, 8, 11])
+def test_steps_together_are_the_sum_of_single_steps(name, seq_len, monkeypatch):
+    """Of derived networks in pieces of at least three steps, the first one longer."""
+    monkeypatch.setattr(networks.network, "STEPS_AT_ONCE", 3)
+    network, keys = NETWORKS[name], jax.random.split(jax.random.key(seq_len), 3)
+    params = random_params(network)
+    cell = rnn.cell_of(params)
+    inputs = jax.random.randint(keys[0], (seq_len, 4), 0, 6)
+    start = jnp.arange(4) % min(seq_len, 2)
+    place = error_signals.run_forward(
+        params,
+        lra_jax.Batch(inputs, jnp.zeros(4, jnp.int32), start),
+        lra_jax.cross_entropy,
+        network,
+        keys[1],
+    ).place
+    q = jax.random.normal(keys[2], place.s.shape)
+    q = q * 10.0 ** -jnp.arange(seq_len)[:, None, None]
+    found = jax.jit(gradients.sum_at_once, static_argnums=0)(network, cell, place, q)
+    steps = [
+        jax.tree.map(
+            lambda w: w / 4,
+            network.weigh(
+                cell,
+                place.s_prev[t],
+                place.x[t],
+                q[t],
+                z_prev=place.z_prev[t],
+                key=None if place.key is None else place.key[t],
+            ),
+        )
+        for t in range(seq_len)
+    ]
+    assert_trees_close(found.grads, jax.tree.map(lambda *w: sum(w), *steps), 1e-13)
+    norms = jax.tree.map(lambda *w: jnp.stack([jnp.linalg.norm(x) for x in w]), *steps)
+    assert_trees_close(found.norms, norms, 1e-13)
+    wrong = gradients.sum_at_once(network, cell, place, q[::-1]).grads
+    apart = [
+        distance(a, b)
+        for a, b in zip(*map(jax.tree.leaves, (wrong, found.grads)), strict=True)
+    ]
+    assert seq_len == 1 or max(apart) > 0.1
 
 
 # Rules on tanh, and on the same network derived.

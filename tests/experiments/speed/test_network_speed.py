@@ -34,6 +34,15 @@ def test_the_gru_that_is_written_by_hand_is_the_derived_one(symbols):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_products_that_an_update_cannot_avoid(monkeypatch):
+    """Two layers: 2 products of 3 steps before, 1 of 4 steps, each for three uses."""
+    monkeypatch.setattr(speed, "HIDDEN_SIZE", 5)
+    monkeypatch.setattr(speed, "BATCH_SIZE", 2)
+    found = speed.operations(speed.PARTS["two layers of tanh"], seq_len=4)
+    assert found.multiply_adds == 3 * (2 * 3 + 4) * 2 * 5 * 5
+    assert found.tanh == 2 * 4 * 2 * 5
+
+
 def test_tanh_that_is_derived_is_tanh():
     derived, p = speed.derived_tanh(), networks.tanh().init(jax.random.key(0), 3, 4)
     s, x = jnp.full((2, 4), 0.3), jnp.array([[0.1, 0.2, 0.3], [1.0, 0.0, -1.0]])
@@ -47,6 +56,7 @@ def test_each_network_gets_a_row(tmp_path, monkeypatch):
     for name, value in {"SEQ_LEN": 10, "HIDDEN_SIZE": 4, "BATCH_SIZE": 2}.items():
         monkeypatch.setattr(speed, name, value)
     monkeypatch.setattr(speed, "MEMBERS", 2)
+    monkeypatch.setattr(speed, "LONGER", (20,))
     monkeypatch.setattr(speed, "EVAL_EVERY", 2)
     monkeypatch.setattr(speed, "MEMORY_SEQ_LEN", (10, 20))
     monkeypatch.setattr(speed, "RULES", {"bptt": {}})
@@ -55,9 +65,11 @@ def test_each_network_gets_a_row(tmp_path, monkeypatch):
     done = call(speed, "--out", str(tmp_path), "--repeats", "1", "--seconds", "0")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
-    assert [row["network"] for row in rows] == ["tanh", "gru"]
+    assert [row["network"] for row in rows] == ["tanh", "gru", "tanh"]
+    assert [row["seq_len"] for row in rows] == [10, 10, 20]
     for row in rows:
         assert min(row["engine"], row["vmap"], row["bytes_per_step"]) > 0
+        assert row["ceiling"] > row["engine"]
     lines = (tmp_path / "speed.md").read_text().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert "| 1.00 |" in lines[2]  # tanh in units of itself

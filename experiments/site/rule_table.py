@@ -1,0 +1,260 @@
+"""Rules on networks or tasks: `python -m experiments.rule_table --run runs/at_30`.
+
+Reads a grid whose tables are rules, on several networks or on several tasks. For each
+rule, network and task, the seeds 100 and above choose a setting: the one that solves
+most of them, in the fewest updates, or that is the most accurate. The other seeds are
+counted for it. What the run has not finished is left out.
+
+With `--out`, `NAME.csv` has a row for each rule, network and task, `NAME.md` the table,
+`NAME_seeds.csv` every counted seed. Where there are several tasks, `NAME_pairs.md` has
+each rule beside BPTT and beside the readout alone: in pairs of a task, a network and a
+seed, by accuracy, with p of a two-sided Wilcoxon signed-rank test, corrected for all
+tests of the table by Holm's method.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.site.leaderboard import CONTROLS, holm, wilcoxon
+from lra_jax.lab.reports import markdown, results, summary
+from lra_jax.lab.terminal import command_line, screen
+
+_RUN = flags.DEFINE_string("run", "runs/at_30", "Folder of the run.")
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder for the tables; none by default.", allow_override=True
+)
+_NAME = flags.DEFINE_string("name", "at", "Of the tables' files.", allow_override=True)
+
+FIRST_TUNING_SEED = 100
+Row = dict[str, Any]
+Curves = Mapping[str, np.ndarray]
+
+
+def network_of(row: Row) -> str:
+    """The network of a member, as tables name it."""
+    layers = int(row.get("num_layers") or 1)
+    name = str(row.get("network") or "tanh")
+    return name if layers == 1 else f"{layers} layers of {name}"
+
+
+def choose(rows: Sequence[Row]) -> list[Row]:
+    """The counted seeds of the setting that the tuning seeds choose."""
+    settings = defaultdict(list)
+    for row in rows:
+        key = tuple((k, v) for k, v in row.items() if k not in summary.OUTCOMES)
+        settings[key].append(row)
+
+    def merit(members: Sequence[Row]) -> tuple[float, float, float]:
+        tuned = [r for r in members if int(r["seed"]) >= FIRST_TUNING_SEED]
+        solved = [int(r["step"]) for r in tuned if r["status"] == "solved"]
+        mean = statistics.fmean(solved) if solved else 0.0
+        accuracy = statistics.fmean(float(r["best_accuracy"]) for r in tuned)
+        return len(solved), -mean, accuracy
+
+    best = max(settings.values(), key=merit)
+    return [r for r in best if int(r["seed"]) < FIRST_TUNING_SEED]
+
+
+def chosen(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """Rule, network and task to the counted members, where all of them have ended."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["rule"], network_of(row), row["task"]].append(row)
+    return {
+        key: choose(members)
+        for key, members in groups.items()
+        if all(r["status"] not in ("pending", "running") for r in members)
+    }
+
+
+def last_quarter(member: Row, curves: Curves) -> float | None:
+    """Mean accuracy of a member's evaluations in the last quarter of its updates.
+
+    None where it ended as solved: it was not trained on.
+    """
+    if member["status"] == "solved" or not curves:
+        return None
+    own = curves["member"] == int(member["member"])
+    own &= curves["step"] > 0.75 * int(member["step"])
+    if not own.any():
+        return None
+    return float(np.mean(1 - curves["num_errors"][own] / curves["num_samples"][own]))
+
+
+def cells(rows: Sequence[Row], curves: Curves) -> list[Row]:
+    """A row for each rule, network and task that is finished."""
+    found = []
+    for (rule, network, task), counted in chosen(rows).items():
+        steps = [int(r["step"]) for r in counted if r["status"] == "solved"]
+        accuracies = [float(r["best_accuracy"]) for r in counted]
+        late = [last_quarter(r, curves) for r in counted]
+        known = [value for value in late if value is not None]
+        alike = [
+            r
+            for r in rows
+            if (r["rule"], network_of(r), r["task"]) == (rule, network, task)
+        ]
+        varied = {
+            k: v
+            for k, v in counted[0].items()
+            if len({r[k] for r in alike}) > 1 and k not in summary.OUTCOMES
+        }
+        found.append(
+            {
+                "name": f"{rule} {network} {task}",
+                "rule": rule,
+                "network": network,
+                "task": task,
+                "solved": len(steps),
+                "seeds": len(counted),
+                "median_updates": statistics.median(steps) if steps else None,
+                "accuracy": statistics.fmean(accuracies),
+                "least": min(accuracies),
+                "most": max(accuracies),
+                "last_quarter": statistics.fmean(known) if known else None,
+                "setting": ", ".join(f"{k} {v}" for k, v in varied.items()),
+            }
+        )
+    return found
+
+
+def table(found: Sequence[Row], chance: Mapping[str, float]) -> str:
+    """In Markdown: rules by networks; or tasks by rules, a block for each network.
+
+    A cell is how many seeds are solved, and when or the accuracy; the accuracy alone
+    where nothing is solved in the whole table.
+    """
+    solvable = any(row["solved"] for row in found)
+
+    def text(row: Row | None) -> str:
+        if row is None:
+            return ""
+        solved = f"{row['solved']}/{row['seeds']}"
+        accuracy = f"{summary.percent(row['accuracy'])} %"
+        if row["solved"]:
+            return f"{solved} in {row['median_updates']:,.0f}"
+        return f"{solved} ({accuracy})" if solvable else accuracy
+
+    by_place = {(r["rule"], r["network"], r["task"]): r for r in found}
+    rules, networks, tasks = (
+        list(dict.fromkeys(place[i] for place in by_place)) for i in range(3)
+    )
+    if len(tasks) == 1:
+        lines = [
+            [rule, *(text(by_place.get((rule, net, tasks[0]))) for net in networks)]
+            for rule in rules
+        ]
+        return markdown.table(["rule", *networks], lines)
+    parts = []
+    for net in networks:
+        lines = [
+            [
+                task,
+                f"{summary.percent(chance[task])} %" if task in chance else "",
+                *(text(by_place.get((rule, net, task))) for rule in rules),
+            ]
+            for task in tasks
+        ]
+        title = f"**{net}**\n\n" if len(networks) > 1 else ""
+        parts.append(title + markdown.table(["task", "chance", *rules], lines))
+    return "\n".join(parts)
+
+
+def pairs_table(rows: Sequence[Row]) -> str:
+    """Each rule beside the controls, in pairs of a task, a network and a seed."""
+    accuracy: dict[str, dict[tuple[str, str, int], float]] = defaultdict(dict)
+    for (rule, network, task), counted in chosen(rows).items():
+        for row in counted:
+            place = network, task, int(row["seed"])
+            accuracy[rule][place] = float(row["best_accuracy"])
+    made = []
+    for rule, mine in accuracy.items():
+        for control in CONTROLS:
+            places = [each for each in mine if each in accuracy.get(control, {})]
+            if rule == control or not places or (rule, control) == CONTROLS[::-1]:
+                continue
+            a = np.array([mine[each] for each in places])
+            b = np.array([accuracy[control][each] for each in places])
+            made.append((rule, control, (a > b).sum(), (a < b).sum(), wilcoxon(a, b)))
+    body = [
+        [rule, control, str(better), str(worse), "" if p is None else f"{p:.1g}"]
+        for (rule, control, better, worse, _), p in zip(
+            made, holm([each[-1] for each in made]), strict=True
+        )
+    ]
+    return markdown.table(["rule", "beside", "pairs better", "pairs worse", "p"], body)
+
+
+def counted_seeds(rows: Sequence[Row], curves: Curves) -> list[Row]:
+    """Every counted seed."""
+    return [
+        {
+            "rule": rule,
+            "network": network,
+            "task": task,
+            "seed": row["seed"],
+            "status": row["status"],
+            "updates": row["step"],
+            "accuracy": row["best_accuracy"],
+            "last_quarter": last_quarter(row, curves),
+        }
+        for (rule, network, task), counted in chosen(rows).items()
+        for row in counted
+    ]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table and writes the files."""
+    del argv
+    run = pathlib.Path(str(_RUN.value))
+    try:
+        rows = results.read_rows(run / "results.csv")
+        curves, chance = _beside(run)
+        found = cells(rows, curves)
+        if not found:
+            raise ValueError(f"{run}: no rule has finished on any network")
+        text = table(found, chance)
+        if _OUT.value is not None:
+            folder = pathlib.Path(str(_OUT.value))
+            folder.mkdir(parents=True, exist_ok=True)
+            name = _NAME.value
+            results.write_rows(folder / f"{name}.csv", found)
+            results.write_rows(
+                folder / f"{name}_seeds.csv", counted_seeds(rows, curves)
+            )
+            (folder / f"{name}.md").write_text(text, encoding="utf-8")
+            if len({row["task"] for row in found}) > 1:
+                pairs = folder / f"{name}_pairs.md"
+                pairs.write_text(pairs_table(rows), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        print(f"experiments.rule_table: {error}", file=sys.stderr)
+        return 2
+    print(text, end="")
+    return screen.finish(0, "experiments.rule_table")
+
+
+def _beside(run: pathlib.Path) -> tuple[Curves, Mapping[str, float]]:
+    """Evaluations and chances of a run, where they are there."""
+    curves: dict[str, np.ndarray] = {}
+    if (run / "curves.npz").is_file():
+        with np.load(run / "curves.npz") as columns:
+            curves = {name: columns[name] for name in columns.files}
+    chance = {}
+    if (run / "manifest.json").is_file():
+        chance = json.loads((run / "manifest.json").read_text("utf-8")).get(
+            "chance", {}
+        )
+    return curves, chance
+
+
+parse = command_line.parser(__name__)

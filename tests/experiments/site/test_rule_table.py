@@ -1,0 +1,131 @@
+"""The table of rules on networks or tasks: which setting is chosen, and what is counted."""
+
+import json
+
+import numpy as np
+import pytest
+from command_line import call
+
+from experiments.site import rule_table
+from lra_jax.lab.reports import results
+
+
+def rows(rule, network, layers, task="adding", **solved):
+    """Members of two learning rates: `lr1={seed: step or accuracy}`."""
+    found = []
+    for lr, seeds in solved.items():
+        for seed, outcome in seeds.items():
+            is_solved = isinstance(outcome, int)
+            found.append(
+                {
+                    "member": len(found),
+                    "task": task,
+                    "rule": rule,
+                    "lr": lr,
+                    "network": network,
+                    "num_layers": layers,
+                    "seed": int(seed),
+                    "status": "solved" if is_solved else "exhausted",
+                    "step": outcome if is_solved else 500,
+                    "best_accuracy": 1.0 if is_solved else outcome,
+                }
+            )
+    return found
+
+
+# The counted seeds are better at "a", and the tuning seeds at "b".
+A = {"0": 50, "1": 50, "100": 0.9, "101": 400}
+B = {"0": 0.5, "1": 300, "100": 200, "101": 200}
+
+
+def test_tuning_seeds_choose_and_the_others_are_counted():
+    (row,) = rule_table.cells(rows("bptt", "gru", 1, a=A, b=B), {})
+    assert row["setting"] == "lr b"
+    assert (row["solved"], row["seeds"], row["median_updates"]) == (1, 2, 300)
+    assert row["accuracy"] == 0.75
+
+
+def test_of_equally_many_solved_the_fewest_updates_win_and_else_accuracy():
+    fast = {"0": 7, "100": 100}
+    slow = {"0": 8, "100": 101}
+    assert rule_table.choose(rows("x", "gru", 1, a=slow, b=fast))[0]["step"] == 7
+    good, bad = {"0": 0.3, "100": 0.6}, {"0": 0.4, "100": 0.5}
+    (chosen,) = rule_table.choose(rows("x", "gru", 1, a=bad, b=good))
+    assert chosen["best_accuracy"] == 0.3
+
+
+def test_a_pair_that_is_not_finished_is_left_out():
+    unfinished = rows("bptt", "tanh", 1, a=A)
+    unfinished[0]["status"] = "running"
+    found = rule_table.cells([*unfinished, *rows("bptt", "tanh", 2, a=A)], {})
+    assert [row["network"] for row in found] == ["2 layers of tanh"]
+
+
+def test_the_table_has_rules_by_networks(tmp_path):
+    members = [
+        *rows("bptt", "gru", 1, a=A, b=B),
+        *rows("dfa", "tanh", 1, a={"0": 0.25, "100": 0.5}),
+    ]
+    (tmp_path / "run").mkdir()
+    results.write_rows(tmp_path / "run/results.csv", members)
+    done = call(rule_table, "--run", str(tmp_path / "run"), "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "at.md").read_text().splitlines() == [
+        "| rule | gru | tanh |",
+        "| --- | --- | --- |",
+        "| bptt | 1/2 in 300 |  |",
+        "| dfa |  | 0/1 (25.00 %) |",
+    ]
+    first, second = results.read_rows(tmp_path / "at.csv")
+    assert first["name"] == "bptt gru adding"
+    assert float(second["accuracy"]) == 0.25
+
+
+def test_several_tasks_are_rows_with_their_chance_and_rules_are_paired(tmp_path):
+    """A rule that is better in 12 of 12 pairs is not better by chance."""
+    seeds = [str(seed) for seed in range(6)]
+    members = []
+    for task in ("adding", "sine"):
+        for rule, accuracy in (("bptt", 0.9), ("readout_only", 0.5), ("dfa", 0.7)):
+            outcomes = {seed: accuracy + 0.01 * int(seed) for seed in seeds}
+            members += rows(rule, "tanh", 1, task, a=outcomes | {"100": accuracy})
+    (tmp_path / "run").mkdir()
+    results.write_rows(tmp_path / "run/results.csv", members)
+    (tmp_path / "run/manifest.json").write_text(json.dumps({"chance": {"sine": 0.25}}))
+    done = call(rule_table, "--run", str(tmp_path / "run"), "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "at.md").read_text().splitlines() == [
+        "| task | chance | bptt | readout_only | dfa |",
+        "| --- | --- | --- | --- | --- |",
+        "| adding |  | 92.50 % | 52.50 % | 72.50 % |",
+        "| sine | 25.00 % | 92.50 % | 52.50 % | 72.50 % |",
+    ]
+    # Two of 2^12 signs are as far apart; Holm: three tests, equal p.
+    p = f"{3 * 2 / 2**12:.1g}"
+    assert (tmp_path / "at_pairs.md").read_text().splitlines()[2:] == [
+        f"| bptt | readout_only | 12 | 0 | {p} |",
+        f"| dfa | bptt | 0 | 12 | {p} |",
+        f"| dfa | readout_only | 12 | 0 | {p} |",
+    ]
+    assert len(results.read_rows(tmp_path / "at_seeds.csv")) == 2 * 3 * 6
+
+
+def test_the_last_quarter_is_of_those_that_trained_to_the_end():
+    members = rows("bptt", "tanh", 1, a={"0": 0.9, "1": 300, "100": 0.9})
+    curves = {
+        "member": np.array([0, 0, 0, 0, 1]),
+        "step": np.array([300, 375, 400, 500, 300]),
+        "num_errors": np.array([0, 0, 4, 2, 0]),
+        "num_samples": np.array([10, 10, 10, 10, 10]),
+    }
+    (row,) = rule_table.cells(members, curves)
+    assert row["last_quarter"] == pytest.approx(0.7)  # of the steps after 375
+    assert (row["least"], row["most"]) == (0.9, 1)
+    assert rule_table.last_quarter(members[1], curves) is None
+
+
+def test_a_run_that_is_not_there_is_one_message(tmp_path):
+    done = call(rule_table, "--run", str(tmp_path / "no"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("experiments.rule_table: ")
+    assert done.stderr.count("\n") == 1
