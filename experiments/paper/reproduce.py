@@ -6,8 +6,8 @@ over the steps of one untrained pass, change by change; `warm`, Table V with wei
 kept from one length to the next; or `all`. Runs go into `runs/reproduce/`, a folder for
 each budget and number of seeds, are shared between artefacts, and go on where they
 stand. What comes of them goes into `results/BUDGET/`: a page, a CSV and pictures for
-each artefact, the configs, and what the runs were made with. `--tasks` and `--rows`
-make a part of a table, which then says nothing of the rest. Exit codes are those of
+each artefact, the configs, and what the runs were made with. `--tasks`,
+`--rows` and `--longest` make a part of a table, which then says nothing of the rest. Exit codes are those of
 `experiments.grid`.
 """
 
@@ -50,6 +50,12 @@ _ROWS = flags.DEFINE_list(
     "Only these rows of Tables I to III and V, with commas: bptt, tptt, lra_diff ...; "
     "default: all.",
 )
+_LONGEST = flags.DEFINE_integer(
+    "longest",
+    None,
+    "No longer sequences than this in Table V, whose range then is open; default: all.",
+    lower_bound=10,
+)
 _ACCEPT_OLD_CODE = flags.DEFINE_boolean(
     "accept_old_code",
     False,
@@ -65,6 +71,7 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
         budgets.BUDGETS[_BUDGET.value],
         tasks=_chosen("task", _TASKS.value, TASKS),
         rows=_chosen("row", _ROWS.value, [*rows.ROWS, *rows.REACH_ROWS]),
+        longest=_LONGEST.value,
     )
     command = [*command_line.started_as(__name__), *sys.argv[1:]]
     interruption = run.Interruption(console, command)
@@ -79,6 +86,8 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
         except StoppedError as stop:
             interruption.say("Interrupted; what was finished is saved. To go on:")
             return 128 + stop.number
+        if not any(artefact.rows.values()):
+            raise flags.Error(f"{name}: has none of these rows and tasks")
         page = write_artefact(name, artefact, request, folder)
         console.rule(name)
         screen.say(console, page)

@@ -227,15 +227,24 @@ WARM_ROWS = ("bptt", "lra_diff_wide")
 
 
 def only(
-    budget: PaperBudget, *, tasks: Sequence[str] = (), rows: Sequence[str] = ()
+    budget: PaperBudget,
+    *,
+    tasks: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    longest: int | None = None,
 ) -> PaperBudget:
-    """A budget without other tasks and rows than these.
+    """A budget without other tasks, rows and lengths than these.
 
     Args:
       budget: of which a part is asked for.
       tasks: that stay; empty for all.
       rows: names in `ROWS` and `REACH_ROWS` that stay; empty for all.
+      longest: the longest T of Table V that stays; None for all.
     """
+    if longest is not None:
+        lengths = tuple(t for t in budget.reach.seq_len if t <= longest)
+        reach = dataclasses.replace(budget.reach, seq_len=lengths)
+        budget = dataclasses.replace(budget, reach=reach)
     if tasks:
         budget = dataclasses.replace(
             budget,

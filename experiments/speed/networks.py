@@ -234,11 +234,12 @@ def _engine(rule: str, name: str, seq_len: int) -> timings.Timing:
     return variants.Chunks().engine(name, experiment, grid)
 
 
-def bytes_per_step(rule: str, network: networks.Network) -> float:
+@functools.cache
+def bytes_per_step(rule: str, name: str) -> float:
     """Memory that an update of one member needs for each step of T."""
 
     def memory(seq_len: int) -> int:
-        update, states, batches = _states(rule, network, seq_len)
+        update, states, batches = _states(rule, NETWORKS[name], seq_len)
         one = jax.tree.map(lambda x: x[0], (states, batches))
         analysis = jax.jit(update).lower(*one).compile().memory_analysis()
         assert analysis is not None
@@ -272,7 +273,7 @@ def measure(rule: str) -> list[dict[str, Any]]:
             "vmap": by_vmap.rate,
             "ceiling": ceiling.rate(operations(PARTS.get(name, Parts()), seq_len)),
             "compile_seconds": by_vmap.compile_seconds,
-            "bytes_per_step": bytes_per_step(rule, NETWORKS[name]),
+            "bytes_per_step": bytes_per_step(rule, name),
         }
         for (name, seq_len), by_engine, by_vmap in zip(
             cases, engine, mapped, strict=True
@@ -305,6 +306,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str]) -> int:
     """Measures, prints the table and writes both files."""
     del argv
+    machine.prepare()
     rows: list[dict[str, Any]] = []
     try:
         for rule in RULES:

@@ -100,8 +100,7 @@ def _draw(path: pathlib.Path, days: dict[str, float], cores: int, title: str) ->
     colors = [COLORS[-1]] * (len(names) - 1) + [COLORS[0]]
     bars = axes.barh(names, list(days.values()), color=colors, height=0.6)
     axes.bar_label(bars, [_show(x) for x in days.values()], padding=4)
-    axes.set_xscale("log")
-    axes.set_xlim(0.1, 6 * max(days.values()))
+    axes.set_xlim(0, 1.15 * max(days.values()))
     axes.invert_yaxis()
     axes.set_xlabel(f"days on {cores} CPU cores, extrapolated from measured rates")
     axes.set_title(title, fontsize=10, loc="left")

@@ -97,6 +97,36 @@ def test_the_full_budget_is_the_papers_protocol():
     assert full.reach.seq_len[:3] == (10, 20, 30)
 
 
+def test_a_part_of_a_budget_has_no_other_tasks_rows_and_lengths():
+    part = rows.only(
+        budgets.FULL, tasks=[published.ORDER_3BIT], rows=["bptt"], longest=50
+    )
+    assert part.tasks == part.reach.tasks == (published.ORDER_3BIT,)
+    assert part.reach.seq_len == (10, 20, 30, 40, 50)
+    left = set(rows.ROWS) - part.left_out
+    assert left == {"bptt"}
+    reach = {
+        name
+        for name in rows.REACH_ROWS
+        if f"reach.{name}.{published.ORDER_3BIT}" not in part.left_out
+    }
+    assert reach == {"bptt"}
+    assert part.name == "full"
+    assert rows.only(budgets.FULL) == budgets.FULL
+
+
+def test_tptt_waits_at_full_as_long_as_in_its_authors_code():
+    patience = {
+        (budget.name, name): configs.reach_config(
+            name, published.ORDER, 20, budget, [0]
+        ).patience
+        for budget in BUDGETS
+        for name in ("tptt", "bptt")
+    }
+    assert patience.pop(("full", "tptt")) == 300
+    assert set(patience.values()) == {30}
+
+
 def test_the_smoke_budget_is_small():
     for name in rows.ROWS:
         config = configs.table_config(name, published.ORDER, budgets.SMOKE, [0])
@@ -155,6 +185,26 @@ def test_a_cell_is_the_best_of_the_grid_for_each_seed():
 def test_verdicts(printed, accuracy, interval, solved, verdict):
     cell = Cell(accuracy, interval, solved, 5, 1, None)
     assert cells.verdict(printed, cell) == verdict
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--rows=btpt", "unknown row 'btpt'"),
+        ("--tasks=adding", "unknown task 'adding'"),
+        ("--rows=tptt", "table1: has none of these rows and tasks"),
+    ],
+)
+def test_a_part_that_is_none_is_one_message(tmp_path, flag, said):
+    done = call(
+        *(reproduce, "table1", flag, "--runs", tmp_path / "runs"),
+        budget="smoke",
+        results=str(tmp_path / "results"),
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
 
 
 def test_results_are_read_back_as_they_were(tmp_path):
