@@ -6,9 +6,9 @@ over the steps of one untrained pass, change by change; `warm`, Table V with wei
 kept from one length to the next; or `all`. Runs go into `runs/reproduce/`, a folder for
 each budget and number of seeds, are shared between artefacts, and go on where they
 stand. What comes of them goes into `results/BUDGET/`: a page, a CSV and pictures for
-each artefact, the configs, and what the runs were made with. `--tasks`,
-`--rows` and `--longest` make a part of a table, which then says nothing of the rest. Exit codes are those of
-`experiments.grid`.
+each artefact, the configs, and what the runs were made with. `--tasks`, `--rows` and
+`--longest` make a part of a table, which then says nothing of the rest. Exit codes are
+those of `experiments.grid`.
 """
 
 from __future__ import annotations
