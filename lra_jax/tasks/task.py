@@ -57,7 +57,7 @@ class Task:
     @staticmethod
     def from_arrays(
         inputs: ArrayLike,
-        labels: ArrayLike,
+        labels: ArrayLike | types.Weighted,
         *,
         validation: Any,
         batch_first: bool = True,
@@ -81,16 +81,22 @@ class Task:
             `[N, Y]` real values, `squared_error`;
             `[N, T]` integer classes of every step, `cross_entropy_every_step`;
             `[N, T, Y]` real 0 or 1, `binary_cross_entropy_every_step`.
-            A label of every step asks nothing where it is below 0.
+            A label of every step asks nothing where it is below 0. Or labels of every
+            step are `Weighted(labels, weights)`, in all parts, with weights of at least
+            0, `[N, T]`, or `[N, T, Y]` for labels with outputs. Truth values are
+            weights of 0 and 1. A weight of 0 asks nothing; what stands there as a label
+            may be anything, and is read as 0. `[N, T, Y]` real values with weights, of
+            any size, are labels of `squared_error_every_step`, which has to be asked
+            for as `output_loss`.
           validation: the part to evaluate on, which is never trained on. A fraction
             between 0 and 1 is taken out of the arrays: of each class the same share,
             where labels are classes `[N]`. Or `(inputs, labels)`, or `(inputs, labels,
             lengths)`, with the same axes.
           batch_first: False says that inputs, and labels of every step, have T first:
-            `[T, N]`, `[T, N, X]`, `[T, N, Y]`.
+            `[T, N]`, `[T, N, X]`, `[T, N, Y]`. The same holds for weights.
           lengths: `[N]` integers from 1 to T: sequence b is in the first `lengths[b]`
             steps, and all after them is padding, which nothing looks at, labels of
-            every step included. None is T for all.
+            every step and their weights included. None is T for all.
           output_loss: E, where it is not the one that labels choose.
           test: as `validation`, for the field `test`; None is none.
           seed: of the order in which fractions are taken. The same seed gives the same
