@@ -81,13 +81,13 @@ class Task:
             `[N, Y]` real values, `squared_error`;
             `[N, T]` integer classes of every step, `cross_entropy_every_step`;
             `[N, T, Y]` real 0 or 1, `binary_cross_entropy_every_step`.
-            A label of every step asks nothing where it is below 0. Or labels of every
-            step are `Weighted(labels, weights)`, in all parts, with weights of at least
-            0, `[N, T]`, or `[N, T, Y]` for labels with outputs. Truth values are
-            weights of 0 and 1. A weight of 0 asks nothing; what stands there as a label
-            may be anything, and is read as 0. `[N, T, Y]` real values with weights, of
-            any size, are labels of `squared_error_every_step`, which has to be asked
-            for as `output_loss`.
+            A label of every step asks nothing where it is below 0.
+            Labels of every step may have weights: `Weighted(labels, weights)`, in all
+            parts or in none. Weights are at least 0, `[N, T]`, or `[N, T, Y]` beside
+            labels of this shape; truth values are 0 and 1. A weight of 0 asks nothing:
+            the label there may be anything, and is read as 0. Elsewhere a class has to
+            be at least 0. `[N, T, Y]` real values of any size need weights, and
+            `output_loss=lra_jax.squared_error_every_step`.
           validation: the part to evaluate on, which is never trained on. A fraction
             between 0 and 1 is taken out of the arrays: of each class the same share,
             where labels are classes `[N]`. Or `(inputs, labels)`, or `(inputs, labels,

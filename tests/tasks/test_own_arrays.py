@@ -809,7 +809,7 @@ def test_a_sweep_trains_with_weights():
         found = lra_jax.run_sweep(
             experiment, {"lr": [0.03]}, [0], limits=lra_jax.Limits(max_steps=10)
         )
-        evaluations.append(found.evaluations.loss)
+        evaluations.append(found.curves.loss)
     assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-5)
     assert np.isfinite(evaluations).all()
 
