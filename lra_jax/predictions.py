@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from lra_jax import losses, rnn, types
 from lra_jax.networks import Network
-from lra_jax.tasks import Samples, reading
+from lra_jax.tasks import Samples, reading, values
 from lra_jax.tasks.arrays import align
 
 MAX_SLICE = 200  # samples that are computed at once
@@ -188,5 +188,5 @@ def _check_sizes(input_size: int | None, records: reading.Records) -> None:
         if wrong.any():
             raise ValueError(
                 f"inputs: expected symbols from 0 to {input_size - 1} as in params, "
-                f"got {x[wrong][0]} {reading.place(wrong)}"
+                f"got {x[wrong][0]} {values.place(wrong)}"
             )

@@ -94,6 +94,8 @@ class Weighted(NamedTuple):
     not say by being below 0 that nothing is asked: the weights alone say it, and what
     stands at a weight of 0 may be anything.
 
+    In `Task.from_arrays` both have the axes of the arrays that are given there.
+
     Attributes:
       labels: as the loss expects them, `[T, B]` or `[T, B, Y]`.
       weights: real `[T, B]`, or `[T, B, Y]` for a loss that is a sum or a mean over
@@ -107,8 +109,8 @@ class Weighted(NamedTuple):
       [[[0.0, 0.0]], [[-0.125, 0.125]], [[0.375, -0.375]]]
     """
 
-    labels: jax.Array
-    weights: jax.Array
+    labels: Any  # an array of JAX or of NumPy
+    weights: Any
 
 
 Labels = Any  # an array, or `Weighted`

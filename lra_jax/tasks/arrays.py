@@ -16,7 +16,8 @@ import numpy as np
 
 from lra_jax import losses, types
 from lra_jax.tasks import division, sizes
-from lra_jax.tasks.reading import CLASSES, Records, is_integer, read
+from lra_jax.tasks.reading import CLASSES, Records, read
+from lra_jax.tasks.values import is_integer, with_axes
 
 
 class Samples(NamedTuple):
@@ -139,22 +140,28 @@ def samples(records: Records, loss: types.OutputLoss, seq_len: int) -> Samples:
       seq_len: T of the task, at least that of the records.
     """
     count, length = records.inputs.shape[:2]
-    x, y, lengths = records
+    x, y, lengths, weights = records
     start = None
     if lengths is not None or length < seq_len:
         lengths = np.full(count, length, np.int32) if lengths is None else lengths
         start = seq_len - lengths
         x = align(x, start, seq_len, 0)
-        y = align(y, start, seq_len, -1) if loss.every_step else y
+        if weights is not None:
+            y, weights = (align(each, start, seq_len, 0) for each in (y, weights))
+        elif loss.every_step:
+            y = align(y, start, seq_len, -1)
     dtype = jnp.int32 if x.ndim == 2 else jnp.result_type(float)
     if x.dtype.itemsize > 2:
         x = x.astype(dtype)
 
     @functools.cache
-    def stored() -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    def stored() -> tuple[jax.Array, types.Labels, jax.Array | None]:
         with jax.ensure_compile_time_eval():  # may be asked for within a program
             begin = None if start is None else jnp.asarray(start)
-            return jnp.asarray(x), jnp.asarray(y), begin
+            labels: types.Labels = jnp.asarray(y)
+            if weights is not None:
+                labels = types.Weighted(labels, jnp.asarray(weights))
+            return jnp.asarray(x), labels, begin
 
     def take(indices: Any) -> types.Batch:
         if not isinstance(indices, jax.Array):
@@ -167,10 +174,12 @@ def samples(records: Records, loss: types.OutputLoss, seq_len: int) -> Samples:
                     f"{indices.max()}"
                 )
         inputs, labels, begin = stored()
-        answers = labels[indices]
+        answers = jax.tree.map(lambda each: each[indices], labels)
+        if loss.every_step:
+            answers = jax.tree.map(lambda each: jnp.swapaxes(each, 0, 1), answers)
         return types.Batch(
             inputs=jnp.swapaxes(inputs[indices], 0, 1).astype(dtype),
-            labels=jnp.swapaxes(answers, 0, 1) if loss.every_step else answers,
+            labels=answers,
             start=None if begin is None else begin[indices],
         )
 
@@ -196,16 +205,40 @@ def _chance(records: Records, loss: types.OutputLoss, training: Records) -> floa
     """The share of samples that a constant answer gets right; 0 where none is known.
 
     The answer is the most frequent class, for `squared_error` the mean of the training
-    labels, for `binary_cross_entropy_every_step` each output's more frequent value.
+    labels, for `binary_cross_entropy_every_step` each output's more frequent value, for
+    `squared_error_every_step` the values of the least loss on the training part. Labels
+    that ask nothing, below 0 or of no weight, are neither counted nor wrong.
     """
     y = records.labels
+    asked = np.ones(y.shape, bool)
+    if loss.every_step:
+        asked = records.asked
     if loss in CLASSES:
-        most = np.bincount(y[y >= 0], minlength=1).argmax()
-        right = (y == most) | (y < 0)
-    elif loss is losses.squared_error:
+        most = np.bincount(y[asked], minlength=1).argmax()
+        right = y == most
+    elif loss == losses.squared_error:
         right = (y - training.labels.mean(axis=0)) ** 2 <= 0.04
-    elif loss is losses.binary_cross_entropy_every_step:
-        right = (y == ((y == 1).sum(axis=(0, 1)) > (y == 0).sum(axis=(0, 1)))) | (y < 0)
+    elif loss == losses.binary_cross_entropy_every_step:
+        ones, zeros = (((y == x) & asked).sum(axis=(0, 1)) for x in (1, 0))
+        right = y == (ones > zeros)
+    elif loss == losses.squared_error_every_step:
+        right = (y - _constant(training)) ** 2 <= 0.04
     else:
         return 0.0
-    return float(right.reshape(len(y), -1).all(axis=1).mean())
+    return float((right | ~asked).reshape(len(y), -1).all(axis=1).mean())
+
+
+def _constant(training: Records) -> np.ndarray:
+    """The outputs `[Y]`, the same at all steps, whose squared error is the least.
+
+    With W_b = Σₜ (mean over y of w_bty), E is the mean over b of Σₜ Σ_y w_bty (..)² /
+    (W_b Y), so that output y is the mean of labels with the weights w_bty / W_b.
+    """
+    y, weights = training.labels, training.weights
+    assert weights is not None
+    weights = np.broadcast_to(with_axes(weights, 3), y.shape).astype(float)
+    of_sample = weights.mean(axis=2).sum(axis=1)
+    weights = weights / np.where(of_sample == 0, 1, of_sample)[:, None, None]
+    total = weights.sum(axis=(0, 1))
+    found = (weights * y).sum(axis=(0, 1)) / np.where(total == 0, 1, total)
+    return found.astype(y.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lra_jax import types
 from lra_jax.tasks.reading import Records
 
 _FORMS = "a fraction between 0 and 1, (inputs, labels) or (inputs, labels, lengths)"
@@ -22,6 +23,8 @@ def is_fraction(name: str, value: Any) -> bool:
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         if 0 < float(value) < 1:
             return True
+    elif isinstance(value, types.Weighted):
+        pass  # labels alone
     elif isinstance(value, tuple | list) and len(value) in (2, 3):
         return False
     got = repr(value)

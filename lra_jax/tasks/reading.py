@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from lra_jax import losses, types
+from lra_jax.tasks.values import is_integer, place, reals, to_array, with_axes
 
 # What the labels of these losses are, with the axes of arrays that are batch-first.
 LABELS = {
@@ -25,9 +25,17 @@ LABELS = {
         "binary_cross_entropy_every_step",
         "0 or 1 [N, T, Y]",
     ),
+    losses.squared_error_every_step: (
+        "squared_error_every_step",
+        "real values [N, T, Y]",
+    ),
 }
 CLASSES = (losses.cross_entropy, losses.cross_entropy_every_step)
-_REALS = (losses.squared_error, losses.binary_cross_entropy_every_step)
+_STEPS_OF_REALS = (
+    losses.binary_cross_entropy_every_step,
+    losses.squared_error_every_step,
+)
+_REALS = (losses.squared_error, *_STEPS_OF_REALS)
 
 
 class Records(NamedTuple):
@@ -37,16 +45,21 @@ class Records(NamedTuple):
       inputs: `[N, T]` integers, or `[N, T, X]` real numbers or small integers.
       labels: `[N]` or `[N, T]` int32, or real `[N, Y]` or `[N, T, Y]`.
       lengths: `[N]` int32, 1 to T; None is T for all.
+      weights: real `[N, T]` or `[N, T, Y]`, of labels that are `Weighted`: finite, at
+        least 0, and 0 where a sequence is padded. Labels are 0 where they are 0.
     """
 
     inputs: np.ndarray
     labels: np.ndarray
     lengths: np.ndarray | None
+    weights: np.ndarray | None = None
 
     def part(self, indices: np.ndarray) -> Records:
         """The samples of these indices."""
-        lengths = None if self.lengths is None else self.lengths[indices]
-        return Records(self.inputs[indices], self.labels[indices], lengths)
+        lengths, weights = (
+            None if x is None else x[indices] for x in (self.lengths, self.weights)
+        )
+        return Records(self.inputs[indices], self.labels[indices], lengths, weights)
 
     @property
     def inside(self) -> np.ndarray:
@@ -55,6 +68,14 @@ class Records(NamedTuple):
         if self.lengths is None:
             return np.ones((count, seq_len), bool)
         return np.arange(seq_len) < self.lengths[:, None]
+
+    @property
+    def asked(self) -> np.ndarray:
+        """Which labels of every step ask for an answer, of the labels' shape."""
+        y, weights = self.labels, self.weights
+        if weights is None:
+            return y >= 0
+        return np.broadcast_to(with_axes(weights != 0, y.ndim), y.shape)
 
 
 def read(
@@ -71,7 +92,7 @@ def read(
     Args:
       inputs: `[N, T]` or `[N, T, X]`; the first two axes are swapped without
         `batch_first`.
-      labels: see `Task.from_arrays`.
+      labels: see `Task.from_arrays`; an array, or `Weighted`.
       lengths: `[N]`, or None.
       batch_first: whether N is the first axis.
       output_loss: None chooses one by the labels.
@@ -97,14 +118,17 @@ def read(
         f"[{', '.join(f'{name} = {size}' for name, size in axes.items())}] "
         f"because batch_first={batch_first}"
     )
-    y = _array(f"{where}labels", labels)
+    weighted = isinstance(labels, types.Weighted)
+    y = to_array(f"{where}labels", labels.labels if weighted else labels)
     if y.dtype == bool:
         raise ValueError(
             f"{where}labels: expected integers or real numbers, got bool {y.shape}; "
             f"classes 0 and 1 are labels.astype(int)"
         )
     try:
-        y, loss = _read_labels(y, count, seq_len, batch_first, output_loss)
+        y, loss = _read_labels(
+            y, count, seq_len, batch_first, output_loss, weighted=weighted
+        )
     except ValueError as error:
         hint = ""
         if y.shape[:1] == (seq_len,) != (count,):
@@ -115,56 +139,20 @@ def read(
         raise ValueError(f"{where}labels: {error}; {reading}{hint}") from None
     records = Records(x, y, steps)
     check_inputs(f"{where}inputs", records)
+    if weighted:
+        name = f"{where}labels.weights"
+        weights = to_array(name, labels.weights)
+        try:
+            weights = _read_weights(weights, y, batch_first, loss)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}; {reading}") from None
+        records = _check_weights(name, records._replace(weights=weights))
     return _check_labels(f"{where}labels", records, loss), loss
-
-
-def _array(name: str, values: Any) -> np.ndarray:
-    """Values as an array of integers, real numbers or truth values."""
-    if np.ma.is_masked(values):
-        raise ValueError(
-            f"{name}: expected no masked values; for sequences of different lengths "
-            f"give lengths"
-        )
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"{name}: expected an array, or lists of equal lengths; pad shorter "
-            f"sequences at their ends and give lengths; NumPy says: {error}"
-        ) from None
-    if array.dtype == object:
-        raise ValueError(
-            f"{name}: expected numbers, got an array of objects {array.shape}; pad "
-            f"shorter sequences at their ends and give lengths"
-        )
-    number = jnp.issubdtype(array.dtype, jnp.integer) or _is_real(array)
-    if not number and array.dtype != bool:
-        raise ValueError(
-            f"{name}: expected numbers, got {array.dtype} {array.shape}"
-            + "; names are numbered by np.unique(names, return_inverse=True)[1]"
-            * (array.dtype.kind in "SUT")
-        )
-    return array
-
-
-def _is_real(array: np.ndarray) -> bool:
-    return bool(jnp.issubdtype(array.dtype, jnp.floating))
-
-
-def is_integer(array: np.ndarray) -> bool:
-    """Whether the values are integers of any width."""
-    return bool(jnp.issubdtype(array.dtype, jnp.integer))
-
-
-def _reals(array: np.ndarray) -> np.ndarray:
-    """Of JAX's default type of real numbers; what is too large for it is infinite."""
-    with np.errstate(over="ignore"):
-        return array.astype(jnp.result_type(float))
 
 
 def read_inputs(name: str, inputs: Any, batch_first: bool) -> np.ndarray:
     """`[N, T]` integers, or `[N, T, X]` integers or real numbers."""
-    x = _array(name, inputs)
+    x = to_array(name, inputs)
     if not (x.ndim == 3 or (x.ndim == 2 and is_integer(x))):
         first = "N, T" if batch_first else "T, N"
         hint = ""
@@ -183,13 +171,13 @@ def read_inputs(name: str, inputs: Any, batch_first: bool) -> np.ndarray:
         x = np.swapaxes(x, 0, 1)
     small = is_integer(x) and x.dtype.itemsize <= 2
     # Small integers are converted when a batch of them is taken.
-    return x if x.ndim == 2 or small else _reals(x)
+    return x if x.ndim == 2 or small else reals(x)
 
 
 def read_lengths(name: str, lengths: Any, inputs: np.ndarray) -> np.ndarray:
     """`[N]` int32."""
     count, seq_len = inputs.shape[:2]
-    array = _array(name, lengths)
+    array = to_array(name, lengths)
     expected = f"{name}: expected integers [N] = ({count},) from 1 to T = {seq_len}"
     if array.shape != (count,) or not is_integer(array):
         raise ValueError(f"{expected}, got {array.dtype} {array.shape}")
@@ -205,6 +193,8 @@ def _read_labels(
     seq_len: int,
     batch_first: bool,
     output_loss: types.OutputLoss | None,
+    *,
+    weighted: bool,
 ) -> tuple[np.ndarray, types.OutputLoss]:
     """Labels, batch-first, and the loss that they are for.
 
@@ -220,7 +210,7 @@ def _read_labels(
         if integer and y.shape == (count,):
             loss = losses.cross_entropy
         elif integer and y.shape == steps:
-            if seq_len > 1 and _is_one_hot(y):
+            if seq_len > 1 and not weighted and _is_one_hot(y):
                 raise ValueError(
                     f"{got}: for one-hot classes give labels.argmax(axis=1), for "
                     f"classes of every step output_loss="
@@ -228,9 +218,15 @@ def _read_labels(
                 )
             loss = losses.cross_entropy_every_step
         elif not integer and y.ndim == 2 and y.shape == steps != (count, 1):
+            values = "values [N, Y] of the last step output_loss=lra_jax.squared_error"
+            if weighted:
+                values = (
+                    "one value at each step labels[:, :, None] and "
+                    "output_loss=lra_jax.squared_error_every_step"
+                )
             raise ValueError(
-                f"{got}: for classes of every step give labels.astype(int), for "
-                f"values [N, Y] of the last step output_loss=lra_jax.squared_error"
+                f"{got}: for classes of every step give labels.astype(int), "
+                f"for {values}"
             )
         elif not integer and y.ndim == 2 and len(y) == count:
             loss = losses.squared_error
@@ -245,19 +241,27 @@ def _read_labels(
         losses.cross_entropy: integer and y.shape == (count,),
         losses.squared_error: y.ndim == 2 and len(y) == count,
         losses.cross_entropy_every_step: integer and y.shape == steps,
-        losses.binary_cross_entropy_every_step: y.ndim == 3 and y.shape[:2] == steps,
+        **dict.fromkeys(_STEPS_OF_REALS, y.ndim == 3 and y.shape[:2] == steps),
     }
     leading = y.shape[:2] == steps if loss.every_step else y.shape[:1] == (count,)
     if not fits.get(loss, leading) or 0 in y.shape:
         axes = names if loss.every_step else "N"
         name, expected = LABELS.get(loss, ("output_loss", f"values [{axes}, ...]"))
+        one_value = loss in _STEPS_OF_REALS and y.shape == steps
+        meant = "; one value at each step is labels[:, :, None]" * one_value
         raise ValueError(
             f"expected {expected.replace('N, T', names)} of N = {count}"
             f"{f' and T = {seq_len}' if loss.every_step else ''} for {name}, "
-            f"{got}{_meant(y, steps, count)}"
+            f"{got}{meant or _meant(y, steps, count)}"
+        )
+    if loss == losses.squared_error_every_step and not weighted:
+        raise ValueError(
+            f"expected Weighted(labels, weights) for squared_error_every_step, as a "
+            f"label below 0 may be asked for, too; weights of 1 ask at every step; "
+            f"got an array, {y.dtype} {y.shape}"
         )
     if not integer or loss in _REALS:
-        y = _reals(y)
+        y = reals(y)
     return (y if batch_first or not loss.every_step else np.swapaxes(y, 0, 1)), loss
 
 
@@ -278,10 +282,36 @@ def _meant(y: np.ndarray, steps: tuple[int, int], count: int) -> str:
     return ""
 
 
-def place(wrong: np.ndarray) -> str:
-    """Where the first true value of `[N, ...]` is."""
-    sample, *rest = np.argwhere(wrong)[0]
-    return f"at sample {sample}" + (f", step {rest[0]}" if rest else "")
+def _read_weights(
+    weights: np.ndarray, labels: np.ndarray, batch_first: bool, loss: types.OutputLoss
+) -> np.ndarray:
+    """Weights, batch-first and real.
+
+    Args:
+      weights: as they are given; truth values are 0 and 1.
+      labels: of the same part, batch-first.
+      batch_first: whether N is the first axis of `weights`.
+      loss: the task's.
+
+    Raises:
+      ValueError: what was expected, and got.
+    """
+    got = f"got {weights.dtype} {weights.shape}"
+    if not loss.every_step:
+        name, axes = LABELS.get(loss, ("output_loss", "one for each sample"))
+        raise ValueError(
+            f"expected no weights, as the labels of {name} are {axes}, {got}; labels "
+            f"of every step have weights"
+        )
+    steps = labels.shape[:2] if batch_first else labels.shape[1::-1]
+    names = "N, T" if batch_first else "T, N"
+    shapes = {names: steps}
+    if labels.ndim == 3:  # labels that are classes have no weights of outputs
+        shapes[f"{names}, Y"] = (*steps, labels.shape[2])
+    if weights.shape not in shapes.values():
+        expected = " or ".join(f"[{name}] = {shape}" for name, shape in shapes.items())
+        raise ValueError(f"expected real numbers {expected}, {got}")
+    return reals(weights if batch_first else np.swapaxes(weights, 0, 1))
 
 
 def check_inputs(name: str, records: Records) -> None:
@@ -299,35 +329,67 @@ def check_inputs(name: str, records: Records) -> None:
         raise ValueError(f"{name}: expected {expected}, got {value} {place(wrong)}")
 
 
+def _check_weights(name: str, records: Records) -> Records:
+    """Checks the values of weights; those where a sequence is padded become 0.
+
+    Raises:
+      ValueError: a value is no weight.
+    """
+    assert records.weights is not None
+    weights = records.weights
+    weights = np.where(with_axes(records.inside, weights.ndim), weights, 0)
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        raise ValueError(
+            f"{name}: expected finite {weights.dtype} numbers of at least 0, got "
+            f"{weights[wrong][0]} {place(wrong)}"
+        )
+    if not weights.any():
+        raise ValueError(f"{name}: expected some above 0, all are 0")
+    return records._replace(weights=weights)
+
+
 def _check_labels(name: str, records: Records, loss: types.OutputLoss) -> Records:
     """Checks the values of labels; those where a sequence is padded ask nothing.
+
+    Labels of no weight may be anything, and become 0.
 
     Raises:
       ValueError: a value is no label.
     """
-    y = records.labels
+    y, weighted = records.labels, records.weights is not None
     if loss.every_step:
-        inside = records.inside.reshape(records.inside.shape + (1,) * (y.ndim - 2))
+        asked = records.asked if weighted else with_axes(records.inside, y.ndim)
         # An unsigned number that is too large stays so.
         signed = np.minimum(y, y.dtype.type(2**31)) if y.dtype == np.uint64 else y
         signed = signed.astype(np.int64) if is_integer(y) else y
-        y = np.where(inside, signed, signed.dtype.type(-1))
+        y = np.where(asked, signed, signed.dtype.type(0 if weighted else -1))
+    hint = ""
     if is_integer(y):
-        least = -(2**31) if loss is not losses.cross_entropy else 0
+        classes = loss == losses.cross_entropy or (weighted and loss in CLASSES)
+        least = 0 if classes else -(2**31)
         wrong = (y < least) | (y >= 2**31)
         expected = "classes from 0 to 2³¹ - 1" if least == 0 else "int32"
     else:
         wrong = ~np.isfinite(y) & (loss in _REALS)
         expected = f"finite {y.dtype} numbers"
-    if loss is losses.binary_cross_entropy_every_step and not wrong.any():
-        nothing = (y < 0).all(axis=2, keepdims=True)
+    if loss == losses.binary_cross_entropy_every_step and not wrong.any():
+        nothing = (y < 0).all(axis=2, keepdims=True) & (not weighted)
         wrong = ~((y == 0) | (y == 1) | nothing)
-        expected = "0 or 1, or all Y below 0 at a step that asks nothing"
+        expected = "0 or 1"
+        if not weighted:
+            expected += ", or all Y below 0 at a step that asks nothing"
+        hint = (
+            f"; for real values give {'' if weighted else 'Weighted labels and '}"
+            f"output_loss=lra_jax.squared_error_every_step"
+        )
+    if weighted:
+        expected += " where the weight is not 0"
     if wrong.any():
         value = y[tuple(np.argwhere(wrong)[0])]
         axes = wrong.shape[: 1 + loss.every_step]
         at = np.logical_or.reduce(wrong.reshape(*axes, -1), axis=-1)
-        raise ValueError(f"{name}: expected {expected}, got {value} {place(at)}")
-    if loss.every_step and (y < 0).all():
+        raise ValueError(f"{name}: expected {expected}, got {value} {place(at)}{hint}")
+    if loss.every_step and not weighted and (y < 0).all():
         raise ValueError(f"{name}: expected some of at least 0, all are below")
     return records._replace(labels=y.astype(np.int32) if is_integer(y) else y)

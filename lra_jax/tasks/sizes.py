@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from lra_jax import types
-from lra_jax.tasks.reading import CLASSES, LABELS, Records, is_integer, place
+from lra_jax.tasks.reading import CLASSES, LABELS, Records
+from lra_jax.tasks.values import is_integer, place
 
 
 def input_size(parts: dict[str, Records], given: int | None) -> int:
@@ -53,6 +54,14 @@ def output_size(
     first = parts[""].labels
     axes = 1 + loss.every_step
     for where, records in parts.items():
+        if (records.weights is None) != (parts[""].weights is None):
+            expected, got = "Weighted(labels, weights)", "an array"
+            if records.weights is not None:
+                expected, got = got, expected
+            raise ValueError(
+                f"{where}labels: expected {expected} as in labels, got {got}; weights "
+                f"of 1 ask at every step"
+            )
         if records.labels.shape[axes:] != first.shape[axes:]:
             raise ValueError(
                 f"{where}labels: expected {first.shape[axes:]} for each label as in "

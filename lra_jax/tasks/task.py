@@ -57,7 +57,7 @@ class Task:
     @staticmethod
     def from_arrays(
         inputs: ArrayLike,
-        labels: ArrayLike,
+        labels: ArrayLike | types.Weighted,
         *,
         validation: Any,
         batch_first: bool = True,
@@ -82,15 +82,21 @@ class Task:
             `[N, T]` integer classes of every step, `cross_entropy_every_step`;
             `[N, T, Y]` real 0 or 1, `binary_cross_entropy_every_step`.
             A label of every step asks nothing where it is below 0.
+            Labels of every step may have weights: `Weighted(labels, weights)`, in all
+            parts or in none. Weights are at least 0, `[N, T]`, or `[N, T, Y]` beside
+            labels of this shape; truth values are 0 and 1. A weight of 0 asks nothing:
+            the label there may be anything, and is read as 0. Elsewhere a class has to
+            be at least 0. `[N, T, Y]` real values of any size need weights, and
+            `output_loss=lra_jax.squared_error_every_step`.
           validation: the part to evaluate on, which is never trained on. A fraction
             between 0 and 1 is taken out of the arrays: of each class the same share,
             where labels are classes `[N]`. Or `(inputs, labels)`, or `(inputs, labels,
             lengths)`, with the same axes.
           batch_first: False says that inputs, and labels of every step, have T first:
-            `[T, N]`, `[T, N, X]`, `[T, N, Y]`.
+            `[T, N]`, `[T, N, X]`, `[T, N, Y]`. The same holds for weights.
           lengths: `[N]` integers from 1 to T: sequence b is in the first `lengths[b]`
             steps, and all after them is padding, which nothing looks at, labels of
-            every step included. None is T for all.
+            every step and their weights included. None is T for all.
           output_loss: E, where it is not the one that labels choose.
           test: as `validation`, for the field `test`; None is none.
           seed: of the order in which fractions are taken. The same seed gives the same

@@ -15,7 +15,7 @@ import lra_jax
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.config import tasks
 from lra_jax.lab.data.sources import DatasetError
-from lra_jax.tasks import division, reading
+from lra_jax.tasks import arrays, division, reading
 
 from_arrays = lra_jax.Task.from_arrays
 N, T, X, Y = 32, 8, 3, 4
@@ -591,3 +591,322 @@ def test_real_sizes_have_to_be_those_of_the_arrays():
         ValueError, match=r"^test labels: expected \(3,\) for each label"
     ):
         from_arrays(VECTORS, VECTORS[:, 0], validation=0.25, test=(VECTORS[:9] + 1, VECTORS[:9, 0, :2]))  # fmt: skip
+
+
+# Weights.
+
+Weighted = lra_jax.Weighted
+STEPS = RANDOM.integers(-2, Y, (N, T))  # below 0, nothing is asked
+ROLLS = RANDOM.integers(0, 2, (N, T, Y)) * 1.0
+VALUES = RANDOM.normal(size=(N, T, Y))
+WEIGHTS = RANDOM.uniform(0.5, 2, (N, T))
+OF_OUTPUTS = RANDOM.uniform(0.5, 2, (N, T, Y))
+SQUARES = lra_jax.squared_error_every_step
+
+
+def updated(task, rule=lra_jax.bptt):
+    """The loss and the gradients of a batch, as one vector."""
+    rule = rule(output_loss=task.output_loss)
+    params = lra_jax.init_params(jax.random.key(0), task.input_size, 5, Y)
+    batch = task.sample(jax.random.key(1), 20)
+    state = rule.init(jax.random.key(2), params)
+    grads, _, info = rule.grads(jax.random.key(3), params, state, batch)
+    found = [info.loss, *jax.tree.leaves(grads)]
+    return np.concatenate([np.ravel(x) for x in found])
+
+
+@pytest.mark.parametrize(
+    "rule", [lra_jax.bptt, functools.partial(lra_jax.lra_diff, gamma=1.0)]
+)
+@pytest.mark.parametrize("labels", [SYMBOLS % Y, ROLLS], ids=["classes", "rolls"])
+@pytest.mark.parametrize(
+    "lengths", [None, 1 + np.arange(N) % T], ids=["whole", "padded"]
+)
+def test_weights_of_1_are_labels_without_weights(labels, lengths, rule):
+    keys = {"validation": 0.25, "lengths": lengths, "output_size": Y}
+    plain = from_arrays(VECTORS, labels, **keys)
+    shapes = [(N, T), labels.shape]
+    for weights in (*map(np.ones, shapes), np.ones((N, T), bool), np.full((N, T), 7)):
+        task = from_arrays(VECTORS, Weighted(labels, weights), **keys)
+        assert task.output_loss == plain.output_loss
+        assert task.chance == plain.chance
+        np.testing.assert_allclose(
+            updated(task, rule), updated(plain, rule), rtol=1e-5, atol=1e-7
+        )
+    # The control: other weights are another loss, with the same constant answer.
+    other = from_arrays(VECTORS, Weighted(labels, WEIGHTS), **keys)
+    assert abs(updated(other, rule) - updated(plain, rule)).max() > 1e-3
+    assert other.chance == plain.chance
+
+
+@pytest.mark.parametrize(
+    "lengths", [None, 1 + np.arange(N) % T], ids=["whole", "padded"]
+)
+@pytest.mark.parametrize("rolls", [False, True])
+def test_weights_of_0_are_labels_below_0(rolls, lengths):
+    asked = STEPS >= 0
+    if rolls:
+        plain = np.where(asked[:, :, None], ROLLS, -1)
+        labels = np.where(asked[:, :, None], ROLLS, np.nan)
+    else:
+        plain, labels = STEPS, np.where(asked, STEPS, 10**12)
+    keys = {"validation": 0.25, "lengths": lengths}
+    plain = from_arrays(VECTORS, plain, **keys)
+    task = from_arrays(VECTORS, Weighted(labels, asked), **keys)
+    assert (task.output_size, task.chance) == (plain.output_size, plain.chance)
+    np.testing.assert_allclose(updated(task), updated(plain), rtol=1e-5, atol=1e-7)
+    accuracies = {
+        lra_jax.accuracy(
+            lra_jax.init_params(jax.random.key(0), X, 5, Y),
+            part,
+            output_loss=plain.output_loss,
+        )
+        for part in (task.validation, plain.validation)
+    }
+    assert len(accuracies) == 1
+
+
+def test_a_task_with_weights_has_their_loss():
+    """E of each sample, computed by NumPy from the arrays as they were given."""
+    lengths = 1 + np.arange(N) % T
+    held = numbered(N, T), Weighted(VALUES, OF_OUTPUTS), lengths
+    task = from_arrays(
+        numbered(5, T) - 9, Weighted(np.zeros((5, T, Y)), np.ones((5, T))),
+        validation=held, output_loss=SQUARES,
+    )  # fmt: skip
+    assert (task.output_loss, task.output_size) == (SQUARES, Y)
+    batch = whole(task.validation)
+    assert (batch.labels.weights == 0).all(axis=2).sum(axis=0).tolist() == (
+        T - lengths
+    ).tolist()
+    logits = RANDOM.normal(size=(T, N, Y)).astype(np.float32)
+    found = SQUARES.value(logits, batch.labels)
+    for b, length in enumerate(lengths):
+        at = slice(T - length, T)  # sequences end together
+        w = OF_OUTPUTS[b, :length]
+        terms = w * (logits[at, b] - VALUES[b, :length]) ** 2 / Y
+        assert found[b] == pytest.approx(terms.sum() / w.mean(axis=1).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("of_outputs", [False, True])
+def test_each_weight_stays_with_its_sample(batch_first, of_outputs):
+    """Inputs, labels and weights of a sample say its number, those of a step its step."""
+    count = 40
+    lengths = 1 + np.arange(count) % T
+    number = (np.arange(count)[:, None] + np.arange(T) / 100)[:, :, None]
+    labels = np.tile(number, (1, 1, 2))
+    weights = labels + 1 if of_outputs else number[:, :, 0] + 1
+    given_arrays = number, labels, weights
+    if not batch_first:
+        given_arrays = [array.swapaxes(0, 1) for array in given_arrays]
+    task = from_arrays(
+        given_arrays[0], Weighted(*given_arrays[1:]), validation=0.2, test=0.1,
+        lengths=lengths, batch_first=batch_first, output_loss=SQUARES,
+    )  # fmt: skip
+    seen = set()
+    for part in (task.training, task.validation, task.test):
+        inputs, labels, start = whole(part)
+        assert labels.weights.shape == (T, part.size, 2)[: 2 + of_outputs]
+        inside = np.arange(T)[:, None] >= start
+        for array in (labels.labels[..., 0], labels.weights - 1):
+            first = array[..., 0] if array.ndim == 3 else array
+            np.testing.assert_allclose(
+                first[inside], inputs[inside][:, 0], rtol=1e-5, atol=1e-6
+            )
+        assert not labels.weights[~inside].any()
+        # The control: the weights of the next sample are others.
+        turned = np.roll(labels.weights, 1, axis=1)
+        assert abs(turned - labels.weights)[-1].min() > 0.5
+        seen |= {*inputs[-1, :, 0].astype(int)}
+    assert seen == set(range(count))
+
+
+def test_arrays_of_others_with_weights_are_the_same_task():
+    labels = SYMBOLS % Y
+    keys = {"validation": 0.25, "test": (VECTORS[:4] + 1, Weighted(labels[:4], WEIGHTS[:4]))}  # fmt: skip
+    expected = from_arrays(VECTORS, Weighted(labels, WEIGHTS), **keys)
+    for kind in (np.ndarray.tolist, jnp.asarray, Foreign):
+        found = from_arrays(VECTORS, Weighted(kind(labels), kind(WEIGHTS)), **keys)
+        for name in ("training", "validation", "test"):
+            a, b = (whole(getattr(task, name)) for task in (found, expected))
+            jax.tree.map(np.testing.assert_array_equal, a, b)
+    weights = whole(expected.test).labels.weights
+    assert weights.dtype == np.float32
+    np.testing.assert_array_equal(weights.T, WEIGHTS[:4].astype(np.float32))
+
+
+def test_chance_asks_nothing_where_there_is_no_weight():
+    inputs, held = numbered(4, 2), numbered(4, 2) + 10
+    classes = np.array([[1, 1], [1, 0], [2, 1], [0, 2]])
+    shown = np.array([[1, 3.5], [1, 0], [0, 1], [1, 0]])
+    values = classes[:, :, None] / 10
+    training = Weighted(np.tile([[[0.0], [0.2]]], (4, 1, 1)), np.tile([1, 3.0], (4, 1)))
+    for labels, trained, loss, answer, chance in (
+        (classes, Weighted(classes, np.ones((4, 2))), None, [0, 1, 0], 0.75),
+        ((classes == 1)[:, :, None] * 1.0, Weighted(values * 0, np.ones((4, 2))), None, [1], 0.75),
+        # The least error is that of 0.15: 0, whose square is too large, is asked for.
+        (values * 4 - 0.3, training, SQUARES, [0.15], 0.75),
+    ):  # fmt: skip
+        task = from_arrays(
+            inputs,
+            trained,
+            validation=(held, Weighted(labels, shown)),
+            output_loss=loss,
+        )
+        assert task.chance == chance
+        everywhere = Weighted(labels, np.ones((4, 2)))
+        whole_task = from_arrays(
+            inputs, trained, validation=(held, everywhere), output_loss=loss
+        )
+        assert whole_task.chance < chance  # the control
+        # As the loss itself counts.
+        for each in (task, whole_task):
+            labels_of = whole(each.validation).labels
+            logits = np.array(answer, np.float32) - 0.5 * (loss is None)
+            logits = np.broadcast_to(logits, (2, 4, len(answer)))
+            wrong = each.output_loss.is_error(logits, labels_of)
+            assert each.chance == 1 - wrong.mean()
+
+
+def test_the_constant_answer_has_the_least_loss():
+    """Of real values, whatever the weights: the loss has no slope there."""
+    lengths = 1 + np.arange(N) % T
+    for weights in (WEIGHTS, OF_OUTPUTS):
+        scale = np.exp(RANDOM.normal(size=(N, 1))).reshape(
+            N, *(1,) * (weights.ndim - 1)
+        )
+        for each in (weights, weights * scale):
+            records, loss = reading.read(
+                VECTORS, Weighted(VALUES, each), lengths, batch_first=True,
+                output_loss=SQUARES,
+            )  # fmt: skip
+            answer = arrays._constant(records)
+            labels = Weighted(
+                *(x.swapaxes(0, 1) for x in (records.labels, records.weights))
+            )
+            logits = np.broadcast_to(answer, (T, N, Y))
+            slope = loss.grad(logits, labels).sum(axis=(0, 1))
+            np.testing.assert_allclose(slope, 0, atol=1e-5)
+            other = loss.grad(logits + 0.1, labels).sum(axis=(0, 1))
+            assert (other > 0.1).all()
+
+
+def test_a_sweep_trains_with_weights():
+    """Weights of 0 are labels below 0 in the compiled program, too."""
+    asked = STEPS >= 0
+    evaluations = []
+    for labels in (STEPS, Weighted(np.where(asked, STEPS, 99), asked)):
+        experiment = lra_jax.Experiment(
+            from_arrays(VECTORS, labels, validation=0.25),
+            lambda hp: (
+                lra_jax.bptt(output_loss=lra_jax.cross_entropy_every_step),
+                optax.adam(hp["lr"]),
+            ),
+            hidden_size=4,
+            eval_every=5,
+        )
+        found = lra_jax.run_sweep(
+            experiment, {"lr": [0.03]}, [0], limits=lra_jax.Limits(max_steps=10)
+        )
+        evaluations.append(found.curves.loss)
+    assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-5)
+    assert np.isfinite(evaluations).all()
+
+
+def test_swapped_labels_keep_their_weights():
+    task = from_arrays(VECTORS, Weighted(SYMBOLS % Y, WEIGHTS), validation=0.25)
+    labels = task.sample(jax.random.key(0), 9).labels
+    swapped = lra_jax.diagnostics.swap_labels(task, labels)
+    assert swapped.weights is labels.weights
+    expected = np.where(labels.labels > 0, Y - labels.labels, 0)
+    np.testing.assert_array_equal(swapped.labels, expected)
+
+
+def test_a_loss_of_ones_own_gets_weights():
+    def size(logits, labels):
+        return jnp.sum(jnp.abs(logits[..., 0] - labels.labels) * labels.weights, axis=0)
+
+    loss = lra_jax.OutputLoss(size, size, lambda *of: size(*of) > 1, every_step=True)
+    labels = Weighted(SYMBOLS - 3.0, WEIGHTS * (SYMBOLS != 5))
+    task = from_arrays(
+        VECTORS, labels, validation=0.25, output_loss=loss, output_size=1
+    )
+    assert task.chance == 0
+    found = whole(task.validation).labels
+    assert found.labels.min() == -3
+    assert found.labels.max() == 1  # 2, of no weight, is read as 0
+
+
+READ_X = "; inputs are read as [N = 32, T = 8, X = 3] because batch_first=True"
+
+
+def changed(weights, at, value):
+    found = weights.copy()
+    found[at] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("labels", "weights", "keys", "said"),
+    [
+        (STEPS, WEIGHTS.T, {}, f"labels.weights: expected real numbers [N, T] = (32, 8), got float64 (8, 32){READ_X}"),
+        (ROLLS, WEIGHTS[:, :, None], {}, f"labels.weights: expected real numbers [N, T] = (32, 8) or [N, T, Y] = (32, 8, 4), got float64 (32, 8, 1){READ_X}"),
+        (STEPS, OF_OUTPUTS, {}, f"labels.weights: expected real numbers [N, T] = (32, 8), got float64 (32, 8, 4){READ_X}"),
+        (STEPS, WEIGHTS[:, 0], {}, f"labels.weights: expected real numbers [N, T] = (32, 8), got float64 (32,){READ_X}"),
+        (CLASSES, WEIGHTS, {}, f"labels.weights: expected no weights, as the labels of cross_entropy are integer classes [N], got float64 (32, 8); labels of every step have weights{READ_X}"),
+        (CLASSES, np.ones(N), {}, f"labels.weights: expected no weights, as the labels of cross_entropy are integer classes [N], got float64 (32,); labels of every step have weights{READ_X}"),
+        (VALUES[:, 0], WEIGHTS, {}, f"labels.weights: expected no weights, as the labels of squared_error are real values [N, Y], got float64 (32, 8); labels of every step have weights{READ_X}"),
+        (SYMBOLS, changed(WEIGHTS, (3, 5), -0.5), {}, "labels.weights: expected finite float32 numbers of at least 0, got -0.5 at sample 3, step 5"),
+        (SYMBOLS, changed(WEIGHTS, (3, 5), np.nan), {}, "labels.weights: expected finite float32 numbers of at least 0, got nan at sample 3, step 5"),
+        (ROLLS, changed(OF_OUTPUTS, (3, 5, 1), 1e300), {}, "labels.weights: expected finite float32 numbers of at least 0, got inf at sample 3, step 5"),
+        (SYMBOLS, 0 * WEIGHTS, {}, "labels.weights: expected some above 0, all are 0"),
+        (SYMBOLS, WEIGHTS * 1j, {}, "labels.weights: expected numbers, got complex128 (32, 8)"),
+        (SYMBOLS, None, {}, "labels.weights: expected numbers, got an array of objects (); pad shorter sequences at their ends and give lengths"),
+        (SYMBOLS - 1, WEIGHTS, {}, "labels: expected classes from 0 to 2³¹ - 1 where the weight is not 0, got -1 at sample ..."),
+        (VALUES, WEIGHTS, {}, "labels: expected 0 or 1 where the weight is not 0, got ..."),
+        (-ROLLS, WEIGHTS, {}, "labels: expected 0 or 1 where the weight is not 0, got -1.0 at sample ..."),
+        (changed(VALUES, (2, 1), np.nan), WEIGHTS, {"output_loss": SQUARES}, "labels: expected finite float32 numbers where the weight is not 0, got nan at sample 2, step 1"),
+        (VALUES[:, :, 0], WEIGHTS, {}, f"labels: got float64 (32, 8): for classes of every step give labels.astype(int), for one value at each step labels[:, :, None] and output_loss=lra_jax.squared_error_every_step{READ_X}"),
+        (VALUES[:, :, 0], WEIGHTS, {"output_loss": SQUARES}, f"labels: expected real values [N, T, Y] of N = 32 and T = 8 for squared_error_every_step, got float64 (32, 8); one value at each step is labels[:, :, None]{READ_X}"),
+        (SYMBOLS, WEIGHTS, {"validation": (VECTORS + 1, SYMBOLS)}, "validation labels: expected Weighted(labels, weights) as in labels, got an array; weights of 1 ask at every step"),
+        (SYMBOLS, WEIGHTS, {"test": (VECTORS + 1, Weighted(SYMBOLS, -WEIGHTS))}, "test labels.weights: expected finite float32 numbers of at least 0, got -..."),
+        (SYMBOLS, WEIGHTS, {"validation": Weighted(SYMBOLS, WEIGHTS)}, "validation: expected a fraction between 0 and 1, (inputs, labels) or (inputs, labels, lengths), got a Weighted of 2"),
+    ],
+)  # fmt: skip
+def test_weights_of_another_kind_get_a_reason(labels, weights, keys, said):
+    """Word for word, but for `...` at the end: a value."""
+    with pytest.raises(ValueError) as error:  # noqa: PT011 -- compared below
+        from_arrays(VECTORS, Weighted(labels, weights), **({"validation": 0.25} | keys))
+    found = str(error.value)
+    assert found == said or (said.endswith("...") and found.startswith(said[:-3]))
+
+
+def test_labels_without_weights_where_these_are_needed_get_a_reason():
+    turned = VECTORS.swapaxes(0, 1)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 -- compared as a whole
+        from_arrays(
+            turned, Weighted(STEPS.T, WEIGHTS), validation=0.25, batch_first=False
+        )
+    assert str(error.value) == (
+        "labels.weights: expected real numbers [T, N] = (8, 32), got float64 (32, 8); "
+        "inputs are read as [T = 8, N = 32, X = 3] because batch_first=False"
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"^labels: expected Weighted\(labels, weights\) for squared_error_every",
+    ):
+        from_arrays(VECTORS, VALUES, validation=0.25, output_loss=SQUARES)
+    with pytest.raises(
+        ValueError, match=r"^validation labels: expected an array as in labels, got W"
+    ):
+        from_arrays(
+            VECTORS, SYMBOLS, validation=(VECTORS + 1, Weighted(SYMBOLS, WEIGHTS))
+        )
+    # What stands at padded steps is nobody's weight.
+    lengths = np.full(N, T - 1)
+    weights = changed(WEIGHTS, np.s_[:, -1], -np.inf)
+    task = from_arrays(
+        VECTORS, Weighted(SYMBOLS, weights), validation=0.25, lengths=lengths
+    )
+    assert np.isfinite(evaluated(jax.random.key(0), task).loss)

@@ -2,9 +2,10 @@
 
     numpy.savez("spikes.npz", inputs=inputs, labels=labels)
 
-The arrays are the arguments of `lra_jax.Task.from_arrays`, by their names. Parts that
-are divided already are `validation_inputs`, `validation_labels`, and maybe
-`validation_lengths`; the same with `test_`. docs/own_data.md has the table.
+The arrays are the arguments of `lra_jax.Task.from_arrays`, by their names, and
+`weights` of labels. Parts that are divided already are `validation_inputs`,
+`validation_labels`, and maybe `validation_weights` and `validation_lengths`; the same
+with `test_`. docs/own_data.md has the table.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from lra_jax import Task
+from lra_jax import Task, Weighted
 from lra_jax.lab.data.sources import DatasetError
 from lra_jax.settings import did_you_mean, nearest
 from lra_jax.tasks.reading import LABELS
 
 VALIDATION = 0.2  # held out where the file does not say what is
 
-_ARRAYS = ("inputs", "labels", "lengths")
+_ARRAYS = ("inputs", "labels", "weights", "lengths")
 _PARTS = ("validation", "test")
 _OPTIONS = (*_PARTS, "seed", "batch_first", "output_loss", "input_size", "output_size")
 _NAMES = (
@@ -108,13 +109,14 @@ def _task(columns: Mapping[str, np.ndarray]) -> Task:
             options[part] = arrays
     options.setdefault("validation", VALIDATION)
     return Task.from_arrays(
-        columns["inputs"], columns["labels"], lengths=columns.get("lengths"), **options
+        columns["inputs"],
+        _labels("", columns),
+        lengths=columns.get("lengths"),
+        **options,
     )
 
 
-def _part(
-    part: str, columns: Mapping[str, np.ndarray]
-) -> tuple[np.ndarray, ...] | None:
+def _part(part: str, columns: Mapping[str, np.ndarray]) -> tuple[Any, ...] | None:
     """Inputs, labels and maybe lengths of a part that is divided already."""
     names = [f"{part}_{name}" for name in _ARRAYS]
     given = [name for name in names if name in columns]
@@ -123,7 +125,17 @@ def _part(
     for name in names[:2]:
         if name not in columns:
             raise ValueError(f"{name}: missing beside {given[0]}")
-    return tuple(columns[name] for name in given)
+    weights = ["weights", names[2]]
+    for name, other in (weights, weights[::-1]):
+        if name not in columns and other in columns:
+            raise ValueError(f"{name}: missing beside {other}")
+    lengths = [columns[name] for name in names[3:] if name in columns]
+    return columns[names[0]], _labels(f"{part}_", columns), *lengths
+
+
+def _labels(prefix: str, columns: Mapping[str, np.ndarray]) -> np.ndarray | Weighted:
+    labels, weights = columns[f"{prefix}labels"], columns.get(f"{prefix}weights")
+    return labels if weights is None else Weighted(labels, weights)
 
 
 def _scalar(name: str, array: np.ndarray) -> Any:

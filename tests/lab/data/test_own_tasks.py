@@ -137,17 +137,54 @@ def test_a_file_may_have_parts_lengths_and_options():
     )
 
 
+def test_a_file_may_have_weights():
+    """Of all parts; another weight is another run."""
+    values = VECTORS[:, :, :1] - 0.5
+    columns = {
+        "inputs": VECTORS,
+        "labels": values,
+        "weights": RANDOM.uniform(size=(N, T)),
+        "output_loss": "squared_error_every_step",
+        "test_inputs": VECTORS[:7] + 1,
+        "test_labels": values[:7],
+        "test_weights": np.arange(7 * T).reshape(7, T),
+        "test_lengths": np.full(7, T - 2),
+    }
+    np.savez("own.npz", **columns)
+    task = tasks.find("own.npz")
+    labels = lra_jax.Weighted(columns["labels"], columns["weights"])
+    expected = lra_jax.Task.from_arrays(
+        VECTORS, labels, validation=0.2, output_loss=lra_jax.squared_error_every_step
+    )
+    for part in ("training", "validation"):
+        a, b = (whole(getattr(each, part)) for each in (task, expected))
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+    weights = whole(task.test).labels.weights
+    assert weights[:, 1].tolist() == [0, 0, *range(T, 2 * T - 2)]
+    before = fingerprint.of(config_lib.load(write("own.npz")))
+    columns["weights"][3, 2] += 1
+    np.savez("own.npz", **columns)
+    after = fingerprint.of(config_lib.load(write("own.npz")))
+    assert fingerprint.changes_of_data(before, after) == [
+        "the data of own.npz are others"
+    ]
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
         ({}, "own.npz: inputs: missing; the file has seed"),
         ({"inputs": SYMBOLS}, "own.npz: labels: missing; the file has seed, inputs"),
-        ({"lables": CLASSES}, "own.npz: lables: unknown; expected some of inputs, labels, lengths, validation_inputs, validation_labels, validation_lengths, test_inputs, test_labels, test_lengths, validation, test, seed, batch_first, output_loss, input_size, output_size; did you mean 'labels'?"),
+        ({"lables": CLASSES}, "own.npz: lables: unknown; expected some of inputs, labels, weights, lengths, validation_inputs, validation_labels, validation_weights, validation_lengths, test_inputs, test_labels, test_weights, test_lengths, validation, test, seed, batch_first, output_loss, input_size, output_size; did you mean 'labels'?"),
         ({"inputs": SYMBOLS, "labels": CLASSES[:3]}, "own.npz: labels: expected N = 40 integer classes"),
         ({"inputs": SYMBOLS, "labels": CLASSES, "validation": [0.5]}, "own.npz: validation: expected one value, got float64 (1,); arrays of a part are validation_inputs and validation_labels"),
         ({"inputs": SYMBOLS, "labels": CLASSES, "seed": [1]}, "own.npz: seed: expected one value, got int64 (1,)"),
-        ({"inputs": SYMBOLS, "labels": CLASSES, "output_loss": "mse"}, "own.npz: output_loss: expected one of cross_entropy, squared_error, cross_entropy_every_step, binary_cross_entropy_every_step, got 'mse'"),
+        ({"inputs": SYMBOLS, "labels": CLASSES, "output_loss": "mse"}, "own.npz: output_loss: expected one of cross_entropy, squared_error, cross_entropy_every_step, binary_cross_entropy_every_step, squared_error_every_step, got 'mse'"),
         ({"inputs": SYMBOLS, "labels": CLASSES, "test_labels": CLASSES}, "own.npz: test_inputs: missing beside test_labels"),
+        ({"inputs": SYMBOLS, "labels": SYMBOLS, "weights": np.ones((N, T)), **OTHER}, "own.npz: validation_weights: missing beside weights"),
+        ({"inputs": SYMBOLS, "labels": SYMBOLS, "validation_weights": np.ones((8, T)), **OTHER}, "own.npz: weights: missing beside validation_weights"),
+        ({"inputs": SYMBOLS, "labels": SYMBOLS, "weights": np.ones((N, 2))}, "own.npz: labels.weights: expected real numbers [N, T] = (40, 6), got float64 (40, 2)"),
+        ({"inputs": SYMBOLS, "labels": CLASSES, "weights": np.ones(N)}, "own.npz: labels.weights: expected no weights, as the labels of cross_entropy are integer classes [N], got float64 (40,)"),
         ({"inputs": SYMBOLS, "labels": CLASSES, "validation": 0.5, **OTHER}, "own.npz: validation: expected a fraction or arrays, got both"),
         ({"inputs": SYMBOLS, "labels": np.array([None] * N)}, "own.npz cannot be read: it holds Python objects; expected arrays of numbers"),
     ],
