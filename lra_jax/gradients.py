@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from lra_jax import devices, numerics, rnn, types
+from lra_jax import devices, matrices, numerics, rnn, types
 from lra_jax.networks.network import Cell, Network, Place, Term
 from lra_jax.numerics import Normalized, clip, matmul
 
@@ -144,15 +144,20 @@ def sum_at_once(
       place: the steps, `[T, ...]`.
       q: `[T, B, D]`, the errors at their states.
     """
-    scale = None
-    if jnp.finfo(q.dtype).bits < 32:  # 16 bits do not hold products of small errors
-        scale = numerics.largest(q).reshape(())
-        q = q / jnp.where(scale == 0, 1, scale)
-    total = without_frozen(network, cell, network.weigh_all(cell, place, q))
     norms = step_norms(network, cell, place, q)
-    if scale is not None:
-        total, norms = jax.tree.map(lambda g: g * scale, (total, norms))
-    return SummedGrads(jax.tree.map(lambda g: g / q.shape[1], total), norms)
+    # 16 bits do not hold the sum of so many rows.
+    wide = functools.partial(_with_type, matrices.wide(q.dtype))
+    total = network.weigh_all(wide(cell), wide(place), wide(q))
+    total = jax.tree.map(lambda g: g / q.shape[1], total)
+    total = _with_type(q.dtype, without_frozen(network, cell, total))
+    return SummedGrads(total, norms)
+
+
+def _with_type(dtype: jnp.dtype, tree: Any) -> Any:
+    """The tree with all its real numbers of a type."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
 
 
 def step_norms(network: Network, cell: Cell, place: Place, q: jax.Array) -> Any:

@@ -14,7 +14,8 @@ import pytest
 from rule_cases import others_slow
 
 import lra_jax
-from lra_jax import RULES, numerics, regularizer, rnn, symbols
+from lra_jax import RULES, gradients, numerics, regularizer, rnn, symbols
+from lra_jax.networks.network import Place
 
 T, B, X, H, Y = 6, 4, 5, 8, 3
 REQUIRED = {"lra_diff": {"gamma": 4.0}, "lra_released": {"gamma": 4.0}}
@@ -152,6 +153,27 @@ def test_the_type_of_the_inputs_does_not_reach_the_weights(dtype, weight_dtype):
         state = jax.eval_shape(made.init, jax.random.key(1), params)
         found = jax.eval_shape(made.grads, jax.random.key(2), params, state, batch)
         assert dtypes(found) == {weight_dtype}, rule
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(
+    ("seq_len", "batch_size", "size"), [(300, 20, 20.0), (700, 100, 1e-4), (7, 3, 1e-4)]
+)
+def test_sums_over_many_steps_of_16_bits_neither_vanish_nor_overflow(
+    dtype, seq_len, batch_size, size
+):
+    """Σₜ mean_b of equal errors: T times one of them, if the type holds it."""
+    dtype = jnp.dtype(dtype)
+    ones = jnp.ones((seq_len, batch_size, 4), dtype)
+    symbols = jnp.zeros((seq_len, batch_size), jnp.int32)
+    place = Place(symbols, z_prev=ones, s_prev=ones, s=ones, z=ones)
+    params = lra_jax.init_params(jax.random.key(0), 2, 4, 2, dtype=dtype)
+    q = jnp.full_like(ones, size)
+    summed = gradients.sum_at_once(rnn.TANH, rnn.cell_of(params), place, q)
+    expected = seq_len * float(q[0, 0, 0])
+    assert summed.grads.b_h.dtype == dtype
+    for found in (summed.grads.b_h, summed.grads.w_hh, summed.grads.w_xh[0]):
+        np.testing.assert_allclose(np.asarray(found, float), expected, rtol=5e-3)
 
 
 def test_norms_in_float16_neither_vanish_nor_overflow():

@@ -894,7 +894,7 @@ def update_batches():
 def test_an_update_of_tanh_has_the_products_that_it_had(
     rule, options, recorded, monkeypatch
 ):
-    """But for the norms of steps, which nobody reads in a grid."""
+    """But for the norms of steps; the next test says who computes those."""
     monkeypatch.setattr(
         gradients,
         "step_norms",
@@ -931,6 +931,58 @@ def test_norms_of_steps_are_computed_where_somebody_reads_them(network):
     with_norms = cost(step)
     without = cost(lambda state, batch: step(state, batch)[0])
     assert without < 0.75 * with_norms
+
+
+class HalvedGRU(type(networks.gru())):
+    """Says of its own what an error asks of the weights."""
+
+    def weigh(self, *arguments, **options):
+        return jax.tree.map(lambda g: g / 2, super().weigh(*arguments, **options))
+
+
+def test_a_network_with_a_weigh_of_its_own_is_asked_it():
+    params = random_params(networks.gru())
+    place = error_signals.run_forward(
+        params, random_batch(), lra_jax.cross_entropy, networks.gru()
+    ).place
+    found, expected = (
+        gradients.sum_at_once(network, params.cell, place, place.s).grads
+        for network in (HalvedGRU(), networks.gru())
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert jnp.max(jnp.abs(b)) > 0.01
+        np.testing.assert_allclose(2 * a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_of_a_noisy_step_are_of_the_noise_that_it_had():
+    """Of these keys, draws for many steps are others than those of single steps."""
+
+    def step(weights, s, x, key):
+        moved = step_own(weights, s, x)
+        return moved if key is None else moved * jax.random.normal(key, s.shape)
+
+    network = networks.from_step(
+        init=init_own,
+        step=step,
+        emit=lambda weights, s: s[:, s.shape[1] // 2 :],
+        state_size=lambda hidden_size: 2 * hidden_size,
+    )
+    params = random_params(network)
+    key = jax.random.key(0, impl="rbg")
+    place = error_signals.run_forward(
+        params, random_batch(), lra_jax.cross_entropy, network, key
+    ).place
+    found = gradients.sum_at_once(network, params.cell, place, place.s).grads
+    steps = [
+        network.weigh(
+            params.cell, place.s_prev[t], place.x[t], place.s[t], key=place.key[t]
+        )
+        for t in range(len(place.s))
+    ]
+    for name, value in found.items():
+        expected = sum(each[name] for each in steps) / place.s.shape[1]
+        assert jnp.max(jnp.abs(expected)) > 0.01
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_same_network_derived_has_other_products():
