@@ -136,6 +136,7 @@ class PaperBudget:
       curve_steps: updates of the curves of `lra_released`.
       left_out: runs that are not made: "row", "row.task", "reach.row.task",
         "figure5.rule" or "warm.task".
+      part: what alone was asked for, in words; empty for all.
     """
 
     name: str
@@ -144,6 +145,7 @@ class PaperBudget:
     num_validation: int = 10_000
     curve_steps: int = 2_200
     left_out: frozenset[str] = frozenset()
+    part: str = ""
     tables: TablesBudget = TablesBudget()
     table4: Table4Budget = Table4Budget()
     reach: ReachBudget = ReachBudget()

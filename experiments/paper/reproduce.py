@@ -7,8 +7,8 @@ kept from one length to the next; or `all`. Runs go into `runs/reproduce/`, a fo
 each budget and number of seeds, are shared between artefacts, and go on where they
 stand. What comes of them goes into `results/BUDGET/`: a page, a CSV and pictures for
 each artefact, the configs, and what the runs were made with. `--tasks`, `--rows` and
-`--longest` make a part of a table, which then says nothing of the rest. Exit codes are
-those of `experiments.grid`.
+`--longest` make a part of Tables I to III or V, in `results/BUDGET_part/`. Exit codes
+are those of `experiments.grid`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from absl import flags
 from experiments.paper import budgets, rows
 from experiments.paper.artefacts import ARTEFACTS
 from experiments.paper.artefacts.making import Request, write_artefact
+from experiments.paper.artefacts.tables_1_to_3 import TABLE_ROWS
 from experiments.paper.pictures import draw_artefact
 from experiments.paper.recordings import PaperRunner
 from lra_jax.lab.benches import pictures
@@ -73,10 +74,11 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
         rows=_chosen("row", _ROWS.value, [*rows.ROWS, *rows.REACH_ROWS]),
         longest=_LONGEST.value,
     )
+    _check_part(names)
     command = [*command_line.started_as(__name__), *sys.argv[1:]]
     interruption = run.Interruption(console, command)
     runs = pathlib.Path(_RUNS.value) / f"{budget.name}_{_SEEDS.value}_seeds"
-    folder = pathlib.Path(_RESULTS.value) / budget.name
+    folder = pathlib.Path(_RESULTS.value) / (budget.name + "_part" * bool(budget.part))
     for name in names:
         accept = _ACCEPT_OLD_CODE.value
         runner = PaperRunner(console, runs, interruption, accept_old_code=accept)
@@ -86,13 +88,31 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
         except StoppedError as stop:
             interruption.say("Interrupted; what was finished is saved. To go on:")
             return 128 + stop.number
-        if not any(artefact.rows.values()):
-            raise flags.Error(f"{name}: has none of these rows and tasks")
         page = write_artefact(name, artefact, request, folder)
         console.rule(name)
         screen.say(console, page)
         pictures.show(console, name, folder, draw_artefact)
     return 0
+
+
+def _check_part(names: Sequence[str]) -> None:
+    """Raises flags.Error where a part is asked for of what has none, or of nothing."""
+    chosen = _ROWS.value
+    asked = {"rows": chosen, "tasks": _TASKS.value, "longest": _LONGEST.value}
+    known: dict[str, Sequence[str]] = {
+        **{name: [row for row, _ in lines] for name, lines in TABLE_ROWS.items()},
+        "table5": [*rows.REACH_ROWS],
+    }
+    for flag, value in asked.items():
+        parted = ["table5"] if flag == "longest" else [*known]
+        for name in names if value else ():
+            if name not in parted:
+                raise flags.Error(f"--{flag}: of {', '.join(parted)}, not of {name}")
+    for name in names if chosen else ():
+        if not set(chosen) & set(known[name]):
+            raise flags.Error(
+                f"--rows: {name} has none of them, but {', '.join(known[name])}"
+            )
 
 
 def _chosen(noun: str, names: Sequence[str], known: Sequence[str]) -> Sequence[str]:

@@ -263,4 +263,7 @@ def only(
             for task in budget.reach.tasks
         }
         budget = dataclasses.replace(budget, left_out=budget.left_out | other)
-    return budget
+    asked = [f"the rows {', '.join(rows)}"] * bool(rows)
+    asked += [f"the tasks {', '.join(tasks)}"] * bool(tasks)
+    asked += [f"T ≤ {longest}"] * (longest is not None)
+    return dataclasses.replace(budget, part="; ".join(asked))

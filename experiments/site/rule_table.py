@@ -7,9 +7,10 @@ counted for it. What the run has not finished is left out.
 
 With `--out`, `NAME.csv` has a row for each rule, network and task, `NAME.md` the table,
 `NAME_seeds.csv` every counted seed. Where there are several tasks, `NAME_pairs.md` has
-each rule beside BPTT and beside the readout alone: in pairs of a task, a network and a
-seed, by accuracy, with p of a two-sided Wilcoxon signed-rank test, corrected for all
-tests of the table by Holm's method.
+each rule beside BPTT and beside the readout alone: in pairs of a task and a network, by
+the mean accuracy of the counted seeds, with p of a two-sided Wilcoxon signed-rank test,
+corrected for all tests of the table by Holm's method. Seeds are no pairs of their own:
+those of one task have the setting and the task in common.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ def network_of(row: Row) -> str:
 
 
 def choose(rows: Sequence[Row]) -> list[Row]:
-    """The counted seeds of the setting that the tuning seeds choose."""
+    """The counted seeds of the setting that the tuning seeds choose.
+
+    Raises:
+      ValueError: there are no tuning seeds.
+    """
     settings = defaultdict(list)
     for row in rows:
         key = tuple((k, v) for k, v in row.items() if k not in summary.OUTCOMES)
@@ -61,6 +66,11 @@ def choose(rows: Sequence[Row]) -> list[Row]:
         accuracy = statistics.fmean(float(r["best_accuracy"]) for r in tuned)
         return len(solved), -mean, accuracy
 
+    if all(int(row["seed"]) < FIRST_TUNING_SEED for row in rows):
+        raise ValueError(
+            f"seeds: expected some of at least {FIRST_TUNING_SEED}, which choose the "
+            "setting, and others that are counted"
+        )
     best = max(settings.values(), key=merit)
     return [r for r in best if int(r["seed"]) < FIRST_TUNING_SEED]
 
@@ -92,7 +102,10 @@ def last_quarter(member: Row, curves: Curves) -> float | None:
 
 
 def cells(rows: Sequence[Row], curves: Curves) -> list[Row]:
-    """A row for each rule, network and task that is finished."""
+    """A row for each rule, network and task that is finished.
+
+    `last_quarter` is of the seeds that were not solved, and trained to the end.
+    """
     found = []
     for (rule, network, task), counted in chosen(rows).items():
         steps = [int(r["step"]) for r in counted if r["status"] == "solved"]
@@ -170,13 +183,11 @@ def table(found: Sequence[Row], chance: Mapping[str, float]) -> str:
     return "\n".join(parts)
 
 
-def pairs_table(rows: Sequence[Row]) -> str:
-    """Each rule beside the controls, in pairs of a task, a network and a seed."""
-    accuracy: dict[str, dict[tuple[str, str, int], float]] = defaultdict(dict)
-    for (rule, network, task), counted in chosen(rows).items():
-        for row in counted:
-            place = network, task, int(row["seed"])
-            accuracy[rule][place] = float(row["best_accuracy"])
+def pairs_table(found: Sequence[Row]) -> str:
+    """Each rule beside the controls, in pairs of a task and a network."""
+    accuracy: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    for row in found:
+        accuracy[row["rule"]][row["network"], row["task"]] = row["accuracy"]
     made = []
     for rule, mine in accuracy.items():
         for control in CONTROLS:
@@ -192,7 +203,7 @@ def pairs_table(rows: Sequence[Row]) -> str:
             made, holm([each[-1] for each in made]), strict=True
         )
     ]
-    return markdown.table(["rule", "beside", "pairs better", "pairs worse", "p"], body)
+    return markdown.table(["rule", "beside", "tasks better", "tasks worse", "p"], body)
 
 
 def counted_seeds(rows: Sequence[Row], curves: Curves) -> list[Row]:
@@ -235,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
             (folder / f"{name}.md").write_text(text, encoding="utf-8")
             if len({row["task"] for row in found}) > 1:
                 pairs = folder / f"{name}_pairs.md"
-                pairs.write_text(pairs_table(rows), encoding="utf-8")
+                pairs.write_text(pairs_table(found), encoding="utf-8")
     except (OSError, ValueError) as error:
         print(f"experiments.rule_table: {error}", file=sys.stderr)
         return 2

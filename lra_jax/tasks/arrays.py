@@ -115,7 +115,14 @@ def parts(
     training, *taken = division.divide(
         whole, fractions, seed, by_class=loss == losses.cross_entropy
     )
-    records |= dict(zip(fractions, taken, strict=True))
+    divided = {"training": training, **dict(zip(fractions, taken, strict=True))}
+    for name, part in divided.items():
+        if part.weights is not None and not part.weights.any():
+            raise ValueError(
+                f"labels.weights: expected some above 0 in each part, all are 0 in the "
+                f"{name} part that seed={seed} gives"
+            )
+    records |= {name: divided[name] for name in fractions}
     stored = {name: samples(part, loss, seq_len) for name, part in records.items()}
     return Parts(
         samples(training, loss, seq_len),

@@ -346,6 +346,14 @@ def _check_weights(name: str, records: Records) -> Records:
         )
     if not weights.any():
         raise ValueError(f"{name}: expected some above 0, all are 0")
+    axes = tuple(range(1, weights.ndim))
+    with np.errstate(over="ignore"):
+        wrong = ~np.isfinite(np.sum(weights, axis=axes, dtype=weights.dtype))
+    if wrong.any():
+        raise ValueError(
+            f"{name}: expected {weights.dtype} numbers whose sum over a sample is "
+            f"finite, got up to {weights.max()} {place(wrong)}"
+        )
     return records._replace(weights=weights)
 
 

@@ -86,7 +86,9 @@ def write_artefact(
 def _notes(artefact: Artefact, request: Request) -> str:
     """What is below every table."""
     budget = f"Budget `{request.budget.name}`, {len(request.seeds)} seeds."
-    if request.budget is not budgets.FULL:
+    if request.budget.part:
+        budget += f" A part of the table: {request.budget.part}."
+    if request.budget.name != budgets.FULL.name:
         budget += (
             " The paper has 100,000 updates, α of 0.1, 0.01, 0.001 and γ of 10, 1, "
             "0.1, 0.01, 0.001: what is lower here might still rise."

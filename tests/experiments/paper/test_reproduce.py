@@ -15,7 +15,7 @@ from absl import flags
 from command_line import call
 
 from experiments.paper import budgets, configs, recordings, reproduce, rows
-from experiments.paper.artefacts import table5, tables_1_to_3
+from experiments.paper.artefacts import making, table5, tables_1_to_3
 from lra_jax.lab.benches import cells, published
 from lra_jax.lab.benches.cells import Cell
 from lra_jax.lab.reports import results
@@ -112,7 +112,18 @@ def test_a_part_of_a_budget_has_no_other_tasks_rows_and_lengths():
     }
     assert reach == {"bptt"}
     assert part.name == "full"
+    assert part.part == "the rows bptt; the tasks temporal_order_3bit; T ≤ 50"
     assert rows.only(budgets.FULL) == budgets.FULL
+
+
+@pytest.mark.parametrize("budget", [budgets.FULL, budgets.SMOKE], ids=lambda b: b.name)
+def test_a_part_of_a_table_says_so_and_is_no_less_the_papers_budget(budget):
+    """Below a part of the full budget nobody says that the paper has more updates."""
+    for asked in (budget, rows.only(budget, rows=["bptt"])):
+        artefact = making.Artefact(table="", notes=(), rows={})
+        said = making._notes(artefact, making.Request(asked, [0], mock.Mock()))
+        assert ("A part of the table: the rows bptt." in said) == (asked is not budget)
+        assert ("100,000 updates" in said) == (budget is budgets.SMOKE)
 
 
 def test_tptt_waits_at_full_as_long_as_in_its_authors_code():
@@ -192,7 +203,8 @@ def test_verdicts(printed, accuracy, interval, solved, verdict):
     [
         ("--rows=btpt", "unknown row 'btpt'"),
         ("--tasks=adding", "unknown task 'adding'"),
-        ("--rows=tptt", "table1: has none of these rows and tasks"),
+        ("--rows=tptt", "--rows: table1 has none of them, but lra_diff, "),
+        ("--longest=20", "--longest: of table5, not of table1"),
     ],
 )
 def test_a_part_that_is_none_is_one_message(tmp_path, flag, said):
