@@ -352,7 +352,7 @@ def _check_weights(name: str, records: Records) -> Records:
     if wrong.any():
         raise ValueError(
             f"{name}: expected {weights.dtype} numbers whose sum over a sample is "
-            f"finite, got up to {weights.max()} {place(wrong)}"
+            f"finite, got up to {weights.max():g} {place(wrong)}"
         )
     return records._replace(weights=weights)
 
