@@ -161,6 +161,29 @@ MUTATIONS = [
         "jnp.concatenate([z[:1], z[:-1]])", "x64/test_oracle.py",
     ),
     Mutation(
+        "the sum over steps is no mean over the batch", "gradients.py",
+        "lambda g: g / q.shape[1], total", "lambda g: g, total", "x64/test_oracle.py",
+    ),
+    Mutation(
+        "steps that fill no piece are left out", "networks/network.py",
+        "(slice(size + rest), slice(size + rest, None))",
+        "(slice(size), slice(size + rest, None))", "x64/test_networks.py",
+    ),
+    Mutation(
+        "sums over steps in 16 bits", "gradients.py",
+        "matrices.wide(q.dtype)", "q.dtype", "core/test_dtypes.py",
+    ),
+    Mutation(
+        "a network's own weigh is not asked", "networks/network.py",
+        "single = type(self).weigh is not Network.weigh or noisy", "single = noisy",
+        "networks/test_networks.py",
+    ),
+    Mutation(
+        "noise of a step is drawn anew with that of others", "networks/network.py",
+        "single = type(self).weigh is not Network.weigh or noisy",
+        "single = type(self).weigh is not Network.weigh", "networks/test_networks.py",
+    ),
+    Mutation(
         "the slope of tanh without σ'", "networks/tanh.py",
         "return e * (1 - z**2)", "return e * jnp.ones_like(z)",
         "x64/test_oracle.py",
