@@ -234,6 +234,27 @@ def test_omega_in_general_is_the_closed_form_of_tanh(seed, decade):
         assert_trees_close(grads[1], grads[0], 1e-10)
 
 
+@pytest.mark.parametrize(("name", "is_bptt"), [("gru", True), ("tanh", False)])
+def test_lra_is_bptt_where_the_state_is_what_is_emitted(name, is_bptt):
+    """K = 1, γ = H/2, no bounds: e is d, so that each step hands on BPTT's error."""
+    network = NETWORKS[name]
+    params, batch = random_params(network), random_batch()
+    size = params.w_hy.shape[0]
+    rules = (
+        lra_jax.lra_diff(gamma=size / 2, network=network),
+        lra_jax.bptt(network=network),
+    )
+    found, expected = (
+        rule.grads(jax.random.key(1), params, lra_jax.EmptyState(), batch)[0]
+        for rule in rules
+    )
+    apart = [
+        distance(a, b)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    ]
+    assert (max(apart) < 1e-12) == is_bptt
+
+
 # Gradients of the weights, of all steps together.
 
 
