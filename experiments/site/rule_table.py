@@ -5,6 +5,9 @@ rule, network and task, the seeds 100 and above choose a setting: the one that s
 most of them, in the fewest updates, or that is the most accurate. The other seeds are
 counted for it. What the run has not finished is left out.
 
+`--tables a.csv,b.csv --picture FILE` draws such tables of one task each beside each
+other, and reads no run.
+
 With `--out`, `NAME.csv` has a row for each rule, network and task, `NAME.md` the table,
 `NAME_seeds.csv` every counted seed. Where there are several tasks, `NAME_pairs.md` has
 each rule beside BPTT and beside the readout alone: in pairs of a task and a network, by
@@ -21,20 +24,28 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
 from experiments.site.leaderboard import CONTROLS, holm, wilcoxon
-from lra_jax.lab.reports import markdown, results, summary
+from lra_jax.lab.reports import canvas, markdown, results, summary
 from lra_jax.lab.terminal import command_line, screen
+
+if TYPE_CHECKING:  # the extra `plot`
+    from matplotlib.figure import Figure
 
 _RUN = flags.DEFINE_string("run", "runs/at_30", "Folder of the run.")
 _OUT = flags.DEFINE_string(
     "out", None, "Folder for the tables; none by default.", allow_override=True
 )
 _NAME = flags.DEFINE_string("name", "at", "Of the tables' files.", allow_override=True)
+
+_TABLES = flags.DEFINE_list("tables", [], "Tables to draw, from --out.")
+_PICTURE = flags.DEFINE_string(
+    "picture", None, "PNG of --tables; none by default.", allow_override=True
+)
 
 FIRST_TUNING_SEED = 100
 Row = dict[str, Any]
@@ -224,11 +235,64 @@ def counted_seeds(rows: Sequence[Row], curves: Curves) -> list[Row]:
     ]
 
 
+def draw(tables: Mapping[str, Sequence[Row]]) -> Figure:
+    """Rules × networks of each table, shaded by the mean best accuracy.
+
+    Args:
+      tables: by title, rows of `cells`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.2 + 2.6 * len(tables), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(tables), squeeze=False)[0]
+    for axes, (title, rows) in zip(panels, tables.items(), strict=True):
+        rules, networks = (
+            list(dict.fromkeys(row[key] for row in rows)) for key in ("rule", "network")
+        )
+        shades = np.full((len(rules), len(networks)), np.nan)
+        for row in rows:
+            place = rules.index(row["rule"]), networks.index(row["network"])
+            shades[place] = accuracy = float(row["accuracy"])
+            axes.text(
+                *place[::-1],
+                f"{100 * accuracy:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if accuracy < 0.6 else "black",
+            )
+        axes.imshow(shades, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        short = [name.replace("2 layers of", "2 ×") for name in networks]
+        axes.set_xticks(range(len(networks)), short, rotation=60, fontsize=7)
+        axes.set_yticks(range(len(rules)), rules, fontsize=7)
+        axes.set_title(f"{title}, best accuracy in %", fontsize=8)
+    return figure
+
+
+def _draw_tables() -> None:
+    tables = {}
+    for name in _TABLES.value:
+        rows = results.read_rows(pathlib.Path(name))
+        if not rows:
+            raise ValueError(f"{name}: expected a table that --out wrote")
+        # The first of these tables had no column of the task.
+        tables[str(rows[0].get("task") or "temporal_order")] = rows
+    if _PICTURE.value is None:
+        raise ValueError("--tables: expected --picture")
+    if (note := canvas.missing()) is not None:
+        raise ValueError(screen.plain(note))
+    with canvas.style():
+        draw(tables).savefig(str(_PICTURE.value), dpi=150)
+
+
 def main(argv: Sequence[str]) -> int:
     """Prints the table and writes the files."""
     del argv
     run = pathlib.Path(str(_RUN.value))
     try:
+        if _TABLES.value:
+            _draw_tables()
+            return screen.finish(0, "experiments.rule_table")
         rows = results.read_rows(run / "results.csv")
         curves, chance = _beside(run)
         found = cells(rows, curves)

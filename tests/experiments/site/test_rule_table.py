@@ -146,3 +146,21 @@ def test_a_run_that_is_not_there_is_one_message(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("experiments.rule_table: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_tables_are_drawn_beside_each_other(tmp_path):
+    pytest.importorskip("matplotlib")
+    for task in ("adding", "sine"):
+        cells = rule_table.cells(rows("bptt", "gru", 1, task, a=A, b=B), {})
+        results.write_rows(tmp_path / f"{task}.csv", cells)
+    tables = ",".join(str(tmp_path / f"{task}.csv") for task in ("adding", "sine"))
+    picture = tmp_path / "both.png"
+    done = call(rule_table, "--tables", tables, picture=str(picture))
+    assert done.returncode == 0, done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    figure = rule_table.draw({"adding": results.read_rows(tmp_path / "adding.csv")})
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["75"]
+    done = call(rule_table, "--tables", tables, picture=None)
+    assert done.returncode == 2
+    assert done.stderr == "experiments.rule_table: --tables: expected --picture\n"
