@@ -146,18 +146,11 @@ def sum_at_once(
     """
     norms = step_norms(network, cell, place, q)
     # 16 bits do not hold the sum of so many rows.
-    wide = functools.partial(_with_type, matrices.wide(q.dtype))
-    total = network.weigh_all(wide(cell), wide(place), wide(q))
+    wide = numerics.with_type((cell, place, q), matrices.wide(q.dtype))
+    total = network.weigh_all(*wide)
     total = jax.tree.map(lambda g: g / q.shape[1], total)
-    total = _with_type(q.dtype, without_frozen(network, cell, total))
-    return SummedGrads(total, norms)
-
-
-def _with_type(dtype: jnp.dtype, tree: Any) -> Any:
-    """The tree with all its real numbers of a type."""
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )
+    total = without_frozen(network, cell, total)
+    return SummedGrads(numerics.with_type(total, q.dtype), norms)
 
 
 def step_norms(network: Network, cell: Cell, place: Place, q: jax.Array) -> Any:

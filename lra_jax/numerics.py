@@ -11,7 +11,7 @@ does not exist, or does not fit into the number type, it is chosen here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,13 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     # Not declared to type checkers.
     asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST if asked is None else None)
+
+
+def with_type(tree: Any, dtype: jnp.dtype) -> Any:
+    """A pytree with all its real numbers of a type, and the rest as it is."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
 
 
 def tanh_difference(z_a: jax.Array, z_b: jax.Array, d: jax.Array) -> jax.Array:

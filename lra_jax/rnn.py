@@ -24,7 +24,7 @@ from jax.typing import ArrayLike, DTypeLike
 from lra_jax import devices, matrices, networks, settings, symbols, types
 from lra_jax.networks import Network, weights
 from lra_jax.networks.network import Cell, Place
-from lra_jax.numerics import matmul
+from lra_jax.numerics import matmul, with_type
 
 TANH = networks.tanh()  # the default everywhere
 
@@ -98,10 +98,7 @@ def init_params(
     check_input_gain(input_gain)
     kind = _weight_dtype(dtype)
     check_network(network)
-    cell = jax.tree.map(
-        lambda w: w.astype(kind) if jnp.issubdtype(w.dtype, jnp.floating) else w,
-        network.init(key, input_size, hidden_size, kind),
-    )
+    cell = with_type(network.init(key, input_size, hidden_size, kind), kind)
     network.is_frozen(cell)  # names of arrays that there are not
     if not (isinstance(input_gain, int | float) and input_gain == 1):
         if "input" not in jax.tree.leaves(network.roles(cell)):

@@ -71,7 +71,7 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
     budget = rows.only(
         budgets.BUDGETS[_BUDGET.value],
         tasks=_chosen("task", _TASKS.value, TASKS),
-        rows=_chosen("row", _ROWS.value, [*rows.ROWS, *rows.REACH_ROWS]),
+        rows=_chosen("row", _ROWS.value, [*rows.ROWS | rows.REACH_ROWS]),
         longest=_LONGEST.value,
     )
     _check_part(names)
@@ -116,13 +116,13 @@ def _check_part(names: Sequence[str]) -> None:
 
 
 def _chosen(noun: str, names: Sequence[str], known: Sequence[str]) -> Sequence[str]:
-    """What a flag names.
+    """What the command line names.
 
     Raises:
       flags.Error: an unknown name.
     """
     for name in names:
-        if problem := arguments.check_choice(name, [*dict.fromkeys(known)]):
+        if problem := arguments.check_choice(name, known):
             raise flags.Error(f"unknown {noun} {name!r}: {problem}")
     return names
 
@@ -136,10 +136,8 @@ def _names(words: Sequence[str]) -> list[str]:
     known = (*ARTEFACTS, "all")
     if not words:
         raise flags.Error(f"expected one of {', '.join(known)}")
-    for word in words:
-        if (problem := arguments.check_choice(word, known)) is not None:
-            raise flags.Error(f"unknown artefact {word!r}: {problem}")
-    return [name for name in ARTEFACTS if name in words or "all" in words]
+    asked = _chosen("artefact", words, known)
+    return [name for name in ARTEFACTS if name in asked or "all" in asked]
 
 
 parse = command_line.parser(__name__, takes_words=True)

@@ -241,29 +241,28 @@ def only(
       rows: names in `ROWS` and `REACH_ROWS` that stay; empty for all.
       longest: the longest T of Table V that stays; None for all.
     """
-    if longest is not None:
-        lengths = tuple(t for t in budget.reach.seq_len if t <= longest)
-        reach = dataclasses.replace(budget.reach, seq_len=lengths)
-        budget = dataclasses.replace(budget, reach=reach)
-    if tasks:
-        budget = dataclasses.replace(
-            budget,
-            tasks=tuple(task for task in budget.tasks if task in tasks),
-            reach=dataclasses.replace(
-                budget.reach,
-                tasks=tuple(task for task in budget.reach.tasks if task in tasks),
-            ),
-        )
+    other = set()
     if rows:
-        other = {name for name in ROWS if name not in rows}
+        other = ROWS.keys() - rows
         other |= {
             f"reach.{name}.{task}"
-            for name in REACH_ROWS
-            if name not in rows
+            for name in REACH_ROWS.keys() - rows
             for task in budget.reach.tasks
         }
-        budget = dataclasses.replace(budget, left_out=budget.left_out | other)
+
+    def of(known: Sequence[str]) -> tuple[str, ...]:
+        return tuple(task for task in known if not tasks or task in tasks)
+
+    lengths = (t for t in budget.reach.seq_len if longest is None or t <= longest)
     asked = [f"the rows {', '.join(rows)}"] * bool(rows)
     asked += [f"the tasks {', '.join(tasks)}"] * bool(tasks)
     asked += [f"T ≤ {longest}"] * (longest is not None)
-    return dataclasses.replace(budget, part="; ".join(asked))
+    return dataclasses.replace(
+        budget,
+        tasks=of(budget.tasks),
+        reach=dataclasses.replace(
+            budget.reach, tasks=of(budget.reach.tasks), seq_len=tuple(lengths)
+        ),
+        left_out=budget.left_out | other,
+        part="; ".join(asked),
+    )

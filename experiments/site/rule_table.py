@@ -41,7 +41,6 @@ _OUT = flags.DEFINE_string(
     "out", None, "Folder for the tables; none by default.", allow_override=True
 )
 _NAME = flags.DEFINE_string("name", "at", "Of the tables' files.", allow_override=True)
-
 _TABLES = flags.DEFINE_list("tables", [], "Tables to draw, from --out.")
 _PICTURE = flags.DEFINE_string(
     "picture", None, "PNG of --tables; none by default.", allow_override=True
@@ -86,13 +85,13 @@ def choose(rows: Sequence[Row]) -> list[Row]:
     return [r for r in best if int(r["seed"]) < FIRST_TUNING_SEED]
 
 
-def chosen(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """Rule, network and task to the counted members, where all of them have ended."""
+def finished(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """Rule, network and task to their members, where all of them have ended."""
     groups = defaultdict(list)
     for row in rows:
         groups[row["rule"], network_of(row), row["task"]].append(row)
     return {
-        key: choose(members)
+        key: members
         for key, members in groups.items()
         if all(r["status"] not in ("pending", "running") for r in members)
     }
@@ -118,20 +117,16 @@ def cells(rows: Sequence[Row], curves: Curves) -> list[Row]:
     `last_quarter` is of the seeds that were not solved, and trained to the end.
     """
     found = []
-    for (rule, network, task), counted in chosen(rows).items():
+    for (rule, network, task), members in finished(rows).items():
+        counted = choose(members)
         steps = [int(r["step"]) for r in counted if r["status"] == "solved"]
         accuracies = [float(r["best_accuracy"]) for r in counted]
         late = [last_quarter(r, curves) for r in counted]
         known = [value for value in late if value is not None]
-        alike = [
-            r
-            for r in rows
-            if (r["rule"], network_of(r), r["task"]) == (rule, network, task)
-        ]
         varied = {
             k: v
             for k, v in counted[0].items()
-            if len({r[k] for r in alike}) > 1 and k not in summary.OUTCOMES
+            if len({r[k] for r in members}) > 1 and k not in summary.OUTCOMES
         }
         found.append(
             {
@@ -230,8 +225,8 @@ def counted_seeds(rows: Sequence[Row], curves: Curves) -> list[Row]:
             "accuracy": row["best_accuracy"],
             "last_quarter": last_quarter(row, curves),
         }
-        for (rule, network, task), counted in chosen(rows).items()
-        for row in counted
+        for (rule, network, task), members in finished(rows).items()
+        for row in choose(members)
     ]
 
 
@@ -275,8 +270,7 @@ def _draw_tables() -> None:
         rows = results.read_rows(pathlib.Path(name))
         if not rows:
             raise ValueError(f"{name}: expected a table that --out wrote")
-        # The first of these tables had no column of the task.
-        tables[str(rows[0].get("task") or "temporal_order")] = rows
+        tables[rows[0]["task"]] = rows
     if _PICTURE.value is None:
         raise ValueError("--tables: expected --picture")
     if (note := canvas.missing()) is not None:
@@ -324,12 +318,10 @@ def _beside(run: pathlib.Path) -> tuple[Curves, Mapping[str, float]]:
     if (run / "curves.npz").is_file():
         with np.load(run / "curves.npz") as columns:
             curves = {name: columns[name] for name in columns.files}
-    chance = {}
+    manifest = {}
     if (run / "manifest.json").is_file():
-        chance = json.loads((run / "manifest.json").read_text("utf-8")).get(
-            "chance", {}
-        )
-    return curves, chance
+        manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    return curves, manifest.get("chance", {})
 
 
 parse = command_line.parser(__name__)

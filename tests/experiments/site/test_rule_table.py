@@ -33,6 +33,17 @@ def rows(rule, network, layers, task="adding", **solved):
     return found
 
 
+def tables_of(folder, members, **beside):
+    """The folder's tables `at`, of a run of these members and JSON files beside them."""
+    (folder / "run").mkdir()
+    results.write_rows(folder / "run/results.csv", members)
+    for name, document in beside.items():
+        (folder / f"run/{name}.json").write_text(json.dumps(document))
+    done = call(rule_table, "--run", str(folder / "run"), "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    return (folder / "at.md").read_text().splitlines()
+
+
 # The counted seeds are better at "a", and the tuning seeds at "b".
 A = {"0": 50, "1": 50, "100": 0.9, "101": 400}
 B = {"0": 0.5, "1": 300, "100": 200, "101": 200}
@@ -66,11 +77,7 @@ def test_the_table_has_rules_by_networks(tmp_path):
         *rows("bptt", "gru", 1, a=A, b=B),
         *rows("dfa", "tanh", 1, a={"0": 0.25, "100": 0.5}),
     ]
-    (tmp_path / "run").mkdir()
-    results.write_rows(tmp_path / "run/results.csv", members)
-    done = call(rule_table, "--run", str(tmp_path / "run"), "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "at.md").read_text().splitlines() == [
+    assert tables_of(tmp_path, members) == [
         "| rule | gru | tanh |",
         "| --- | --- | --- |",
         "| bptt | 1/2 in 300 |  |",
@@ -89,12 +96,7 @@ def test_several_tasks_are_rows_with_their_chance_and_rules_are_paired(tmp_path)
         for rule, accuracy in (("bptt", 0.9), ("readout_only", 0.5), ("dfa", 0.7)):
             outcomes = {seed: accuracy + 0.01 * int(seed) for seed in seeds}
             members += rows(rule, "tanh", 1, task, a=outcomes | {"100": accuracy})
-    (tmp_path / "run").mkdir()
-    results.write_rows(tmp_path / "run/results.csv", members)
-    (tmp_path / "run/manifest.json").write_text(json.dumps({"chance": {"sine": 0.25}}))
-    done = call(rule_table, "--run", str(tmp_path / "run"), "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "at.md").read_text().splitlines() == [
+    assert tables_of(tmp_path, members, manifest={"chance": {"sine": 0.25}}) == [
         "| task | chance | bptt | readout_only | dfa |",
         "| --- | --- | --- | --- | --- |",
         "| adding |  | 92.50 % | 52.50 % | 72.50 % |",
