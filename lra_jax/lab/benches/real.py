@@ -314,33 +314,25 @@ _NOTE = (
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Methods × data sets, of all that was run."""
+    """Data sets × methods, of all that was run."""
     benches = {row["bench"]: row for row in rows}
     methods = dict.fromkeys(row["method"] for row in rows)
     by_place = {(row["method"], row["bench"]): row for row in rows}
-    header = ["method"]
-    for row in benches.values():
-        unit = "NLL" if row["measure"] == "nll" else "%"
-        header.append(f"{row['data']}, T {row['lengths']}, {unit}")
+    header = ["data", "T", *methods, "updates", "settings × tuning seeds", "n"]
     body = [
         [
-            method,
+            first["data"] + (", NLL" if first["measure"] == "nll" else ", %"),
+            first["lengths"].removeprefix("= "),
             *(
                 cell(by_place[method, bench]) if (method, bench) in by_place else ""
-                for bench in benches
+                for method in methods
             ),
+            f"{first['max_steps']:,}",
+            f"{first['settings']} × {first['tuning_seeds']}",
+            str(first["seeds"]),
         ]
-        for method in methods
+        for bench, first in benches.items()
     ]
-    for title, value in (
-        ("*updates*", lambda row: f"{row['max_steps']:,}"),
-        (
-            "*settings × tuning seeds*",
-            lambda r: f"{r['settings']} × {r['tuning_seeds']}",
-        ),
-        ("*n*", lambda row: str(row["seeds"])),
-    ):
-        body.append([title, *(value(row) for row in benches.values())])
     return (
         markdown.table(header, body)
         + "\n"

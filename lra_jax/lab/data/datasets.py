@@ -50,27 +50,40 @@ class Dataset:
     output_loss: types.OutputLoss = losses.cross_entropy
 
 
+def _images(
+    name: str,
+    title: str,
+    read: Callable[[], Records],
+    validation: int,
+    test: int | None,
+) -> dict[str, Dataset]:
+    """Images of 28 x 28 pixels by rows, pixels, and eight pixels at a time."""
+    forms = {
+        "rows": ("rows", read),
+        "pixels": ("pixels", sources.pixels(read)),
+        "pixels_permuted": ("pixels, permuted", sources.pixels(read, permuted=True)),
+        "eights": ("eight pixels a step", sources.pixels(read, 8)),
+        "eights_permuted": (
+            "eight pixels a step, permuted",
+            sources.pixels(read, 8, permuted=True),
+        ),
+    }
+    return {
+        f"{name}_{form}": Dataset(
+            f"{title}, {words}", reshaped, 10, validation, test, scale=255
+        )
+        for form, (words, reshaped) in forms.items()
+    }
+
+
 DATASETS: dict[str, Dataset] = {
     "digits_rows": Dataset("digits, rows", sources.digits, 10, 30, 30, scale=16),
     "digits_pixels": Dataset(
         "digits, pixels", sources.pixels(sources.digits), 10, 30, 30, scale=16
     ),
     "japanese_vowels": Dataset("Japanese vowels", sources.vowels, 9, 10, None),
-    "mnist_rows": Dataset("MNIST-5k, rows", sources.mnist, 10, 50, 100, scale=255),
-    "mnist_pixels": Dataset(
-        "MNIST-5k, pixels", sources.pixels(sources.mnist), 10, 50, 100, scale=255
-    ),
-    "fashion_rows": Dataset(
-        "Fashion-MNIST, rows", sources.fashion, 10, 500, None, scale=255
-    ),
-    "fashion_pixels": Dataset(
-        "Fashion-MNIST, pixels",
-        sources.pixels(sources.fashion),
-        10,
-        500,
-        None,
-        scale=255,
-    ),
+    **_images("mnist", "MNIST-5k", sources.mnist, 50, 100),
+    **_images("fashion", "Fashion-MNIST", sources.fashion, 500, None),
     "chorales": Dataset(
         "Bach chorales",
         sources.chorales,

@@ -16,6 +16,16 @@ class Parts(NamedTuple):
     test: np.ndarray
 
 
+def hashed_order(count: int) -> np.ndarray:
+    """0 .. count-1 in the order of their SHA-256, in decimal: `[count]`.
+
+    It looks random, and is the same in all versions of everything.
+    """
+    return np.array(
+        sorted(range(count), key=lambda i: hashlib.sha256(b"%d" % i).digest())
+    )
+
+
 def divide(
     classes: np.ndarray,
     validation: int,
@@ -24,9 +34,8 @@ def divide(
 ) -> Parts:
     """The parts of a data set: always the same.
 
-    Samples of each class are put in order by the SHA-256 of their index, which is the
-    same in all versions of everything. The first are for validation, the next for
-    the test, all others for training. A test part of the source is kept.
+    Of the samples of each class in their `hashed_order`, the first are for validation,
+    the next for the test, all others for training. A test part of the source is kept.
 
     Args:
       classes: `[N]`.
@@ -38,9 +47,7 @@ def divide(
       ValueError: a class has too few samples.
     """
     count = len(classes) if num_training is None else num_training
-    order = np.array(
-        sorted(range(count), key=lambda i: hashlib.sha256(b"%d" % i).digest())
-    )
+    order = hashed_order(count)
     held_out = validation + (test or 0)
     parts: list[list[int]] = [[], [], []]
     for value in np.unique(classes):

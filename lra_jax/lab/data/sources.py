@@ -28,6 +28,7 @@ from lra_jax.lab.data.formats import (
     read_series,
     read_table,
 )
+from lra_jax.lab.data.parts import hashed_order
 from lra_jax.lab.terminal import cache, files
 
 NUM_KEYS = 88  # of a piano
@@ -233,11 +234,26 @@ def read_file(path: pathlib.Path, parse: Callable[..., Any], *options: Any) -> A
         raise DatasetError(f"{path} cannot be read: {reason}") from None
 
 
-def pixels(read: Callable[[], Records]) -> Callable[[], Records]:
-    """Images with a pixel at each step, not a row: `[N, T, 1]`, row after row."""
+def pixels(
+    read: Callable[[], Records], at_once: int = 1, *, permuted: bool = False
+) -> Callable[[], Records]:
+    """Images with some pixels at each step, not a row.
+
+    Args:
+      read: the images, `[N, side, side]`.
+      at_once: X, pixels of a step; divides side².
+      permuted: whether the pixels of all images are put in one other order, that of
+        the SHA-256 of their places. Row after row otherwise.
+
+    Returns:
+      What reads them as `[N, side²/X, X]`.
+    """
 
     def reshaped() -> Records:
         records = read()
-        return records._replace(inputs=records.inputs.reshape(len(records[0]), -1, 1))
+        flat = records.inputs.reshape(len(records.inputs), -1)
+        if permuted:
+            flat = flat[:, hashed_order(flat.shape[1])]
+        return records._replace(inputs=flat.reshape(len(flat), -1, at_once))
 
     return reshaped

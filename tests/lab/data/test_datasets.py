@@ -406,6 +406,32 @@ def test_the_validation_set_is_the_whole_part_for_every_seed(monkeypatch):
         dataclasses.replace(experiment, num_validation=9)
 
 
+# Pixels.
+
+
+def test_pixels_come_one_at_a_time_or_several_and_in_one_other_order():
+    images = np.arange(2 * 16, dtype=np.uint8).reshape(2, 4, 4)
+    labels = np.array([3, 5], np.int32)
+
+    def read():
+        return formats.Records(images, labels)
+
+    plain = sources.pixels(read)()
+    assert plain.inputs.shape == (2, 16, 1)
+    assert plain.inputs[1, :, 0].tolist() == [*range(16, 32)]
+    assert plain.labels is labels
+    assert sources.pixels(read, 8)().inputs[0].tolist() == [
+        [*range(8)], [*range(8, 16)]
+    ]  # fmt: skip
+    order = sorted(range(16), key=lambda i: hashlib.sha256(str(i).encode()).digest())
+    assert order != [*range(16)]
+    permuted = sources.pixels(read, permuted=True)().inputs
+    assert permuted[0, :, 0].tolist() == order
+    assert permuted[1, :, 0].tolist() == [16 + i for i in order]
+    together = sources.pixels(read, 8, permuted=True)().inputs
+    assert together.tolist() == permuted.reshape(2, 2, 8).tolist()
+
+
 # The data themselves, where they are installed.
 
 # Of each: samples, T, X, training, validation and test part.
@@ -415,8 +441,14 @@ KNOWN = {
     "japanese_vowels": (640, 29, 12, 180, 90, 370),
     "mnist_rows": (5000, 28, 28, 3500, 500, 1000),
     "mnist_pixels": (5000, 784, 1, 3500, 500, 1000),
+    "mnist_pixels_permuted": (5000, 784, 1, 3500, 500, 1000),
+    "mnist_eights": (5000, 98, 8, 3500, 500, 1000),
+    "mnist_eights_permuted": (5000, 98, 8, 3500, 500, 1000),
     "fashion_rows": (70000, 28, 28, 55000, 5000, 10000),
     "fashion_pixels": (70000, 784, 1, 55000, 5000, 10000),
+    "fashion_pixels_permuted": (70000, 784, 1, 55000, 5000, 10000),
+    "fashion_eights": (70000, 98, 8, 55000, 5000, 10000),
+    "fashion_eights_permuted": (70000, 98, 8, 55000, 5000, 10000),
     "chorales": (348, 96, 88, 248, 50, 50),
 }
 CHECKSUMS = {
@@ -425,8 +457,14 @@ CHECKSUMS = {
     "japanese_vowels": "de98110059b66919",
     "mnist_rows": "b1e657cb5ab618fa",
     "mnist_pixels": "b1e657cb5ab618fa",
+    "mnist_pixels_permuted": "d41c9c5f90152544",
+    "mnist_eights": "b1e657cb5ab618fa",
+    "mnist_eights_permuted": "d41c9c5f90152544",
     "fashion_rows": "9a3de15fead71b64",
     "fashion_pixels": "9a3de15fead71b64",
+    "fashion_pixels_permuted": "2b6d7bcbd531679d",
+    "fashion_eights": "9a3de15fead71b64",
+    "fashion_eights_permuted": "2b6d7bcbd531679d",
     "chorales": "5ac4a72550a24b50",
 }
 
