@@ -811,7 +811,7 @@ def test_what_is_wrong_with_a_number_of_a_network_is_said(write, line, said):
     "name",
     [
         *("demo", "temporal_order_long", "networks/at_30", "networks/adding_30"),
-        *("networks/flip_flop_30", "tasks/cards"),
+        *("networks/flip_flop_30", "tasks/cards", "tasks/cards_leaky"),
         *("paper_temporal_order", "paper_temporal_order_3bit"),
         "paper_random_permutation",
     ],
