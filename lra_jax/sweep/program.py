@@ -151,16 +151,35 @@ def memory_of_chunk(
     devices: Sequence[jax.Device] | None = None,
 ) -> int:
     """Bytes that a chunk needs on each device, by the compiler's account."""
-    devices = processes.all_devices(devices)
-    lowered = make_program(experiment, devices).chunk.lower(
-        Limits(),
-        np.zeros(len(slots), bool),
-        grid.arguments(slots),
-        run_shapes(experiment, grid, slots),
-    )
-    account = lowered.compile().memory_analysis()
+    account = _lower_chunk(experiment, grid, slots, devices).compile().memory_analysis()
     return int(
         account.argument_size_in_bytes
         + account.output_size_in_bytes
         + account.temp_size_in_bytes
+    )
+
+
+def _lower_chunk(
+    experiment: Experiment,
+    grid: Grid,
+    slots: np.ndarray,
+    devices: Sequence[jax.Device] | None,
+) -> jax.stages.Lowered:
+    """The program of a chunk as a sweep calls it: a cache then has it for the sweep."""
+    devices = processes.all_devices(devices)
+    mesh = processes.make_mesh(devices)
+
+    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        # JAX divides no array without elements.
+        spec = PartitionSpec("grid") if x.size else PartitionSpec()
+        return jax.ShapeDtypeStruct(
+            x.shape,
+            x.dtype,
+            sharding=NamedSharding(mesh, spec),
+            weak_type=x.weak_type,
+        )
+
+    runs = jax.tree.map(placed, run_shapes(experiment, grid, slots))
+    return make_program(experiment, devices).chunk.lower(
+        Limits(), np.zeros(len(slots), bool), grid.arguments(slots), runs
     )

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import lra_jax
 from lra_jax import sweep
-from lra_jax.sweep import bookkeeping, stored
+from lra_jax.sweep import bookkeeping, program, stored
 
 ONE = jax.devices()[:1]
 
@@ -51,6 +52,36 @@ def test_recorded_data_are_arguments_of_the_program_and_no_constants_of_it():
         strict=True,
     ):
         np.testing.assert_array_equal(raw(one), raw(other))
+
+
+@pytest.mark.parametrize("data", ["drawn", "recorded"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_program_that_is_measured_is_the_one_that_runs(data, count, monkeypatch):
+    """Else each group of a run would be compiled twice."""
+    task = lra_jax.TASKS["temporal_order"] if data == "drawn" else recorded()
+    experiment = sweep.Experiment(
+        task, build, seq_len=10, hidden_size=8, eval_every=5, num_validation=50
+        if data == "drawn" else None,
+    )  # fmt: skip
+    devices = jax.devices()[:count]
+    members = sweep.make_grid(experiment, {"lr": [0.1] * 8}, seeds=range(8))
+    state = sweep.init_sweep(members, max_parallel=4, tile_width=2, devices=devices)
+    measured = program._lower_chunk(experiment, members, state.slots, devices)
+    compiled, ran = sweep.make_program(experiment, tuple(devices)), []
+
+    def chunk(*arguments):
+        ran.append(compiled.chunk.lower(*arguments).as_text())
+        return compiled.chunk(*arguments)
+
+    watched = compiled._replace(chunk=chunk)
+    monkeypatch.setattr(program, "make_program", lambda *_: watched)
+    limits = sweep.Limits(max_steps=10)
+    for _ in sweep.iterate_sweep(
+        experiment, members, state, limits=limits, devices=devices
+    ):
+        pass
+    assert len(ran) == 4
+    assert {*ran} == {measured.as_text()}
 
 
 def raw(x):
