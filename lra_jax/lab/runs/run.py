@@ -157,6 +157,8 @@ def _train(
     with Progress(console, limits, found) as progress:
         for index, group in enumerate(groups):
             state = states[index]
+            if state is None or (state.members.status <= Status.RUNNING).any():
+                progress.compiles(_compiling(index, groups))
             if state is None:
                 state = init_sweep(group, max_parallel)
             # Compiling takes long, and so does a chunk. The first one is always made: a
@@ -164,8 +166,6 @@ def _train(
             if index and (number := stop()):
                 break
             number = 0
-            if (state.members.status <= Status.RUNNING).any():
-                progress.compiles(_compiling(index, groups))
             chunks = sweep.iterate_sweep(
                 group.experiment,
                 group.grid,
