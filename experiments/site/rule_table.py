@@ -9,8 +9,9 @@ counted for it. What the run has not finished is left out.
 other, and reads no run.
 
 With `--out`, `NAME.csv` has a row for each rule, network and task, `NAME.md` the table,
-`NAME_seeds.csv` every counted seed. Where there are several tasks, `NAME_pairs.md` has
-each rule beside BPTT and beside the readout alone: in pairs of a task and a network, by
+`NAME_seeds.csv` every counted seed. Where there are several tasks, `NAME_ranks.md` has
+the rules of each network by their mean rank over its tasks, and `NAME_pairs.md` each
+rule beside BPTT and beside the readout alone: in pairs of a task and a network, by
 the mean accuracy of the counted seeds, with p of a two-sided Wilcoxon signed-rank test,
 corrected for all tests of the table by Holm's method. Seeds are no pairs of their own:
 those of one task have the setting and the task in common.
@@ -47,6 +48,7 @@ _PICTURE = flags.DEFINE_string(
 )
 
 FIRST_TUNING_SEED = 100
+LENGTH = ", T = "
 Row = dict[str, Any]
 Curves = Mapping[str, np.ndarray]
 
@@ -86,10 +88,18 @@ def choose(rows: Sequence[Row]) -> list[Row]:
 
 
 def finished(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """Rule, network and task to their members, where all of them have ended."""
-    groups = defaultdict(list)
+    """Rule, network and task to their members, where all of them have ended.
+
+    A task that has several lengths in the table is one with each of them.
+    """
+    groups, lengths = defaultdict(list), defaultdict(set)
     for row in rows:
-        groups[row["rule"], network_of(row), row["task"]].append(row)
+        lengths[row["task"]].add(row.get("seq_len"))
+    for row in rows:
+        task = row["task"]
+        if len(lengths[task]) > 1:
+            task += f"{LENGTH}{row['seq_len']}"
+        groups[row["rule"], network_of(row), task].append(row)
     return {
         key: members
         for key, members in groups.items()
@@ -179,14 +189,62 @@ def table(found: Sequence[Row], chance: Mapping[str, float]) -> str:
         lines = [
             [
                 task,
-                f"{summary.percent(chance[task])} %" if task in chance else "",
+                f"{summary.percent(known)} %" if known is not None else "",
                 *(text(by_place.get((rule, net, task))) for rule in rules),
             ]
             for task in tasks
+            for known in [chance.get(task.partition(LENGTH)[0])]
         ]
         title = f"**{net}**\n\n" if len(networks) > 1 else ""
         parts.append(title + markdown.table(["task", "chance", *rules], lines))
     return "\n".join(parts)
+
+
+def ranks_table(found: Sequence[Row]) -> str:
+    """The rules of a network by their mean rank over its tasks; equals share a rank.
+
+    On a task that rule is better that solves more seeds; of equals in this, in fewer
+    updates, if there are solved ones; and then the more accurate.
+    """
+    places = defaultdict(list)
+    for row in found:
+        places[row["network"], row["task"]].append(row)
+    ranks: dict[tuple[str, str], list[float]] = defaultdict(list)
+    solved: dict[tuple[str, str], int] = defaultdict(int)
+    first: dict[tuple[str, str], int] = defaultdict(int)
+    for (network, _), rows in places.items():
+        merits = [
+            (-row["solved"], row["median_updates"] or 0, -row["accuracy"])
+            for row in rows
+        ]
+        for row, merit in zip(rows, merits, strict=True):
+            better = sum(other < merit for other in merits)
+            who = network, row["rule"]
+            ranks[who].append(better + (merits.count(merit) + 1) / 2)
+            solved[who] += row["solved"] == row["seeds"]
+            first[who] += not better
+    order = list(dict.fromkeys(network for network, _ in places))
+    body = [
+        [
+            rule,
+            network,
+            f"{statistics.fmean(each):.1f}",
+            f"{solved[network, rule]} of {len(each)}",
+            str(first[network, rule]),
+        ]
+        for (network, rule), each in sorted(
+            ranks.items(),
+            key=lambda item: (order.index(item[0][0]), statistics.fmean(item[1])),
+        )
+    ]
+    header = [
+        "rule",
+        "network",
+        "mean rank",
+        "solved by all seeds",
+        "first, also with others",
+    ]
+    return markdown.table(header, body)
 
 
 def pairs_table(found: Sequence[Row]) -> str:
@@ -303,8 +361,9 @@ def main(argv: Sequence[str]) -> int:
             )
             (folder / f"{name}.md").write_text(text, encoding="utf-8")
             if len({row["task"] for row in found}) > 1:
-                pairs = folder / f"{name}_pairs.md"
-                pairs.write_text(pairs_table(found), encoding="utf-8")
+                for part, made in (("pairs", pairs_table), ("ranks", ranks_table)):
+                    path = folder / f"{name}_{part}.md"
+                    path.write_text(made(found), encoding="utf-8")
     except (OSError, ValueError) as error:
         print(f"experiments.rule_table: {error}", file=sys.stderr)
         return 2

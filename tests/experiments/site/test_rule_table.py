@@ -108,7 +108,46 @@ def test_several_tasks_are_rows_with_their_chance_and_rules_are_paired(tmp_path)
         "| dfa | bptt | 0 | 2 | 1 |",
         "| dfa | readout_only | 2 | 0 | 1 |",
     ]
+    assert (tmp_path / "at_ranks.md").read_text().splitlines()[2:] == [
+        "| bptt | tanh | 1.0 | 0 of 2 | 2 |",
+        "| dfa | tanh | 2.0 | 0 of 2 | 0 |",
+        "| readout_only | tanh | 3.0 | 0 of 2 | 0 |",
+    ]
     assert len(results.read_rows(tmp_path / "at_seeds.csv")) == 2 * 3 * 6
+
+
+def test_lengths_of_a_task_are_rows_of_their_own(tmp_path):
+    members = []
+    for seq_len, accuracy in ((100, 0.9), (20, 0.8)):
+        more = rows("bptt", "tanh", 1, "sine", a={"0": accuracy, "100": 0.9})
+        members += [row | {"seq_len": seq_len} for row in more]
+    assert tables_of(tmp_path, members, manifest={"chance": {"sine": 0.25}})[2:] == [
+        "| sine, T = 100 | 25.00 % | 90.00 % |",
+        "| sine, T = 20 | 25.00 % | 80.00 % |",
+    ]
+    names = [row["task"] for row in results.read_rows(tmp_path / "at.csv")]
+    assert names == ["sine, T = 100", "sine, T = 20"]
+
+
+def test_ranks_are_by_solved_seeds_then_updates_then_accuracy_and_equals_share():
+    def row(rule, task, solved, updates, accuracy, network="tanh"):
+        return {
+            "rule": rule, "network": network, "task": task, "solved": solved,
+            "seeds": 5, "median_updates": updates, "accuracy": accuracy,
+        }  # fmt: skip
+
+    found = [
+        row("a", "x", 5, 300, 1.0), row("b", "x", 4, 100, 0.9), row("c", "x", 0, None, 0.99),
+        row("a", "y", 5, 200, 1.0), row("b", "y", 5, 200, 1.0), row("c", "y", 5, 100, 1.0),
+        row("a", "z", 0, None, 0.2), row("b", "z", 0, None, 0.4), row("c", "z", 0, None, 0.3),
+        row("c", "x", 0, None, 0.1, "gru"),
+    ]  # fmt: skip
+    assert rule_table.ranks_table(found).splitlines()[2:] == [
+        f"| b | tanh | {(2 + 2.5 + 1) / 3:.1f} | 1 of 3 | 1 |",
+        f"| c | tanh | {(3 + 1 + 2) / 3:.1f} | 1 of 3 | 1 |",
+        f"| a | tanh | {(1 + 2.5 + 3) / 3:.1f} | 2 of 3 | 1 |",
+        "| c | gru | 1.0 | 0 of 1 | 1 |",
+    ]
 
 
 def test_twelve_tasks_of_twelve_are_not_by_chance():

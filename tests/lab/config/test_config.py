@@ -812,6 +812,7 @@ def test_what_is_wrong_with_a_number_of_a_network_is_said(write, line, said):
     [
         *("demo", "temporal_order_long", "networks/at_30", "networks/adding_30"),
         *("networks/flip_flop_30", "tasks/cards", "tasks/cards_leaky"),
+        "tasks/far",
         *("paper_temporal_order", "paper_temporal_order_3bit"),
         "paper_random_permutation",
     ],
