@@ -151,7 +151,8 @@ def memory_of_chunk(
     devices: Sequence[jax.Device] | None = None,
 ) -> int:
     """Bytes that a chunk needs on each device, by the compiler's account."""
-    account = _lower_chunk(experiment, grid, slots, devices).compile().memory_analysis()
+    compiled = _lower_chunk(experiment, grid, slots, devices).compile()
+    account: Any = compiled.memory_analysis()
     return int(
         account.argument_size_in_bytes
         + account.output_size_in_bytes
