@@ -463,6 +463,16 @@ MUTATIONS = [
         "adding: the second mark may stand before the first's range", "tasks/adding.py",
         "place_1 = width + jax", "place_1 = 0 * width + jax", "tasks/test_tasks.py",
     ),
+    Mutation(
+        "memory is measured of another program than the one that runs",
+        "sweep/program.py", "            sharding=NamedSharding(mesh, spec),\n", "",
+        "sweep/test_stored.py -k measured",
+    ),
+    Mutation(
+        "the order of pixels is not the hashed one", "lab/data/sources.py",
+        "flat = flat[:, hashed_order(flat.shape[1])]", "flat = flat[:, ::-1]",
+        "lab/data/test_datasets.py -k one_other_order",
+    ),
 ]  # fmt: skip
 
 
