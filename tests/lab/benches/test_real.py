@@ -360,7 +360,7 @@ def test_the_command_trains_both_phases_and_goes_on_where_it_stood(tmp_path):
     assert names == {"my.csv", "my.md", "my_runs.csv", *tables}
     by_name = json.loads((folder / "table.json").read_text())
     assert by_name["bptt my"]["test"] == pytest.approx(row["test"])
-    assert "fake data, T = 5, %" in (folder / "table.md").read_text()
+    assert "| fake data, % | 5 |" in (folder / "table.md").read_text()
     test = tmp_path / "runs" / "real" / "my" / "bptt.test"
     assert 'split = "test"' in (test / "config.resolved.toml").read_text()
     with np.load(test / "curves.npz") as curves:
