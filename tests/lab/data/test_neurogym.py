@@ -17,7 +17,7 @@ from lra_jax import TASKS, Weighted, bptt, evaluate, init_params
 from lra_jax.lab.config import tasks
 from lra_jax.lab.data import neurogym as adapter
 from lra_jax.lab.data.sources import DatasetError
-from lra_jax.tasks import decisions, memory, trials
+from lra_jax.tasks import decisions, memory, timing, trials
 
 NUM = 1500
 pytestmark = pytest.mark.filterwarnings("ignore:.*WARN:UserWarning")
@@ -286,3 +286,103 @@ def test_our_trials_have_the_statistics_of_neurogyms(neurogym, name):
         jax.tree.map(jnp.asarray, batch.labels),
     )
     assert_same_mean(theirs.answer == 1, ~np.asarray(wrong))
+
+
+class Interval(NamedTuple):
+    """What trials of ready-set-go show and ask, in steps, `[N]` each.
+
+    Attributes:
+      before: until ready.
+      shown: from ready to set.
+      ready: how long ready is shown.
+      set_: how long set is.
+      signal: how long the fixation signal is 1 after set.
+      end: from set to the end.
+      go: from set to the first step that asks for go.
+      until: from set to after the last one.
+    """
+
+    before: np.ndarray
+    shown: np.ndarray
+    ready: np.ndarray
+    set_: np.ndarray
+    signal: np.ndarray
+    end: np.ndarray
+    go: np.ndarray
+    until: np.ndarray
+
+    @classmethod
+    def of(cls, several):
+        """Of (inputs `[L, 3]`, classes `[L]`)."""
+        read = [cls._of_one(*trial) for trial in several]
+        return cls(*np.array(read).T)
+
+    @classmethod
+    def _of_one(cls, x, classes):
+        ((start, off),) = numpy_tasks.groups(x[:, 0] > 0.5)
+        ((first, _),) = ready = numpy_tasks.groups(x[:, 1] > 0.5)
+        ((second, _),) = set_ = numpy_tasks.groups(x[:, 2] > 0.5)
+        ((go, until),) = numpy_tasks.groups(classes == 1)
+        assert start == 0
+        times = (off, len(x), go, until)
+        return (
+            first,
+            second - first,
+            np.ptp(ready),
+            np.ptp(set_),
+            *(time - second for time in times),
+        )
+
+
+def produces(env, shown, steps):
+    """Whether neurogym rewards a go so many steps after set."""
+    env.timing["measure"] = env.dt * int(shown)
+    env.new_trial()
+    env.t_ind = env.end_ind["measure"] + steps
+    env.t = env.dt * env.t_ind
+    *_, info = env.step(1)
+    return info.get("performance", 0) == 1
+
+
+def test_ready_set_go_has_the_intervals_and_the_tolerance_of_neurogyms(neurogym):
+    # The tolerance adds 25 ms. Of a step that does not divide them neurogym rounds
+    # the sum with a fifth of the interval, and ours each of the two.
+    dt, task = 25, TASKS["ready_set_go"]
+    fixation, interval, _ = timing.TRIALS.periods
+    batch = drawn("ready_set_go", timing.TRIALS.duration // dt)
+    ours = Interval.of(
+        (batch.inputs[start:, b], batch.labels.labels[start:, b])
+        for b, start in enumerate(batch.start)
+    )
+    periods = {"fixation": fixation, "measure": interval}
+    env = environment(neurogym, "ReadySetGo-v0", dt, periods)
+    theirs = Interval.of((env.ob, env.gt) for _ in range(NUM) if env.new_trial())
+    for a, b in zip(theirs[:4], ours[:4], strict=True):
+        assert_same_mean(a, b)
+    # Ours turns the signal off with set, neurogym after it. Its response and the one
+    # step of its ground truth count from there, but its reward counts from set, as ours.
+    # It has no noise.
+    for each, late in ((ours, 0), (theirs, theirs.set_)):
+        np.testing.assert_array_equal(each.signal, late)
+        np.testing.assert_array_equal(each.end, late + 2 * each.shown)
+        np.testing.assert_array_equal(each.go, late + each.shown)
+    np.testing.assert_array_equal(ours.until, ours.end)
+    np.testing.assert_array_equal(theirs.until, theirs.go + 1)
+
+    longest = ours.end.max()
+    steps = np.arange(longest)
+    for shown, b in zip(*np.unique(ours.shown, return_index=True), strict=True):
+        rewarded = np.array([produces(env, shown, k) for k in steps[: 2 * shown]])
+        set_ = len(batch.inputs) - 2 * shown
+        unasked = batch.labels.weights[set_:, b] == 0
+        np.testing.assert_array_equal(unasked, rewarded)
+        # A go that begins with the first step that asks for one is right in ours: it is
+        # a step later than the last that neurogym rewards.
+        go = np.arange(len(batch.inputs))[:, None] >= set_ + steps
+        labels = jax.tree.map(
+            lambda x, b=b: jnp.repeat(x[:, [b]], longest, axis=1), batch.labels
+        )
+        wrong = task.output_loss.is_error(jax.nn.one_hot(go.astype(int), 2), labels)
+        right = np.flatnonzero(~np.asarray(wrong))
+        least, *_, most = np.flatnonzero(rewarded)
+        np.testing.assert_array_equal(right, np.arange(least, most + 2))
