@@ -8,12 +8,13 @@ steps after set, and to say go, class 1, from then on. A trial ends 2n steps aft
 The fixation signal is 1 before set, and all inputs have the noise of
 `lra_jax.tasks.trials`.
 
-Steps that are nearer to the true time than 0.2 n steps and 25 ms, the tolerance of
-neurogym's ReadySetGo, ask nothing. Thus a trial in which all that is asked is right
-is one whose interval is produced within the tolerance. The steps of go count together
-as much as all that ask to wait. Who always produces the same interval can be right in
-about 60% of the trials: compare with it, and not with `chance`, which is what waiting
-or going throughout gets right.
+The first step of go may be up to 0.2 n steps and 25 ms away from the true time, which
+is the tolerance of neurogym's ReadySetGo. Steps from the earliest such step up to the
+last one ask nothing, the last one asks to go. Thus a trial in which all that is asked
+is right is one whose interval is produced within the tolerance. The steps of go count
+together as much as all that ask to wait. Who always produces the same interval can be
+right in about 60% of the trials: compare with it, and not with `chance`, which is what
+waiting or going throughout gets right.
 """
 
 from __future__ import annotations
@@ -50,9 +51,11 @@ def _draw(key: jax.Array, batch_size: int, seq_len: int) -> types.Batch:
         axis=-1,
     )
     go = set_ + interval[None]
-    tolerance = interval // 5 + TRIALS.num_steps(seq_len, TOLERANCE)
+    # ⌊n / 5 + 25 ms / dt⌋.
+    duration = TRIALS.duration
+    tolerance = (interval * duration + 5 * TOLERANCE * seq_len) // (5 * duration)
     wait = (when.start[None] <= step) & (step < go - tolerance[None])
-    late = step > go + tolerance[None]
+    late = step >= go + tolerance[None]
     noise = TRIALS.noise(key_noise, inputs.shape)
     ratio = ratio_of(wait, late, noise.dtype)[None]
     return types.Batch(

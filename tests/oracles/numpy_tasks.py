@@ -5,6 +5,9 @@ lra_jax/tasks. For trials in which a step is about 100 ms: noise is then so smal
 no step of a stimulus is taken for another.
 """
 
+import math
+from fractions import Fraction
+
 import numpy as np
 
 SHOWN = 0.08  # of a channel, where something is shown
@@ -107,10 +110,10 @@ def ready_set_go(x, start):
     )
     interval = set_ - ready
     go = set_ + interval
-    tolerance = interval // 5 + seq_len * 25 // 4000
+    tolerance = math.floor(Fraction(interval, 5) + Fraction(seq_len * 25, 4000))
     labels, weights = np.zeros(seq_len, int), np.zeros(seq_len)
     waits = range(start, go - tolerance)
-    late = range(go + tolerance + 1, seq_len)
+    late = range(go + tolerance, seq_len)
     for t in range(seq_len):
         labels[t] = t >= go
         weights[t] = 1 if t in waits else len(waits) / len(late) if t in late else 0
