@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -149,9 +150,16 @@ def check_integer(value: Any, least: int) -> str | None:
     return settings.wrong_integer(value, least)
 
 
+# Characters of a list of choices: what follows it in a message is not cut off.
+MAX_CHOICES = 300
+
+
 def check_choice(value: Any, allowed: Sequence[str]) -> str | None:
     """What is wrong with a word that has to be one of some, or None."""
     if isinstance(value, str) and value in allowed:
         return None
     hint = settings.did_you_mean(value, allowed) if isinstance(value, str) else ""
-    return f"expected one of {', '.join(allowed)}{hint}"
+    ends = itertools.accumulate(len(name) + 2 for name in allowed)
+    shown = sum(end <= MAX_CHOICES for end in ends) or 1
+    more = f" and {len(allowed) - shown} more" if shown < len(allowed) else ""
+    return f"expected one of {', '.join(allowed[:shown])}{more}{hint}"

@@ -807,6 +807,22 @@ def test_what_is_wrong_with_a_number_of_a_network_is_said(write, line, said):
     assert said in problem
 
 
+def test_of_many_choices_those_are_named_that_leave_room_for_the_nearest():
+    names = [
+        f"name_of_a_task_{i:02}" for i in range(40)
+    ]  # 19 characters each, with ", "
+    shown = ", ".join(names[:15])
+    assert arguments_lib.check_choice("name_of_a_task_3x", names).startswith(
+        f"expected one of {shown} and 25 more; did you mean 'name_of_a_task_3"
+    )
+    assert arguments_lib.check_choice("x", names[:15]) == f"expected one of {shown}"
+    long = "n" * 400
+    assert (
+        arguments_lib.check_choice("x", [long, "m"])
+        == f"expected one of {long} and 1 more"
+    )
+
+
 @pytest.mark.parametrize(
     "name",
     [
