@@ -46,6 +46,7 @@ SHORT = [
     "tests/core/test_orthogonality.py",
     "tests/repository/test_public_api.py",
     "tests/core/test_train.py",
+    "tests/sweep/test_stored.py",
 ]
 
 

@@ -464,8 +464,18 @@ MUTATIONS = [
         "place_1 = width + jax", "place_1 = 0 * width + jax", "tasks/test_tasks.py",
     ),
     Mutation(
+        "a go that is one step too late is right", "tasks/timing.py",
+        "late = step >= go + tolerance", "late = step > go + tolerance",
+        "tasks/test_trials.py -k interval_that_was_shown",
+    ),
+    Mutation(
+        "members that move leave another program", "sweep/program.py",
+        "PartitionSpec(\"grid\") if x.size else PartitionSpec()", "PartitionSpec(\"grid\")",
+        "sweep/test_stored.py -k measured",
+    ),
+    Mutation(
         "memory is measured of another program than the one that runs",
-        "sweep/program.py", "            sharding=NamedSharding(mesh, spec),\n", "",
+        "sweep/program.py", "sharding=_division(mesh, x), ", "",
         "sweep/test_stored.py -k measured",
     ),
     Mutation(

@@ -203,8 +203,9 @@ def table(found: Sequence[Row], chance: Mapping[str, float]) -> str:
 def ranks_table(found: Sequence[Row]) -> str:
     """The rules of a network by their mean rank over its tasks; equals share a rank.
 
-    On a task that rule is better that solves more seeds; of equals in this, in fewer
-    updates, if there are solved ones; and then the more accurate.
+    Tasks that not all of its rules have finished are left out. On a task that rule is
+    better that solves more seeds; of equals in this, in fewer updates, if there are
+    solved ones; and then the more accurate.
     """
     places = defaultdict(list)
     for row in found:
@@ -212,7 +213,12 @@ def ranks_table(found: Sequence[Row]) -> str:
     ranks: dict[tuple[str, str], list[float]] = defaultdict(list)
     solved: dict[tuple[str, str], int] = defaultdict(int)
     first: dict[tuple[str, str], int] = defaultdict(int)
+    rules: dict[str, set[str]] = defaultdict(set)
+    for row in found:
+        rules[row["network"]].add(row["rule"])
     for (network, _), rows in places.items():
+        if len(rows) < len(rules[network]):
+            continue
         merits = [
             (-row["solved"], row["median_updates"] or 0, -row["accuracy"])
             for row in rows
@@ -248,7 +254,11 @@ def ranks_table(found: Sequence[Row]) -> str:
 
 
 def pairs_table(found: Sequence[Row]) -> str:
-    """Each rule beside the controls, in pairs of a task and a network."""
+    """Each rule beside the controls, in pairs of a task and a network.
+
+    Of a task with several lengths the mean over those that both have finished counts:
+    they are no pairs of their own.
+    """
     accuracy: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     for row in found:
         accuracy[row["rule"]][row["network"], row["task"]] = row["accuracy"]
@@ -258,8 +268,7 @@ def pairs_table(found: Sequence[Row]) -> str:
             places = [each for each in mine if each in accuracy.get(control, {})]
             if rule == control or not places or (rule, control) == CONTROLS[::-1]:
                 continue
-            a = np.array([mine[each] for each in places])
-            b = np.array([accuracy[control][each] for each in places])
+            a, b = (_by_task(one, places) for one in (mine, accuracy[control]))
             made.append((rule, control, (a > b).sum(), (a < b).sum(), wilcoxon(a, b)))
     body = [
         [rule, control, str(better), str(worse), "" if p is None else f"{p:.1g}"]
@@ -268,6 +277,16 @@ def pairs_table(found: Sequence[Row]) -> str:
         )
     ]
     return markdown.table(["rule", "beside", "tasks better", "tasks worse", "p"], body)
+
+
+def _by_task(
+    accuracy: Mapping[tuple[str, str], float], places: Sequence[tuple[str, str]]
+) -> np.ndarray:
+    """Mean accuracy over the lengths of each network and task."""
+    lengths = defaultdict(list)
+    for network, task in places:
+        lengths[network, task.partition(LENGTH)[0]].append(accuracy[network, task])
+    return np.array([statistics.fmean(each) for each in lengths.values()])
 
 
 def counted_seeds(rows: Sequence[Row], curves: Curves) -> list[Row]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lra_jax import member
 from lra_jax.experiment import Experiment, Hyperparameters
@@ -120,7 +120,8 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
     def move(runs: RunState, source: jax.Array) -> RunState:
         def take(x: jax.Array) -> jax.Array:
             tiles, width, *rest = x.shape
-            return x.reshape((tiles * width, *rest))[source]
+            moved = x.reshape((tiles * width, *rest))[source]
+            return lax.with_sharding_constraint(moved, _division(mesh, moved))
 
         return jax.tree.map(take, runs)
 
@@ -128,7 +129,7 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
         initial=jitted(initial, out_shardings=everywhere),
         start=jitted(shared(start, tiled, whole, tiled, tiled, tiled)),
         chunk=jitted(shared(chunk, whole, tiled, tiled, tiled)),
-        move=jax.jit(move, out_shardings=NamedSharding(mesh, tiled)),
+        move=jax.jit(move),
     )
 
 
@@ -169,18 +170,21 @@ def _lower_chunk(
     """The program of a chunk as a sweep calls it: a cache then has it for the sweep."""
     devices = processes.all_devices(devices)
     mesh = processes.make_mesh(devices)
-
-    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        # JAX divides no array without elements.
-        spec = PartitionSpec("grid") if x.size else PartitionSpec()
-        return jax.ShapeDtypeStruct(
-            x.shape,
-            x.dtype,
-            sharding=NamedSharding(mesh, spec),
-            weak_type=x.weak_type,
-        )
-
-    runs = jax.tree.map(placed, run_shapes(experiment, grid, slots))
+    runs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=_division(mesh, x), weak_type=x.weak_type
+        ),
+        run_shapes(experiment, grid, slots),
+    )
     return make_program(experiment, devices).chunk.lower(
         Limits(), np.zeros(len(slots), bool), grid.arguments(slots), runs
     )
+
+
+def _division(mesh: Mesh, x: Any) -> NamedSharding:
+    """How an array of a `RunState` is divided among devices.
+
+    All of it by tiles, but arrays without elements, which JAX leaves whole where
+    `shard_map` returns them. Another division is another program to the compiler.
+    """
+    return NamedSharding(mesh, PartitionSpec("grid") if x.size else PartitionSpec())

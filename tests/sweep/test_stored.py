@@ -78,10 +78,11 @@ def test_the_program_that_is_measured_is_the_one_that_runs(data, count, monkeypa
 
     watched = compiled._replace(chunk=chunk)
     monkeypatch.setattr(program, "make_program", lambda *_: watched)
-    limits = sweep.Limits(max_steps=2)
-    for _ in sweep.iterate_sweep(
-        experiment, members, state, limits=limits, devices=devices
-    ):
+    options = {"limits": sweep.Limits(max_steps=2), "devices": devices}
+    for _ in range(2):  # the second time as a run that goes on, whose members move
+        advanced = sweep.iterate_sweep(experiment, members, state, **options)
+        state = sweep.gather(next(advanced))
+    for _ in sweep.iterate_sweep(experiment, members, state, **options):
         pass
     assert len(ran) == 4
     assert {*ran} == {measured.as_text()}

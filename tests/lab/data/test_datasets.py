@@ -21,8 +21,8 @@ from lra_jax.lab.runs.groups import make_groups
 @pytest.fixture(autouse=True)
 def nothing_is_kept():
     def clear():
-        datasets.find.cache_clear()
-        datasets._load.cache_clear()
+        for read in (datasets.find, datasets._load, sources.mnist, sources.fashion):
+            read.cache_clear()
 
     clear()
     yield

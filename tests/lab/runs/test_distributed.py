@@ -201,7 +201,7 @@ def test_two_processes_give_the_results_of_one(tmp_path):
     first, second = (process.communicate(timeout=HANGS) for process in processes)
     assert [process.returncode for process in processes] == [143, 143]
     assert "Interrupted; everything is saved" in first[0]
-    assert "--distributed --resume" in first[0]
+    assert "--distributed --process 0/2 --resume\n" in first[0]
     assert "Interrupted" not in second[0]
 
     processes = start_two(shared)
