@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -209,7 +210,8 @@ def real(rows: Sequence[Row]) -> Figure:
                 markersize=4,
                 capsize=2,
             )
-        ax.set_title(f"{mine[0]['data']}, T {mine[0]['lengths']}", fontsize=8)
+        title = f"{mine[0]['data']}, T {mine[0]['lengths']}"
+        ax.set_title(textwrap.fill(title, 34), fontsize=8)
         ax.set_xlabel("test accuracy, %" if is_accuracy else "test NLL per frame")
         ax.grid(axis="x", color="0.9")
     panels[0][0].set_yticks(range(len(methods)), methods)
