@@ -210,8 +210,9 @@ def real(rows: Sequence[Row]) -> Figure:
                 markersize=4,
                 capsize=2,
             )
-        title = f"{mine[0]['data']}, T {mine[0]['lengths']}"
-        ax.set_title(textwrap.fill(title, 34), fontsize=8)
+        length = f"T {mine[0]['lengths']}".replace(" ", "\N{NO-BREAK SPACE}")
+        title = textwrap.fill(f"{mine[0]['data']}, {length}", 34)
+        ax.set_title(title, fontsize=8)
         ax.set_xlabel("test accuracy, %" if is_accuracy else "test NLL per frame")
         ax.grid(axis="x", color="0.9")
     panels[0][0].set_yticks(range(len(methods)), methods)
