@@ -189,15 +189,18 @@ def table(found: Sequence[Row], chance: Mapping[str, float]) -> str:
         lines = [
             [
                 task,
-                f"{summary.percent(known)} %" if known is not None else "",
+                _percent_of_chance(chance.get(task.partition(LENGTH)[0])),
                 *(text(by_place.get((rule, net, task))) for rule in rules),
             ]
             for task in tasks
-            for known in [chance.get(task.partition(LENGTH)[0])]
         ]
         title = f"**{net}**\n\n" if len(networks) > 1 else ""
         parts.append(title + markdown.table(["task", "chance", *rules], lines))
     return "\n".join(parts)
+
+
+def _percent_of_chance(share: float | None) -> str:
+    return "" if share is None else f"{summary.percent(share)} %"
 
 
 def ranks_table(found: Sequence[Row]) -> str:
@@ -207,16 +210,12 @@ def ranks_table(found: Sequence[Row]) -> str:
     better that solves more seeds; of equals in this, in fewer updates, if there are
     solved ones; and then the more accurate.
     """
-    places = defaultdict(list)
+    tasks, rules = defaultdict(list), defaultdict(set)
     for row in found:
-        places[row["network"], row["task"]].append(row)
-    ranks: dict[tuple[str, str], list[float]] = defaultdict(list)
-    solved: dict[tuple[str, str], int] = defaultdict(int)
-    first: dict[tuple[str, str], int] = defaultdict(int)
-    rules: dict[str, set[str]] = defaultdict(set)
-    for row in found:
+        tasks[row["network"], row["task"]].append(row)
         rules[row["network"]].add(row["rule"])
-    for (network, _), rows in places.items():
+    places = defaultdict(list)  # network and rule to (rank, all solved, first)
+    for (network, _), rows in tasks.items():
         if len(rows) < len(rules[network]):
             continue
         merits = [
@@ -225,22 +224,18 @@ def ranks_table(found: Sequence[Row]) -> str:
         ]
         for row, merit in zip(rows, merits, strict=True):
             better = sum(other < merit for other in merits)
-            who = network, row["rule"]
-            ranks[who].append(better + (merits.count(merit) + 1) / 2)
-            solved[who] += row["solved"] == row["seeds"]
-            first[who] += not better
-    order = list(dict.fromkeys(network for network, _ in places))
+            rank = better + (merits.count(merit) + 1) / 2
+            place = rank, row["solved"] == row["seeds"], not better
+            places[network, row["rule"]].append(place)
+    lines = []
+    for (network, rule), each in places.items():
+        ranks, solved, first = zip(*each, strict=True)
+        lines.append((network, statistics.fmean(ranks), rule, sum(solved), sum(first)))
+    order = list(rules)
     body = [
-        [
-            rule,
-            network,
-            f"{statistics.fmean(each):.1f}",
-            f"{solved[network, rule]} of {len(each)}",
-            str(first[network, rule]),
-        ]
-        for (network, rule), each in sorted(
-            ranks.items(),
-            key=lambda item: (order.index(item[0][0]), statistics.fmean(item[1])),
+        [rule, net, f"{rank:.1f}", f"{solved} of {len(places[net, rule])}", str(first)]
+        for net, rank, rule, solved, first in sorted(
+            lines, key=lambda line: (order.index(line[0]), line[1])
         )
     ]
     header = [
