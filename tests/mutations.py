@@ -475,7 +475,7 @@ MUTATIONS = [
     ),
     Mutation(
         "memory is measured of another program than the one that runs",
-        "sweep/program.py", "sharding=_division(mesh, x), ", "",
+        "sweep/program.py", "sharding=processes.division(mesh, x),", "",
         "sweep/test_stored.py -k measured",
     ),
     Mutation(

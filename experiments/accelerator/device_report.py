@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments.accelerator.device_cells import ENGINE, LOOPED, MAPPED, WAYS, Method
@@ -30,6 +30,12 @@ kernels is the number that it starts at least, times a step of a loop, as a part
 time. MB is the compiler's account for a device.
 """
 COLUMNS = {ENGINE: "engine", MAPPED: "vmap", LOOPED: "loop"}
+
+
+def _share(row: Mapping[str, Any], limit: str) -> float:
+    """In percent, for a figure; not a number where it is not known."""
+    share = (row["shares"] or {}).get(limit)
+    return math.nan if share is None else 100 * share
 
 
 def _percent(x: float | None) -> str:
@@ -229,7 +235,7 @@ def draw(document: dict[str, Any]) -> Figure:
             for limit, color in zip(LIMITS, figures.COLORS[3:], strict=False):
                 lower.plot(
                     [row["members"] for row in rows],
-                    [100 * (row["shares"] or {}).get(limit, math.nan) for row in rows],
+                    [_share(row, limit) for row in rows],
                     "o-",
                     color=color,
                     ms=4,

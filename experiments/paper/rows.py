@@ -61,9 +61,17 @@ def _released_settings(budget: PaperBudget) -> dict[str, Any]:
     return {"validation": "released"}
 
 
+# Algorithm 1 line by line: lines 24-25, and a loop that ends at t = 1.
+_PRINTED: Axes = {"refinement": ["overwrite"], "update_first_step": [False]}
+
 ROWS: dict[str, SearchedRule] = {
     "lra_diff": SearchedRule(
         "lra_diff, paper's grid", "lra_diff", lambda b: _lra(b.tables.paper)
+    ),
+    "printed": SearchedRule(
+        "lra_diff as printed, paper's grid",
+        "lra_diff",
+        lambda b: _lra(b.tables.paper) | _PRINTED,
     ),
     "lra_diff_log": SearchedRule(
         "lra_diff, log-penalty",
@@ -126,10 +134,6 @@ ROWS: dict[str, SearchedRule] = {
         "BPTT", "bptt", lambda b: {"lr": [*b.tables.wide.lr], "max_norm": [0, 1]}
     ),
 }
-
-
-# Algorithm 1 line by line: lines 24-25, and a loop that ends at t = 1.
-_PRINTED: Axes = {"refinement": ["overwrite"], "update_first_step": [False]}
 
 
 def _regularised(axes: Axes, budget: PaperBudget) -> Axes:

@@ -54,6 +54,7 @@ class Entry(NamedTuple):
       card: of the rule with its options.
       row: of the bench's table.
       updates: of each seed until it is solved; None where it is not.
+      seeds: these seeds.
     """
 
     bench: str
@@ -63,6 +64,7 @@ class Entry(NamedTuple):
     card: RuleCard
     row: Row
     updates: tuple[int | None, ...]
+    seeds: tuple[int, ...]
 
     @property
     def place(self) -> tuple[str, int]:
@@ -111,6 +113,7 @@ def entries(root: pathlib.Path) -> list[Entry]:
                         card,
                         row,
                         updates,
+                        tuple(bench.seeds),
                     )
                 )
     return found
@@ -172,8 +175,15 @@ def _costs(root: pathlib.Path, bench: str) -> dict[str, tuple[str, str]]:
 
 
 def table(root: pathlib.Path, found: Sequence[Entry]) -> str:
-    """The leaderboard: for each task, by the longest T and then by updates."""
+    """The leaderboard: for each task, by the longest T and then by updates.
+
+    "≥" is a T that no longer one was tried after.
+    """
     chosen = best(found)
+    tried: dict[tuple[str, str, str], int] = {}
+    for entry in found:
+        group = (entry.bench, entry.method, entry.row["task"])
+        tried[group] = max(entry.row["seq_len"], tried.get(group, 0))
     lines: dict[str, list[tuple[Any, list[str]]]] = {}
     for entry in chosen:
         row = entry.row
@@ -181,7 +191,9 @@ def table(root: pathlib.Path, found: Sequence[Entry]) -> str:
         reached = row["longest"] or 0
         solved = [n for n in entry.updates if n is not None]
         median = statistics.median(solved) if solved else None
-        shown = f"{reached:,}" if reached else f"not {row['seq_len']}"
+        shown = f"{reached:,}" if reached else f"not {row['seq_len']:,}"
+        if reached == tried[entry.bench, entry.method, row["task"]]:
+            shown = f"≥ {shown}"
         line = [
             entry.method, entry.network, shown, f"{row['solved']}/{row['seeds']}",
             "" if median is None else f"{median:,.0f}", milliseconds, kilobytes,
@@ -280,13 +292,13 @@ def seeds(found: Sequence[Entry]) -> list[Row]:
             "network": entry.network,
             "task": entry.row["task"],
             "seq_len": entry.row["seq_len"],
-            "seed": index,
+            "seed": seed,
             "updates": updates,
             "max_steps": entry.row["max_steps"],
             "setting": entry.row["setting"],
         }
         for entry in found
-        for index, updates in enumerate(entry.updates)
+        for seed, updates in zip(entry.seeds, entry.updates, strict=True)
     ]
 
 

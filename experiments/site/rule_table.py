@@ -24,7 +24,7 @@ import pathlib
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from absl import flags
 
 from experiments.site.leaderboard import CONTROLS, holm, wilcoxon
 from lra_jax.lab.reports import canvas, markdown, results, summary
+from lra_jax.lab.runs import store
 from lra_jax.lab.terminal import command_line, screen
 
 if TYPE_CHECKING:  # the extra `plot`
@@ -49,6 +50,7 @@ _PICTURE = flags.DEFINE_string(
 
 FIRST_TUNING_SEED = 100
 LENGTH = ", T = "
+_NEEDED = ("member", "rule", "task", "seed", "status", "step", "best_accuracy")
 Row = dict[str, Any]
 Curves = Mapping[str, np.ndarray]
 
@@ -64,7 +66,7 @@ def choose(rows: Sequence[Row]) -> list[Row]:
     """The counted seeds of the setting that the tuning seeds choose.
 
     Raises:
-      ValueError: there are no tuning seeds.
+      ValueError: there are no tuning seeds, or no others.
     """
     settings = defaultdict(list)
     for row in rows:
@@ -78,7 +80,7 @@ def choose(rows: Sequence[Row]) -> list[Row]:
         accuracy = statistics.fmean(float(r["best_accuracy"]) for r in tuned)
         return len(solved), -mean, accuracy
 
-    if all(int(row["seed"]) < FIRST_TUNING_SEED for row in rows):
+    if len({int(row["seed"]) < FIRST_TUNING_SEED for row in rows}) < 2:
         raise ValueError(
             f"seeds: expected some of at least {FIRST_TUNING_SEED}, which choose the "
             "setting, and others that are counted"
@@ -89,6 +91,8 @@ def choose(rows: Sequence[Row]) -> list[Row]:
 
 def finished(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     """Rule, network and task to their members, where all of them have ended.
+
+    What a race has ended counts as not ended: what it would have reached is not known.
 
     A task that has several lengths in the table is one with each of them.
     """
@@ -103,7 +107,7 @@ def finished(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     return {
         key: members
         for key, members in groups.items()
-        if all(r["status"] not in ("pending", "running") for r in members)
+        if all(r["status"] not in summary.UNKNOWN for r in members)
     }
 
 
@@ -114,11 +118,12 @@ def last_quarter(member: Row, curves: Curves) -> float | None:
     """
     if member["status"] == "solved" or not curves:
         return None
-    own = curves["member"] == int(member["member"])
-    own &= curves["step"] > 0.75 * int(member["step"])
-    if not own.any():
+    own = store.of_member(curves, int(member["member"]))
+    late = curves["step"][own] > 0.75 * int(member["step"])
+    if not late.any():
         return None
-    return float(np.mean(1 - curves["num_errors"][own] / curves["num_samples"][own]))
+    errors, samples = (curves[key][own][late] for key in ("num_errors", "num_samples"))
+    return float(np.mean(1 - errors / samples))
 
 
 def cells(rows: Sequence[Row], curves: Curves) -> list[Row]:
@@ -339,9 +344,7 @@ def draw(tables: Mapping[str, Sequence[Row]]) -> Figure:
 def _draw_tables() -> None:
     tables = {}
     for name in _TABLES.value:
-        rows = results.read_rows(pathlib.Path(name))
-        if not rows:
-            raise ValueError(f"{name}: expected a table that --out wrote")
+        rows = _of_table(pathlib.Path(name), ("rule", "network", "task", "accuracy"))
         tables[rows[0]["task"]] = rows
     if _PICTURE.value is None:
         raise ValueError("--tables: expected --picture")
@@ -359,7 +362,7 @@ def main(argv: Sequence[str]) -> int:
         if _TABLES.value:
             _draw_tables()
             return screen.finish(0, "experiments.rule_table")
-        rows = results.read_rows(run / "results.csv")
+        rows = _of_table(run / "results.csv", _NEEDED)
         curves, chance = _beside(run)
         found = cells(rows, curves)
         if not found:
@@ -378,19 +381,30 @@ def main(argv: Sequence[str]) -> int:
                 for part, made in (("pairs", pairs_table), ("ranks", ranks_table)):
                     path = folder / f"{name}_{part}.md"
                     path.write_text(made(found), encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, store.RunFolderError) as error:
         print(f"experiments.rule_table: {error}", file=sys.stderr)
         return 2
     print(text, end="")
     return screen.finish(0, "experiments.rule_table")
 
 
+def _of_table(path: pathlib.Path, columns: Collection[str]) -> list[Row]:
+    """The rows of a table that has these columns, one at least."""
+    rows = store.read_rows(path)
+    if not rows or not {*columns} <= {*rows[0]}:
+        raise ValueError(
+            f"{path}: expected a table with the columns {', '.join(columns)}"
+        )
+    return rows
+
+
 def _beside(run: pathlib.Path) -> tuple[Curves, Mapping[str, float]]:
     """Evaluations and chances of a run, where they are there."""
     curves: dict[str, np.ndarray] = {}
     if (run / "curves.npz").is_file():
-        with np.load(run / "curves.npz") as columns:
-            curves = {name: columns[name] for name in columns.files}
+        curves = store.read_curves(run / "curves.npz")
+        if "num_samples" not in curves:  # of older runs, which looked at all
+            curves = {}
     manifest = {}
     if (run / "manifest.json").is_file():
         manifest = json.loads((run / "manifest.json").read_text("utf-8"))

@@ -28,11 +28,15 @@ def move_members(compiled: Program, state: SweepState, slots: np.ndarray) -> Swe
     return state._replace(slots=slots, runs=compiled.move(state.runs, source))
 
 
+# Initial weights that are on the devices at once, in bytes.
+INITIAL_BYTES = 1 << 28
+
+
 class Seeds(NamedTuple):
     """What members start from, the same for all of a seed and of a network's numbers.
 
     Attributes:
-      row: `[N]`, of each member in the other two.
+      row: `[N]`, of each member in the other two; -1 of those that are not in them.
       initial: `[S]`, on the devices.
       evaluation: `[S]`, of `initial`, in this process's memory.
     """
@@ -43,25 +47,45 @@ class Seeds(NamedTuple):
 
 
 def evaluate_seeds(
-    compiled: Program, grid: Grid, network_numbers: Sequence[str] = ()
+    compiled: Program,
+    grid: Grid,
+    joining: np.ndarray,
+    queue: np.ndarray,
+    network_numbers: Sequence[str] = (),
 ) -> Seeds:
     """Draws and evaluates the initial weights of each different seed and network.
+
+    Those of all members that join or wait, or of as many as fit into `INITIAL_BYTES`.
 
     Args:
       compiled: the program.
       grid: the members.
+      joining: those that are started now.
+      queue: those that wait, in order; these may be among them.
       network_numbers: names of the hyper-parameters that tell networks apart.
     """
     numbers = {**grid.mapped, **grid.shared}
     numbers = {name: numbers[name] for name in network_numbers}
-    columns = np.stack([grid.seeds.astype(float), *numbers.values()], axis=1)
+    wanted = np.concatenate([joining, queue])
+    columns = np.stack([grid.seeds.astype(float), *numbers.values()], axis=1)[wanted]
     _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+    row = row.reshape(-1)
+    at_once = np.unique(row[: joining.size]).size
+    most = max(INITIAL_BYTES // grid.weight_bytes, at_once)
+    if first.size > most:  # those that are wanted first
+        chosen = np.argsort(first)[:most]
+        place = np.full(first.size, -1)
+        place[chosen] = np.arange(most)
+        first, row = first[chosen], place[row]
+    members = wanted[first]
     initial = compiled.initial(
-        jnp.asarray(grid.seeds[first]),
-        {name: jnp.asarray(x[first]) for name, x in numbers.items()},
+        jnp.asarray(grid.seeds[members]),
+        {name: jnp.asarray(x[members]) for name, x in numbers.items()},
     )
     evaluation = jax.device_get(processes.local(initial.evaluation))
-    return Seeds(row.reshape(-1), initial, evaluation)
+    rows = np.full(grid.seeds.shape, -1)
+    rows[wanted] = row
+    return Seeds(rows, initial, evaluation)
 
 
 def start_members(
@@ -75,7 +99,7 @@ def start_members(
     """Starts the members of `slots` that are not in the state's slots."""
     fresh = slots != state.slots
     joining = slots[fresh]
-    row = seeds.row[grid.occupants(slots)]
+    row = np.maximum(seeds.row[grid.occupants(slots)], 0)  # others stay as they are
     runs = compiled.start(grid.arguments(slots), seeds.initial, row, fresh, state.runs)
     row = seeds.row[joining]
     errors, samples = (

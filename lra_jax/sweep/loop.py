@@ -146,15 +146,16 @@ def _advance(
             slots = tiles.fill(state.slots, grid.kind, queue, len(devices))
             fresh = slots != state.slots
             if fresh.any():
-                seeds = seeds or bookkeeping.evaluate_seeds(
-                    compiled, grid, experiment.network_numbers
-                )
+                joining = slots[fresh]
+                if seeds is None or (seeds.row[joining] < 0).any():
+                    seeds = bookkeeping.evaluate_seeds(
+                        compiled, grid, joining, queue, experiment.network_numbers
+                    )
                 state = bookkeeping.start_members(
                     compiled, grid, state, slots, seeds, history
                 )
                 queue = queue[state.members.status[queue] == Status.PENDING]
                 if kept is not None:
-                    joining = slots[fresh]
                     kept.note_start(joining, seeds.row[joining], seeds.initial.params)
             slots = tiles.compact(
                 state.slots, grid.kind, len(devices), narrow=not queue.size

@@ -54,10 +54,28 @@ def in_any_process(here: bool, mesh: Mesh) -> bool:
 
 
 def spread(runs: RunState | None, mesh: Mesh) -> RunState | None:
-    """The runs on all devices, wherever they were."""
+    """The runs divided among all devices, wherever they were.
+
+    Where the tiles are no multiple of the devices, each device has all at first.
+    """
     if runs is None or jax.process_count() > 1:
         return runs if runs is None else _replicate(mesh)(runs)
-    return jax.device_put(runs, NamedSharding(mesh, PartitionSpec()))
+
+    def place(x: Any) -> jax.Array:
+        divides = len(x) % mesh.size == 0
+        whole = NamedSharding(mesh, PartitionSpec())
+        return jax.device_put(x, division(mesh, x) if divides else whole)
+
+    return jax.tree.map(place, runs)
+
+
+def division(mesh: Mesh, x: Any) -> NamedSharding:
+    """How an array of a `RunState` is divided among devices.
+
+    All of it by tiles, but arrays without elements, which JAX leaves whole where
+    `shard_map` returns them. Another division is another program to the compiler.
+    """
+    return NamedSharding(mesh, PartitionSpec("grid") if x.size else PartitionSpec())
 
 
 @functools.cache

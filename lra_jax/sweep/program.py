@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from lra_jax import member
 from lra_jax.experiment import Experiment, Hyperparameters
 from lra_jax.member import Check, Initial, Limits, RunState
 from lra_jax.sweep import processes
 from lra_jax.sweep.grid import Arguments, Grid
-from lra_jax.sweep.stored import Placed, StoredProgram
+from lra_jax.sweep.stored import StoredProgram
 
 _IN_TILE = Arguments(shared=None, mapped=0, seeds=0)  # vmap's axes in a tile
 
@@ -52,12 +52,11 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
     mesh = processes.make_mesh(devices)
     tiled, whole = PartitionSpec("grid"), PartitionSpec()
     everywhere, count = NamedSharding(mesh, whole), len(devices)
-    placed: Placed = {}
 
     def jitted(function: Callable[..., Any], **options: Any) -> Any:
         if experiment.task.validation is None:
             return jax.jit(function, **options)
-        return StoredProgram(function, everywhere, placed, **options)
+        return StoredProgram(function, everywhere, **options)
 
     def shared(function: Callable[..., Any], *in_specs: PartitionSpec) -> Any:
         return jax.shard_map(
@@ -121,7 +120,7 @@ def make_program(experiment: Experiment, devices: tuple[jax.Device, ...]) -> Pro
         def take(x: jax.Array) -> jax.Array:
             tiles, width, *rest = x.shape
             moved = x.reshape((tiles * width, *rest))[source]
-            return lax.with_sharding_constraint(moved, _division(mesh, moved))
+            return lax.with_sharding_constraint(moved, processes.division(mesh, moved))
 
         return jax.tree.map(take, runs)
 
@@ -172,19 +171,13 @@ def _lower_chunk(
     mesh = processes.make_mesh(devices)
     runs = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=_division(mesh, x), weak_type=x.weak_type
+            x.shape,
+            x.dtype,
+            sharding=processes.division(mesh, x),
+            weak_type=x.weak_type,
         ),
         run_shapes(experiment, grid, slots),
     )
     return make_program(experiment, devices).chunk.lower(
         Limits(), np.zeros(len(slots), bool), grid.arguments(slots), runs
     )
-
-
-def _division(mesh: Mesh, x: Any) -> NamedSharding:
-    """How an array of a `RunState` is divided among devices.
-
-    All of it by tiles, but arrays without elements, which JAX leaves whole where
-    `shard_map` returns them. Another division is another program to the compiler.
-    """
-    return NamedSharding(mesh, PartitionSpec("grid") if x.size else PartitionSpec())

@@ -2,12 +2,12 @@
 
 A task's recorded data are arrays that its functions close over. JAX would compile them
 into the program as constants: the compiler copies and reads all of them, for every
-program anew. Here they are arguments, and functions that share `Placed` have one copy
-on each device.
+program anew. Here they are arguments, and all programs have one copy on each device.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +21,12 @@ MIN_BYTES = 1 << 16
 # What a trace depends on besides its arguments.
 _MODES = ("jax_default_matmul_precision", "jax_enable_x64")
 
-# Arrays on the devices, by the identity of those that a function closes over. These are
-# kept, so that no other array gets their identity.
-Placed = dict[int, tuple[Any, jax.Array]]
+# Arrays on the devices, by the identity of those that a function closes over and their
+# sharding, as long as some program has them. It has what it closes over as well, so
+# that no other array gets that identity.
+_PLACED: weakref.WeakValueDictionary[tuple[int, jax.sharding.Sharding], jax.Array] = (
+    weakref.WeakValueDictionary()
+)
 
 
 class StoredProgram:
@@ -32,7 +35,6 @@ class StoredProgram:
     Args:
       function: of arrays; not jitted, since a jitted one keeps its own constants.
       sharding: of the large arrays; all devices have all of them.
-      placed: arrays that are on the devices already, for functions that share them.
       options: of `jax.jit`.
     """
 
@@ -40,14 +42,12 @@ class StoredProgram:
         self,
         function: Callable[..., Any],
         sharding: jax.sharding.Sharding,
-        placed: Placed | None = None,
         **options: Any,
     ):
         self._function = function
         self._sharding = sharding
         self._options = options
         self._programs: dict[Any, tuple[Any, list[jax.Array]]] = {}
-        self._placed: Placed = {} if placed is None else placed
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns."""
@@ -90,9 +90,12 @@ class StoredProgram:
 
     def _place(self, x: Any) -> jax.Array:
         """The array on all devices, once for all programs."""
-        if id(x) not in self._placed:
-            self._placed[id(x)] = x, jax.device_put(np.asarray(x), self._sharding)
-        return self._placed[id(x)][1]
+        key = id(x), self._sharding
+        placed = _PLACED.get(key)
+        if placed is None:
+            placed = jax.device_put(np.asarray(x), self._sharding)
+            _PLACED[key] = placed
+        return placed
 
 
 def _bytes(x: Any) -> int:

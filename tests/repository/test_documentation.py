@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import csv
 import dataclasses
 import doctest
 import functools
@@ -490,6 +491,15 @@ def test_claims_name_files_that_are_there():
     named = re.findall(r"`((?:configs|results|tests)/[^`*]+)`", text)
     assert len(named) > 20
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("row", claims(), ids=lambda row: row[1].strip("`"))
+def test_claims_name_a_table_with_each_seed(row):
+    if row[4].startswith("not stored"):
+        return
+    with (ROOT / row[4].strip("`")).open(encoding="utf8") as file:
+        columns = next(csv.reader(file))
+    assert {"updates_by_seed", "test_by_seed"} & {*columns}
 
 
 @pytest.mark.parametrize("row", claims(), ids=lambda row: row[1].strip("`"))

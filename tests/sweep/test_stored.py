@@ -1,5 +1,8 @@
 """Recorded data as arguments of a program."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +44,7 @@ def test_recorded_data_are_arguments_of_the_program_and_no_constants_of_it():
     plain = jax.jit(chunk._function)
     assert len(plain.lower(*arguments).as_text()) > 2 * 1800 * 10 * 6 * 4
     compiled = sweep.make_program(experiment, tuple(ONE))
-    seeds = bookkeeping.evaluate_seeds(compiled, grid)
+    seeds = bookkeeping.evaluate_seeds(compiled, grid, slots[0], np.zeros(0, int))
     fresh = np.ones((1, 2), bool)
     start = compiled.start(
         grid.arguments(slots), seeds.initial, seeds.row[slots], fresh, None
@@ -93,11 +96,25 @@ def raw(x):
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
-def test_the_functions_of_a_program_share_one_copy():
-    experiment = sweep.Experiment(recorded(), build, hidden_size=8, eval_every=5)
-    compiled = sweep.make_program(experiment, tuple(ONE))
-    parts = compiled.initial, compiled.start, compiled.chunk
-    assert len({id(part._placed) for part in parts}) == 1
+def test_all_programs_share_one_copy_and_the_last_one_lets_go_of_it():
+    large = jnp.arange(1 << 15, dtype=jnp.float32)
+    everywhere = jax.sharding.SingleDeviceSharding(ONE[0])
+    programs = [
+        stored.StoredProgram(function, everywhere)
+        for function in (lambda x: large[:2] + x, lambda x: large[2:4] * x)
+    ]
+    np.testing.assert_array_equal(programs[0](1.0), [1, 2])
+    np.testing.assert_array_equal(programs[1](2.0), [4, 6])
+    ((first,), (second,)) = (
+        data for program in programs for _, data in program._programs.values()
+    )
+    assert first is second
+    kept = weakref.ref(first)
+    key = id(large), everywhere
+    del first, second, programs
+    gc.collect()
+    assert kept() is None
+    assert key not in stored._PLACED
 
 
 def test_a_trace_is_of_its_precision():

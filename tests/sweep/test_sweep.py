@@ -656,7 +656,9 @@ def test_members_of_one_seed_and_of_equal_networks_start_from_the_same_weights()
     }
     grid = sweep.make_grid(experiment, hp, [7] * 4)
     compiled = program.make_program(experiment, tuple(ONE))
-    seeds = bookkeeping.evaluate_seeds(compiled, grid, names)
+    seeds = bookkeeping.evaluate_seeds(
+        compiled, grid, np.arange(4), np.zeros(0, int), names
+    )
     assert seeds.row[0] == seeds.row[1]
     assert len(set(seeds.row.tolist())) == 3
     w_hh = np.asarray(seeds.initial.params.cell.w_hh)[seeds.row]
@@ -695,3 +697,41 @@ def test_a_number_of_a_network_has_to_be_a_hyper_parameter():
 def test_a_network_of_an_experiment_is_checked(wrong, text):
     with pytest.raises(ValueError, match=text):
         dataclasses.replace(EXPERIMENT, **wrong)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_initial_weights_in_blocks_are_the_same_weights(whole, blocks, monkeypatch):
+    drawn = []
+    real = bookkeeping.evaluate_seeds
+
+    def noted(*arguments):
+        drawn.append(real(*arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(bookkeeping, "evaluate_seeds", noted)
+    monkeypatch.setattr(bookkeeping, "INITIAL_BYTES", blocks)  # a network has more
+    found = run(HP, SEEDS, max_parallel=1)
+    assert len(drawn) == 3  # members 0 and 1 have the same seed
+    assert {len(each.evaluation.loss) for each in drawn} == {1}
+    for index in range(4):
+        assert_same_member(found, index, whole, index, exact=False)
+
+
+def test_a_sweep_that_goes_on_draws_the_seeds_that_wait_alone(monkeypatch):
+    grid = sweep.make_grid(EXPERIMENT, HP, SEEDS)
+    start = sweep.init_sweep(grid, max_parallel=1, devices=ONE)
+    for state in states_of(grid, start):
+        if (state.members.status == Status.PENDING).sum() == 1:
+            break
+    drawn = []
+    real = bookkeeping.evaluate_seeds
+
+    def noted(*arguments):
+        drawn.append(real(*arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(bookkeeping, "evaluate_seeds", noted)
+    for _ in states_of(grid, state):
+        pass
+    (found,) = drawn
+    assert found.row.tolist() == [-1, -1, -1, 0]

@@ -98,7 +98,7 @@ def _notes(artefact: Artefact, request: Request) -> str:
 
 
 def _write_runs(name: str, runner: PaperRunner, folder: pathlib.Path) -> None:
-    """Writes the configs, and what the runs were made with."""
+    """Writes the configs, what the runs were made with, and what each seed reached."""
     (folder / "configs").mkdir(exist_ok=True)
     for run, path in runner.used.items():
         # Of Table V the first length is enough: others differ in T and seeds alone.
@@ -109,3 +109,5 @@ def _write_runs(name: str, runner: PaperRunner, folder: pathlib.Path) -> None:
     made_with = runner.made_with() + [row | blank for row in runner.recorded]
     if made_with:
         results.write_rows(folder / f"{name}_runs.csv", made_with)
+    if runner.used:
+        results.write_rows(folder / f"{name}_seeds.csv", runner.seeds())

@@ -20,7 +20,7 @@ _CONTROLS = ("readout_only", "omega_only", "overwrite", "late_start", "bptt")
 TABLE_ROWS: dict[str, tuple[tuple[str, published.Table], ...]] = {
     "table1": tuple(
         (name, published.TABLE1)
-        for name in ("lra_diff", "lra_diff_wide", "lra_released", *_CONTROLS)
+        for name in ("lra_diff", "printed", "lra_diff_wide", "lra_released", *_CONTROLS)
     ),
     "table2": (
         ("lra_diff_log", published.TABLE2["log_penalty"]),

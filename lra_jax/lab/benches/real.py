@@ -7,7 +7,8 @@ validation part have the best mean is chosen. Phase 2 trains it with other seeds
 has at the end on the test part counts. All methods have as many settings, and as many
 updates. docs/real_data.md describes the data and their parts.
 
-Runs go into `runs/real/NAME/` and go on where they stand. Results go into
+Runs go into `runs/real/NAME/` and go on where they stand; the second phase of a method
+is one chunk, which a run that is killed repeats. Results go into
 `results/real/NAME.csv` and `.md`, and with those of all other data sets there into
 `results/real/table.csv`, `.json`, `.md`, `.png` and `.svg`. Exit codes are those of
 `grid`.
@@ -54,6 +55,8 @@ class Bench:
       task: name of a data set, of `DATASETS`; or a task of one's own arrays, as in a
         config, with a test part.
       methods: see `bench.Bench`.
+      variant: what all methods have that other files on these data do not, for tables;
+        of another network, say.
       seeds: that are counted.
       tuning_seeds: that choose a setting.
       num_trials: settings of each method, the same for all.
@@ -67,6 +70,7 @@ class Bench:
     name: str
     task: str
     methods: dict[str, dict[str, Any]]
+    variant: str = ""
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1, 2, 3, 4])
     tuning_seeds: list[int] = dataclasses.field(default_factory=lambda: [100, 101])
     num_trials: int = 8
@@ -183,6 +187,13 @@ def title_of(task: str) -> str:
     return DATASETS[task].title if task in DATASETS else task
 
 
+def _place(data: str) -> int:
+    """Where `DATASETS` has the data of a row, whatever its variant; others are last."""
+    titles = [dataset.title for dataset in DATASETS.values()]
+    found = [title for title in titles if f"{data}, ".startswith(f"{title}, ")]
+    return titles.index(max(found, key=len)) if found else len(titles)
+
+
 def varies(task: str) -> bool:
     """Whether the sequences of a task differ in length."""
     if task in DATASETS:
@@ -194,7 +205,7 @@ def varies(task: str) -> bool:
     )
 
 
-def scores(task: str, config: Config, found: Evaluations) -> np.ndarray:
+def scores(task: str, found: Evaluations) -> np.ndarray:
     """Accuracy, or NLL, at each evaluation of a member, `[R]`."""
     if is_nll(task):
         return found.loss
@@ -222,7 +233,7 @@ def choose(bench: Bench, config: Config, found: Sequence[Evaluations]) -> Choice
         if member.status == "diverged":
             return np.nan
         place = np.searchsorted(member.step, steps, side="right") - 1
-        return float(scores(bench.task, config, member)[place].astype(float).mean())
+        return float(scores(bench.task, member)[place].astype(float).mean())
 
     seeds = len(config.seeds)  # they vary fastest
     means = np.array([score(member) for member in found]).reshape(-1, seeds).mean(1)
@@ -245,7 +256,7 @@ def compare(runner: Runner, bench: Bench, method: str) -> Outcome:
     found = runner.evaluations(final)
     return Outcome(
         choice,
-        [float(scores(bench.task, final, member)[-1]) for member in found],
+        [float(scores(bench.task, member)[-1]) for member in found],
         sum(member.status == "diverged" for member in found),
     )
 
@@ -259,7 +270,7 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
     return {
         "name": f"{method} {bench.name}",
         "bench": bench.name,
-        "data": title_of(bench.task),
+        "data": ", ".join(filter(None, (title_of(bench.task), bench.variant))),
         "lengths": ("≤ " if varies(bench.task) else "= ")
         + str(tasks.find(bench.task).min_seq_len),
         "method": bench.methods[method]["label"],
@@ -280,8 +291,9 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
 def page(rows: Sequence[Row]) -> str:
     """The table of one data set."""
     first = rows[0]
-    is_data_set = first["data"] in {dataset.title for dataset in DATASETS.values()}
-    trained_on = "training and validation parts" if is_data_set else "the training part"
+    trained_on = "training and validation parts"
+    if _place(first["data"]) == len(DATASETS):
+        trained_on = "the training part"
     unit = "NLL per frame" if first["measure"] == "nll" else "accuracy %"
     header = ["method", "chosen setting", f"validation {unit}"]
     header += [f"test {unit}", "n"]
@@ -363,7 +375,6 @@ def all_rows(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
       The rows, and the names of files that were written by another version of this
       program, whose rows have other columns, or that are damaged.
     """
-    titles = [dataset.title for dataset in DATASETS.values()]
     paths = [path for path in sorted(folder.glob("*.csv")) if path.stem != TABLE]
     found, others = dict[str, list[Row]](), []
     for path in paths:
@@ -374,11 +385,14 @@ def all_rows(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
     known = {
         n: rows
         for n, rows in found.items()
-        if rows and (rows[0].get("data") in titles or tuple(rows[0]) == COLUMNS)
+        if rows
+        and (
+            _place(str(rows[0].get("data"))) < len(DATASETS)
+            or tuple(rows[0]) == COLUMNS
+        )
     }
     now = [rows for rows in known.values() if tuple(rows[0]) == COLUMNS]
-    order = {title: place for place, title in enumerate(titles)}
-    now.sort(key=lambda rows: order.get(rows[0]["data"], len(order)))
+    now.sort(key=lambda rows: _place(rows[0]["data"]))
     others += [name for name, rows in known.items() if tuple(rows[0]) != COLUMNS]
     return [row for rows in now for row in rows], others
 

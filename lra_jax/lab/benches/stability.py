@@ -25,6 +25,7 @@ from lra_jax.lab.benches.reach import Bench
 from lra_jax.lab.config import Config, ConfigError
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
+from lra_jax.lab.runs import store
 from lra_jax.lab.runs.runner import Evaluations, Runner
 from lra_jax.lab.terminal import command_line, screen
 
@@ -35,7 +36,9 @@ def config_of(bench: Bench, method: str, row: Row) -> Config:
     """The run of the seeds that a row of `reach.csv` has as solved."""
     solved = [
         seed
-        for seed, text in zip(bench.seeds, row["updates_by_seed"].split(), strict=True)
+        for seed, text in zip(
+            bench.seeds, str(row["updates_by_seed"]).split(), strict=True
+        )
         if text.isdigit()
     ]
     grid = bench.methods[method]["grid"]
@@ -129,8 +132,19 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
         command = " ".join(command_line.started_as("reach"))
         text = f"{source} is missing: {command} makes it"
         raise ConfigError(bench.name, [text])
+    table = store.read_rows(source)
+    labels = {named["label"] for named in bench.methods.values()}
+    if not all(
+        {*row} >= {"method", "task", "seq_len", "solved", "updates_by_seed"}
+        and row["method"] in labels
+        and len(str(row["updates_by_seed"] or "").split()) in (0, len(bench.seeds))
+        for row in table
+    ):
+        command = " ".join(command_line.started_as("reach"))
+        text = f"{source} has other methods or seeds than this bench: {command} again"
+        raise ConfigError(bench.name, [text])
     rows: list[Row] = []
-    for row in rows_of(runner, bench, results.read_rows(source)):
+    for row in rows_of(runner, bench, table):
         rows.append(row)
         results.write_rows(folder / "stability.csv", rows)
         results.write_by_name(folder / "stability.json", rows)

@@ -36,6 +36,47 @@ _NOT_ENDED = ("pending", "running")
 UNKNOWN = (*_NOT_ENDED, "outrun")  # what it would have reached, that is
 
 
+def best_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The best member of each T, K and seed of a run.
+
+    It is the one that was solved in the fewest updates, or else the most accurate one;
+    of equals the first. Its setting is what varies in the run.
+
+    Args:
+      rows: of `results.csv`.
+    """
+    axes = ("seq_len", "num_refinements", "seed")
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(axis) for axis in axes), []).append(row)
+    keys = [key for key in (rows[0] if rows else ()) if key not in OUTCOMES | {*axes}]
+    varied = [key for key in keys if len({row[key] for row in rows}) > 1]
+
+    def merit(row: Mapping[str, Any]) -> tuple[bool, float]:
+        if row["status"] == "solved":
+            return True, -row["step"]
+        accuracy = row["best_accuracy"]
+        return False, -math.inf if accuracy is None else accuracy
+
+    found = []
+    for place, members in groups.items():
+        best = max(members, key=merit)
+        found.append(
+            dict(zip(axes, place, strict=True))
+            | {
+                "status": best["status"],
+                "updates": best["step"],
+                "best_accuracy": best["best_accuracy"],
+                "setting": ", ".join(
+                    f"{NAMES.get(key, key)} {best[key]}"
+                    for key in varied
+                    if best[key] is not None
+                ),
+            }
+        )
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """One setting of the grid with all its seeds.

@@ -181,12 +181,14 @@ def freeze(leaf: Any) -> Any:
     return np.asarray(leaf)
 
 
-def thaw(shape: jax.ShapeDtypeStruct, data: np.ndarray) -> jax.Array:
-    """The inverse of `freeze`, checked against what the program expects."""
+def thaw(shape: jax.ShapeDtypeStruct, data: np.ndarray) -> jax.Array | np.ndarray:
+    """The inverse of `freeze`, checked against what the program expects.
+
+    No device gets it yet: a sweep divides it among all.
+    """
+    leaf: jax.Array | np.ndarray = np.asarray(data)
     if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
         leaf = jax.random.wrap_key_data(jnp.asarray(data), impl="threefry2x32")
-    else:
-        leaf = jnp.asarray(data)
     if leaf.shape != shape.shape or leaf.dtype != shape.dtype:
         raise ValueError(f"expected {shape.dtype} {shape.shape}, got {data.shape}")
     return leaf

@@ -9,6 +9,7 @@ from typing import Any
 
 from lra_jax.lab.config import Config
 from lra_jax.lab.config.config import before as value_before
+from lra_jax.lab.config.config import key_of
 from lra_jax.lab.config.draws import SCALES
 
 
@@ -26,7 +27,7 @@ def differences(before: str, config: Config) -> tuple[list[str], list[str]]:
       ValueError: the text is no TOML.
     """
     there, here = _flat(tomllib.loads(before)), _flat(tomllib.loads(config.to_toml()))
-    fields = {field.name: field for field in dataclasses.fields(Config)}
+    fields = {key_of(field): field for field in dataclasses.fields(Config)}
     other, defaults = [], []
     for key in dict.fromkeys([*there, *here]):
         if key == "name" or there.get(key, _NOTHING) == here.get(key, _NOTHING):
@@ -47,7 +48,7 @@ def differences(before: str, config: Config) -> tuple[list[str], list[str]]:
 
 def _is_as_before(field: dataclasses.Field[Any], here: dict[str, Any]) -> bool:
     """Whether a setting that a folder does not say is what it was there."""
-    value, was = here[field.name], value_before(field)
+    value, was = here[key_of(field)], value_before(field)
     return bool(value == (list(was) if isinstance(was, tuple) else was))
 
 

@@ -45,12 +45,20 @@ _AT_ONCE = 1000  # samples
 
 # Of the lab; of a file that does more, the definitions that count.
 _FILES: dict[str, tuple[str, ...]] = {
+    "config/arguments.py": (
+        "_FEEDBACK_KEYS",
+        "_of_feedback",
+        "arguments_of",
+        "feedback_of",
+        "takes_feedback",
+    ),
     "config/config.py": ("AXES", "NETWORK_AXES", "Config", "_product"),
     "config/draws.py": (),
     "config/optimizers.py": (),
     "config/tasks.py": (),
     "data/datasets.py": (),
     "data/formats.py": (),
+    "data/neurogym.py": (),
     "data/own_arrays.py": (),
     "data/parts.py": (),
     "data/sources.py": (),
@@ -83,8 +91,11 @@ def _name_of(path: pathlib.Path) -> str:
 
 
 def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str]:
-    """The fingerprint of other files."""
-    return {f"{path.parent.name}/{path.name}": _hash(path) for path in paths}
+    """The fingerprint of other files; those that share a short name count together."""
+    found: dict[str, list[str]] = {}
+    for path in sorted({*paths}):
+        found.setdefault(f"{path.parent.name}/{path.name}", []).append(_hash(path))
+    return {name: "+".join(hashes) for name, hashes in found.items()}
 
 
 def changes(found: object, now: Fingerprint) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from keyword import iskeyword
 from typing import Any
 
 import jax
@@ -45,8 +44,8 @@ def make_groups(config: Config) -> list[Group]:
     """Splits the members of a config by everything that changes the program.
 
     Raises:
-      ConfigError: a rule refuses its sizes or its network, which no argument alone
-        shows.
+      ConfigError: a rule or a network refuses its sizes, or a rule its network, which
+        no argument alone shows.
     """
     by_statics: dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]] = {}
     for index, member in enumerate(config.members()):
@@ -54,17 +53,24 @@ def make_groups(config: Config) -> list[Group]:
         statics = {k: v for k, v in member.items() if k not in (*numbers, "seed")}
         key = (*sorted(statics.items()), *numbers)
         by_statics.setdefault(key, []).append((index, member))
-    groups = [_make_group(config, found) for found in by_statics.values()]
-    problems = [text for group in groups if (text := _refusal(group))]
+    groups, problems = [], []
+    for found in by_statics.values():
+        try:
+            group = _make_group(config, found)
+            _check_group(group)
+            groups.append(group)
+        except ValueError as error:
+            problems.append(f"rule {found[0][1]['rule']!r}: {error}")
     if problems:
         raise ConfigError(config.name, list(dict.fromkeys(problems)))
     return groups
 
 
-def _refusal(group: Group) -> str | None:
-    """What the group's rule says against its sizes and its network, or None.
+def _check_group(group: Group) -> None:
+    """Lets the group's rule see its sizes and its network; nothing is computed.
 
-    Nothing is computed.
+    Raises:
+      ValueError: it refuses them.
     """
     experiment = group.experiment
     task = experiment.task
@@ -81,11 +87,7 @@ def _refusal(group: Group) -> str | None:
         return rule.grads(key, params, rule.init(key, params), batch)
 
     numbers = {**group.grid.mapped, **group.grid.shared}
-    try:
-        jax.eval_shape(update, {name: x[0] for name, x in numbers.items()})
-    except ValueError as error:
-        return f"rule {group.statics['rule']!r}: {error}"
-    return None
+    jax.eval_shape(update, {name: x[0] for name, x in numbers.items()})
 
 
 def _numbers(member: dict[str, Any]) -> dict[str, bool]:
@@ -116,12 +118,13 @@ def _make_group(config: Config, found: list[tuple[int, dict[str, Any]]]) -> Grou
     make_network = NETWORKS[named["network"]]
 
     def make(factory: Any, numbers: Hyperparameters, **more: Any) -> Any:
-        known = {key: key + "_" * iskeyword(key) for key in arguments_of(factory)}
+        takes, parameters = arguments_of(factory), inspect.signature(factory).parameters
+        known = {name.rstrip("_"): name for name in parameters}
         given = {**options, **numbers}
-        mine = {known[key]: x for key, x in given.items() if key in known}
+        mine = {
+            known[key]: x for key, x in given.items() if key in takes and key in known
+        }
         if takes_feedback(factory):
-            parameters = inspect.signature(factory).parameters
-            mine = {k: x for k, x in mine.items() if k in parameters}
             mine |= feedback_of(given)
         return factory(**mine, **more)
 

@@ -161,6 +161,9 @@ def _train(
                 progress.compiles(_compiling(index, groups))
             if state is None:
                 state = init_sweep(group, max_parallel)
+            elif max_parallel not in ("auto", str(state.slots.size)):
+                text = f"{_named(index, groups)} keeps its {state.slots.size} slots"
+                screen.say(console, f"{text}: it has begun (--max-parallel)")
             # Compiling takes long, and so does a chunk. The first one is always made: a
             # run that was begun has something to show.
             if index and (number := stop()):
@@ -189,6 +192,7 @@ def _train(
         if not number:
             progress.show(found, last=True)
     manifest["finished"] = not number
+    manifest["member_steps"] = sum(int(x.step.sum()) for x in found)
     if writes:
         folder.save(groups, states, manifest)
     return number
@@ -203,7 +207,11 @@ def _compiling(index: int, groups: Sequence[groups_lib.Group]) -> str:
         if any(group.statics.get(key) != value for group in groups)
     ]
     which = f": {', '.join(own)}" if own else ""
-    return f"compiling group {index + 1} of {len(groups)}{which}"
+    return f"compiling {_named(index, groups)}{which}"
+
+
+def _named(index: int, groups: Sequence[groups_lib.Group]) -> str:
+    return f"group {index + 1} of {len(groups)}"
 
 
 def _live_page(rows: Sequence[dict[str, Any]], manifest: dict[str, Any]) -> str:

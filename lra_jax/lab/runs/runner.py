@@ -12,6 +12,7 @@ import rich.console
 
 from lra_jax.lab.config import Config
 from lra_jax.lab.reports.results import Row
+from lra_jax.lab.reports.summary import best_of_seeds
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.terminal import command_line
 
@@ -119,15 +120,14 @@ class Runner:
     def evaluations(self, config: Config) -> list[Evaluations]:
         """The evaluations of each member of a run, in the order of its results."""
         rows = self.rows(config)
-        with np.load(self.used[config.name] / "curves.npz") as columns:
-            member, *found = (
-                columns[key] for key in ("member", "step", "loss", "num_errors")
-            )
-            whole = np.full_like(member, config.num_validation)  # of older folders
-            found.append(columns.get("num_samples", whole))
+        curves = store.read_curves(self.used[config.name] / "curves.npz")
+        whole = np.full_like(curves["member"], config.num_validation)  # older folders
+        found = [curves[key] for key in ("step", "loss", "num_errors")]
+        found.append(curves.get("num_samples", whole))
+        places = [store.of_member(curves, row["member"]) for row in rows]
         return [
-            Evaluations(row["status"], *(x[member == row["member"]] for x in found))
-            for row in rows
+            Evaluations(row["status"], *(x[place] for x in found))
+            for row, place in zip(rows, places, strict=True)
         ]
 
     def made_with(self) -> list[Row]:
@@ -149,6 +149,14 @@ class Runner:
                 }
             )
         return lines
+
+    def seeds(self) -> list[Row]:
+        """What each seed of each run reached: its best member at each T and K."""
+        return [
+            {"run": name, **row}
+            for name, path in self.used.items()
+            for row in best_of_seeds(store.read_rows(path / "results.csv"))
+        ]
 
     def stop_if_asked(self) -> None:
         """Raises StoppedError if a signal came."""

@@ -31,6 +31,7 @@ import pathlib
 import platform
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -353,7 +354,9 @@ class RunFolder:
         """Writes what chunks changed.
 
         The tables are derived from the states. After a chunk they are written only
-        every few seconds; what they lack of a killed run is written when it goes on.
+        every few seconds; what they lack of a killed run is written when it goes on. A
+        manifest that says that the run is finished comes last: then the tables are
+        whole.
 
         Args:
           groups: all groups of the run.
@@ -365,24 +368,35 @@ class RunFolder:
         began = time.monotonic()
         if changed is not None and (state := states[changed]) is not None:
             self._write_checkpoint(changed, state, chunks)
+        if manifest.get("finished"):
+            self._write_tables(groups, states, manifest)
         # The manifest makes the folder a run's: what is left without it is no result.
         self._write("manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
         ended = time.monotonic()
         self._save_due = ended + (ended - began) / SAVE_SHARE
-        began = ended
-        if changed is None or began >= self._tables_due:
-            rows = tables.result_rows(self.config, groups, states)
-            text = results.csv_text(rows, summary.member_columns(rows))
-            self._write("results.csv", text.encode())
-            curves = io.BytesIO()
-            arrays: dict[str, Any] = dict(tables.curve_columns(groups, states))
-            np.savez_compressed(curves, **arrays)
-            self._write("curves.npz", curves.getvalue())
-            if self._live_page is not None:
-                self.write_text("report.html", self._live_page(rows, manifest))
-            ended = time.monotonic()
-            pause = max(TABLES_INTERVAL, (ended - began) / TABLES_SHARE)
-            self._tables_due = ended + pause
+        due = changed is None or ended >= self._tables_due
+        if due and not manifest.get("finished"):
+            self._write_tables(groups, states, manifest)
+            done = time.monotonic()
+            pause = max(TABLES_INTERVAL, (done - ended) / TABLES_SHARE)
+            self._tables_due = done + pause
+
+    def _write_tables(
+        self,
+        groups: Sequence[Group],
+        states: Sequence[SweepState | None],
+        manifest: dict[str, Any],
+    ) -> None:
+        """Writes the results, the curves and, where it is asked for, the live page."""
+        rows = tables.result_rows(self.config, groups, states)
+        text = results.csv_text(rows, summary.member_columns(rows))
+        self._write("results.csv", text.encode())
+        curves = io.BytesIO()
+        arrays: dict[str, Any] = dict(tables.curve_columns(groups, states))
+        np.savez_compressed(curves, **arrays)
+        self._write("curves.npz", curves.getvalue())
+        if self._live_page is not None:
+            self.write_text("report.html", self._live_page(rows, manifest))
 
     def _write_checkpoint(self, index: int, state: SweepState, chunks: int) -> None:
         """Appends the evaluations, and replaces the older of the two checkpoints."""
@@ -483,3 +497,29 @@ def read_rows(path: pathlib.Path) -> list[results.Row]:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # also of what is no text
         raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def read_curves(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The evaluations of a run, in the order of its members.
+
+    Args:
+      path: of `curves.npz`. Older ones do not have `num_samples`.
+
+    Raises:
+      RunFolderError: it cannot be read, or is damaged.
+    """
+    try:
+        with path.open("rb") as file, np.load(file) as columns:
+            found = {name: columns[name] for name in columns.files}
+        order = np.argsort(found["member"], kind="stable")
+        return {name: column[order] for name, column in found.items()}
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def of_member(curves: Mapping[str, np.ndarray], member: int) -> slice:
+    """Where the evaluations of a member stand in `read_curves`."""
+    first, last = np.searchsorted(curves["member"], [member, member + 1])
+    return slice(first, last)

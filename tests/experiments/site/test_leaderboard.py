@@ -15,6 +15,7 @@ ROOT = leaderboard.pathlib.Path(lra_jax.__file__).parent.parent
 BENCH = """
 tasks = ["temporal_order"]
 seq_len = [10, 20]
+seeds = [5, 6, 7, 8, 9]
 num_trials = 1
 max_steps = 100
 
@@ -74,7 +75,7 @@ def test_a_bench_gets_its_rows_and_comparisons(root):
     lines = (root / "results/leaderboard.md").read_text().splitlines()
     cells = [[c.strip() for c in line.split("|")[1:-1]] for line in lines[4:]]
     assert [c[0] for c in cells] == ["mirrored", "BPTT", "readout"]
-    assert [c[2] for c in cells] == ["20", "10", "not 10"]
+    assert [c[2] for c in cells] == ["≥ 20", "10", "not 10"]
     assert [c[3] for c in cells] == ["4/5", "5/5", "0/5"]
     assert [c[4] for c in cells] == ["15", "30", ""]
     assert [c[8] for c in cells] == ["none", "W_hhᵀ, W_hyᵀ", "none"]
@@ -85,6 +86,7 @@ def test_a_bench_gets_its_rows_and_comparisons(root):
     assert "| BPTT |" not in compared.replace("| mirrored | BPTT |", "")
     kept = results.read_rows(root / "results/leaderboard.csv")
     assert len(kept) == 25
+    assert [r["seed"] for r in kept[:6]] == [5, 6, 7, 8, 9, 5]
     assert sum(r["updates"] is None for r in kept) == 3 + 5 + 1
 
 

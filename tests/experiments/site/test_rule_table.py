@@ -173,8 +173,9 @@ def test_twelve_tasks_of_twelve_are_not_by_chance():
     assert last == f"| bptt | readout_only | 12 | 0 | {p} |"
 
 
-def test_a_run_without_tuning_seeds_is_one_message(tmp_path):
-    results.write_rows(tmp_path / "results.csv", rows("bptt", "tanh", 1, a={"0": 0.5}))
+@pytest.mark.parametrize("seed", ["0", "100"])
+def test_a_run_without_tuning_seeds_or_others_is_one_message(tmp_path, seed):
+    results.write_rows(tmp_path / "results.csv", rows("bptt", "tanh", 1, a={seed: 0.5}))
     done = call(rule_table, "--run", str(tmp_path))
     assert done.returncode == 2
     assert "seeds: expected some of at least 100" in done.stderr
@@ -199,6 +200,30 @@ def test_a_run_that_is_not_there_is_one_message(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("experiments.rule_table: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_what_a_race_ended_is_not_finished():
+    members = rows("bptt", "tanh", 1, a=A, b=B)
+    members[0] |= {"status": "outrun", "best_accuracy": None}
+    assert rule_table.cells(members, {}) == []
+
+
+@pytest.mark.parametrize("flag", ["--run", "--tables"])
+def test_a_table_of_something_else_is_one_message(tmp_path, flag):
+    results.write_rows(tmp_path / "results.csv", [{"a": 1}])
+    path = tmp_path if flag == "--run" else tmp_path / "results.csv"
+    done = call(rule_table, flag, str(path), picture=str(tmp_path / "x.png"))
+    assert done.returncode == 2
+    assert "results.csv: expected a table with the columns " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_damaged_curves_are_one_message(tmp_path):
+    results.write_rows(tmp_path / "results.csv", rows("bptt", "tanh", 1, a=A))
+    (tmp_path / "curves.npz").write_bytes(b"PK of something else")
+    done = call(rule_table, "--run", str(tmp_path))
+    assert done.returncode == 2
+    assert "curves.npz is damaged" in done.stderr
 
 
 def test_tables_are_drawn_beside_each_other(tmp_path):

@@ -212,6 +212,26 @@ def test_the_table_is_of_all_data_sets_in_the_folder_in_a_fixed_order(tmp_path):
     assert others == ["old.csv"]
 
 
+def test_a_variant_is_a_row_of_its_own_beside_its_data_set(tmp_path):
+    outcome = real.Outcome(real.Choice({"lr": 1}, 0.5), [0.5], 0)
+    written = [
+        ("b", bench(task="songs", name="b")),
+        ("a", bench(task="fake", variant="leaky units", name="a")),
+        ("c", bench(task="fake", name="c")),
+    ]
+    for name, its in written:
+        results.write_rows(
+            tmp_path / f"{name}.csv", [real.row_of(its, "bptt", outcome)]
+        )
+    results.write_rows(tmp_path / "d.csv", rows("fake data of another kind"))
+    found, _ = real.all_rows(tmp_path)
+    assert list(dict.fromkeys(row["data"] for row in found)) == [
+        "fake data, leaky units", "fake data", "songs", "fake data of another kind",
+    ]  # fmt: skip
+    assert "on training and validation parts" in real.page(found[:1])
+    assert "on the training part" in real.page(found[3:])
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -292,15 +312,23 @@ def test_every_bench_of_networks_asks_each_rule_the_same_on_each_network(task):
 
 def test_every_bench_in_configs_is_good():
     benches = sorted(pathlib.Path("configs/real").glob("*.toml"))
-    assert {path.stem for path in benches} == {*datasets.DATASETS} - {"fake", "songs"}
-    for path in benches:
-        raw = real.config_lib.read(path)
-        assert raw["name"] == raw["task"] == path.stem
+    read = {path: real.config_lib.read(path) for path in benches}
+    usual = {path.stem for path, raw in read.items() if "variant" not in raw}
+    assert usual == {*datasets.DATASETS} - {"fake", "songs"}
+    for path, raw in read.items():
+        if "variant" in raw:  # of a data set, whose name it begins with
+            assert raw["name"] == path.stem
+            assert path.stem.startswith(f"{raw['task']}_")
+        else:
+            assert raw["name"] == raw["task"] == path.stem
         try:
             datasets.find(raw["task"])
         except sources.MissingDatasetError:
             continue
         loaded = real.load(str(path))
+        assert "readout_only" in loaded.methods
+        if loaded.variant:
+            continue
         in_parts = re.search("(mnist|fashion)_(pixels|eights)", path.stem)
         forward = ["eprop", "snap"] if in_parts else []
         assert [*loaded.methods] == [

@@ -8,6 +8,7 @@ from test_reach import BENCH
 
 from lra_jax.lab.benches import stability
 from lra_jax.lab.config import ConfigError
+from lra_jax.lab.reports import results
 from lra_jax.lab.runs.runner import Evaluations
 
 ONE_SETTING = dataclasses.replace(
@@ -82,3 +83,14 @@ def test_a_bench_of_several_settings_is_refused(tmp_path):
     )
     with pytest.raises(ConfigError, match="num_trials: expected 1"):
         stability.load(str(path))
+
+
+@pytest.mark.parametrize(
+    "change", [{"method": "of before"}, {"updates_by_seed": "600 – 900 300 300 300"}]
+)
+def test_a_table_of_another_version_of_the_bench_is_a_message(tmp_path, change):
+    folder = tmp_path / "reach" / ONE_SETTING.name
+    folder.mkdir(parents=True)
+    results.write_rows(folder / "reach.csv", [ROW | change])
+    with pytest.raises(ConfigError, match="has other methods or seeds than this bench"):
+        stability._work(None, ONE_SETTING, tmp_path / "stability")

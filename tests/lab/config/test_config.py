@@ -300,6 +300,13 @@ def test_a_rule_that_refuses_its_sizes_is_a_problem_of_the_config(write):
         groups.make_groups(config)
 
 
+def test_updates_that_do_not_divide_the_sequence_are_a_problem_of_the_config(write):
+    text = GOOD.replace("[grid]", "update_every = 3\n\n[grid]")
+    config = config_lib.load(write(text))
+    with pytest.raises(config_lib.ConfigError, match="expected a divisor of T = "):
+        groups.make_groups(config)
+
+
 def test_validation_that_refuses_the_data_is_a_problem_of_the_config(
     write, monkeypatch
 ):

@@ -224,3 +224,21 @@ def test_the_command_line_names_modules(module, capsys):
         "my.toml: 1 problem\n  import: module 'my_none' cannot be imported: "
         "ModuleNotFoundError: No module named 'my_none'\n"
     )
+
+
+def test_an_argument_may_end_with_an_underscore_without_being_a_keyword(folder):
+    (folder / "typed.py").write_text(
+        "from typing import Literal\n"
+        "import lra_jax\n"
+        "given = []\n"
+        "def typed(*, type_: Literal['a', 'b'] = 'a', feedback: str | lra_jax.Feedback"
+        " = 'random', output_loss=lra_jax.cross_entropy):\n"
+        "    given.append((type_, feedback))\n"
+        "    return lra_jax.bptt(output_loss=output_loss)\n"
+        "lra_jax.RULES['typed'] = typed\n"
+    )
+    text = CONFIG.replace("gain = [1, 2]", 'type = "b"').replace('"mine"', '"typed"')
+    text = text.replace("my_task", "temporal_order").replace("nadam", "sgd")
+    (folder / "my.toml").write_text(text)
+    groups.make_groups(config_lib.load("my.toml", imports=["typed"]))
+    assert {type_ for type_, _ in sys.modules["typed"].given} == {"b"}

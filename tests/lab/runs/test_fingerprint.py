@@ -88,6 +88,7 @@ def test_it_is_of_what_can_change_numbers_and_of_nothing_else():
         "lra_jax/tasks/adding.py", "lra_jax/lab/config/optimizers.py",
         "lra_jax/lab/data/datasets.py", "lra_jax/lab/config/draws.py",
         "lra_jax/lab/runs/groups.py", "lra_jax/lab/config/config.py",
+        "lra_jax/lab/config/arguments.py", "lra_jax/lab/data/neurogym.py",
     } <= names  # fmt: skip
     of_lab = {name for name in names if name.startswith("lra_jax/lab/")}
     assert len(of_lab) == len(fingerprint._FILES)
@@ -109,6 +110,20 @@ def test_what_is_around_the_definitions_that_count_does_not(tmp_path):
     for changed in ("AXES = (2,)", "AXES: tuple = (2,)"):
         path.write_text(f"{changed}\n\ndef f(): return 1\n")
         assert fingerprint._hash(path, ("AXES",)) != before
+
+
+def test_files_with_the_same_short_name_all_count(tmp_path):
+    paths = [tmp_path / f"{part}/models/base.py" for part in "ab"]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text("X = 1\n")
+    before = fingerprint.of_files(paths)
+    assert [*before] == ["models/base.py"]
+    assert fingerprint.of_files([*paths, paths[0]]) == before
+    for path in paths:
+        path.write_text("X = 2\n")
+        assert fingerprint.of_files(paths) != before
+        path.write_text("X = 1\n")
 
 
 def test_the_card_of_a_rule_does_not(tmp_path):
@@ -324,6 +339,16 @@ def test_a_setting_that_the_folder_does_not_know_yet_is_no_difference(finished):
     change(finished, config_digest="of another setting")
     with pytest.raises(store.OtherRunError, match=r"there: input_gain = 0\.5"):
         asked_again(finished)
+
+
+@pytest.mark.parametrize("line", ["input_gain = 1.0\n", "import = []\n"])
+def test_a_setting_that_is_new_is_no_difference(finished, line):
+    path = finished.path / "config.resolved.toml"
+    text = path.read_text()
+    assert line in text
+    path.write_text(text.replace(line, ""))
+    change(finished, config_digest="of fewer settings")
+    assert asked_again(finished)[0]
 
 
 def test_other_versions_of_jax_are_said_and_no_hindrance(finished, capsys):

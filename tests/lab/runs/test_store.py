@@ -699,6 +699,31 @@ def test_tables_are_written_at_both_ends_and_now_and_then(monkeypatch, opened, g
     assert (num_rows(), num_steps()) == (28, 4 * 32)
 
 
+def test_a_folder_is_finished_only_with_whole_tables(
+    monkeypatch, opened, saved, groups
+):
+    """Else a bench would count what its runs had some seconds before their end."""
+    folder, states = opened()
+    states[0] = state_after(groups[0], 4)
+    real = folder._write
+
+    def full(name, *data):
+        if name == "curves.npz":
+            raise store.RunFolderError("no space")
+        real(name, *data)
+
+    monkeypatch.setattr(folder, "_write", full)
+    ended = manifest(folder) | {"finished": True}
+    with pytest.raises(store.RunFolderError, match="no space"):
+        folder.save(groups, states, ended)
+    assert not folder.is_finished()
+    monkeypatch.setattr(folder, "_write", real)
+    folder.save(groups, states, ended)
+    assert folder.is_finished()
+    found = store.read_curves(saved / "curves.npz")["member"]
+    assert len(found) == len(states[0].curves.member)
+
+
 def test_tables_that_take_long_are_written_seldom(monkeypatch, opened, groups):
     clock = 1000.0
     monkeypatch.setattr(store.time, "monotonic", lambda: clock)
@@ -827,3 +852,18 @@ def test_a_folder_that_cannot_be_made_is_a_message(tmp_path, config):
     folder = store.RunFolder(tmp_path / "file" / "run", config)
     with pytest.raises(store.RunFolderError, match="run: Not a directory"):
         folder.open(resume=False)
+
+
+def test_curves_are_read_in_the_order_of_members_and_damage_is_a_message(tmp_path):
+    path = tmp_path / "curves.npz"
+    member = np.array([2, 0, 2, 0, 5])
+    np.savez(path, member=member, step=np.array([0, 0, 10, 10, 0]))
+    curves = store.read_curves(path)
+    for index, steps in ((0, [0, 10]), (1, []), (2, [0, 10]), (5, [0])):
+        mine = store.of_member(curves, index)
+        assert curves["step"][mine].tolist() == steps
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(store.RunFolderError, match=r"curves\.npz is damaged"):
+        store.read_curves(path)
+    with pytest.raises(store.RunFolderError, match="cannot be read"):
+        store.read_curves(tmp_path / "no.npz")
