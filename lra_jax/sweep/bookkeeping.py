@@ -71,7 +71,8 @@ def evaluate_seeds(
     _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
     row = row.reshape(-1)
     at_once = np.unique(row[: joining.size]).size
-    most = max(INITIAL_BYTES // grid.weight_bytes, at_once)
+    each = grid.weight_bytes or 1  # None is not known
+    most = max(INITIAL_BYTES // each, at_once)
     if first.size > most:  # those that are wanted first
         chosen = np.argsort(first)[:most]
         place = np.full(first.size, -1)
