@@ -469,9 +469,30 @@ MUTATIONS = [
         "tasks/test_trials.py -k interval_that_was_shown",
     ),
     Mutation(
-        "members that move leave another program", "sweep/program.py",
+        "members that move leave another program", "sweep/processes.py",
         "PartitionSpec(\"grid\") if x.size else PartitionSpec()", "PartitionSpec(\"grid\")",
         "sweep/test_stored.py -k measured",
+    ),
+    Mutation(
+        "a run is finished before its tables are whole",
+        "lab/runs/store.py", 'if manifest.get("finished"):', "if False:",
+        "lab/runs/test_store.py -k whole_tables",
+    ),
+    Mutation(
+        "a program places its own copy of the data",
+        "sweep/stored.py", "if placed is None:", "if True:",
+        "sweep/test_stored.py -k share_one_copy",
+    ),
+    Mutation(
+        "members start from the weights of another block of seeds",
+        "sweep/loop.py", "or (seeds.row[joining] < 0).any()", "or False",
+        "sweep/test_sweep.py -k in_blocks",
+    ),
+    Mutation(
+        "a sweep that goes on draws the seeds of all members",
+        "sweep/bookkeeping.py", "wanted = np.concatenate([joining, queue])",
+        "wanted = np.arange(grid.seeds.size)",
+        "sweep/test_sweep.py -k wait_alone",
     ),
     Mutation(
         "memory is measured of another program than the one that runs",
