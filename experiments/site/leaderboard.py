@@ -104,6 +104,9 @@ def entries(root: pathlib.Path) -> list[Entry]:
                 said_of_seeds = str(row["updates_by_seed"] or "").split()
                 updates = tuple(None if n == "–" else int(n) for n in said_of_seeds)
                 updates = updates or (None,) * row["seeds"]
+                if len(updates) != len(bench.seeds):
+                    text = f"{table} has another number of seeds than its config"
+                    raise ConfigError(name, [text])
                 found.append(
                     Entry(
                         name,
@@ -177,7 +180,7 @@ def _costs(root: pathlib.Path, bench: str) -> dict[str, tuple[str, str]]:
 def table(root: pathlib.Path, found: Sequence[Entry]) -> str:
     """The leaderboard: for each task, by the longest T and then by updates.
 
-    "≥" is a T that no longer one was tried after.
+    "≥" marks a T after which no longer one was tried.
     """
     chosen = best(found)
     tried: dict[tuple[str, str, str], int] = {}

@@ -28,7 +28,7 @@ def move_members(compiled: Program, state: SweepState, slots: np.ndarray) -> Swe
     return state._replace(slots=slots, runs=compiled.move(state.runs, source))
 
 
-# Initial weights that are on the devices at once, in bytes.
+# Initial weights that are drawn at once, in bytes, besides those of members that join.
 INITIAL_BYTES = 1 << 28
 
 
@@ -55,7 +55,8 @@ def evaluate_seeds(
 ) -> Seeds:
     """Draws and evaluates the initial weights of each different seed and network.
 
-    Those of all members that join or wait, or of as many as fit into `INITIAL_BYTES`.
+    Of the members that join, and of those that wait as many more as fit into
+    `INITIAL_BYTES`. Another number of them is another program to compile.
 
     Args:
       compiled: the program.
@@ -71,7 +72,7 @@ def evaluate_seeds(
     _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
     row = row.reshape(-1)
     at_once = np.unique(row[: joining.size]).size
-    each = grid.weight_bytes or 1  # None is not known
+    each = grid.weight_bytes or 1  # not known: no bound
     most = max(INITIAL_BYTES // each, at_once)
     if first.size > most:  # those that are wanted first
         chosen = np.argsort(first)[:most]

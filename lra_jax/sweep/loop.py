@@ -148,6 +148,7 @@ def _advance(
             if fresh.any():
                 joining = slots[fresh]
                 if seeds is None or (seeds.row[joining] < 0).any():
+                    seeds = None  # lets go of those that are on the devices
                     seeds = bookkeeping.evaluate_seeds(
                         compiled, grid, joining, queue, experiment.network_numbers
                     )

@@ -56,7 +56,8 @@ def in_any_process(here: bool, mesh: Mesh) -> bool:
 def spread(runs: RunState | None, mesh: Mesh) -> RunState | None:
     """The runs divided among all devices, wherever they were.
 
-    Where the tiles are no multiple of the devices, each device has all at first.
+    Where the tiles are no multiple of the devices, or there are several processes,
+    each device has all at first.
     """
     if runs is None or jax.process_count() > 1:
         return runs if runs is None else _replicate(mesh)(runs)

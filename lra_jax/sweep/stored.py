@@ -22,8 +22,8 @@ MIN_BYTES = 1 << 16
 _MODES = ("jax_default_matmul_precision", "jax_enable_x64")
 
 # Arrays on the devices, by the identity of those that a function closes over and their
-# sharding, as long as some program has them. It has what it closes over as well, so
-# that no other array gets that identity.
+# sharding, as long as some program has them. Such a program also keeps the arrays that
+# its function closes over, so no other array gets their identity meanwhile.
 _PLACED: weakref.WeakValueDictionary[tuple[int, jax.sharding.Sharding], jax.Array] = (
     weakref.WeakValueDictionary()
 )

@@ -15,7 +15,7 @@ from lra_jax import losses, member, sweep, tiles
 from lra_jax.experiment import Experiment, streams
 from lra_jax.member import Limits, Status
 from lra_jax.paper.released import evaluate_released
-from lra_jax.sweep import bookkeeping, loop, program
+from lra_jax.sweep import bookkeeping, loop, processes, program
 
 
 def build(hyperparameters):
@@ -699,8 +699,8 @@ def test_a_network_of_an_experiment_is_checked(wrong, text):
         dataclasses.replace(EXPERIMENT, **wrong)
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_initial_weights_in_blocks_are_the_same_weights(whole, blocks, monkeypatch):
+@pytest.mark.parametrize(("most", "sizes"), [(1, [1, 1, 1]), (2, [2, 1])])
+def test_initial_weights_in_blocks_are_the_same_weights(most, sizes, monkeypatch):
     drawn = []
     real = bookkeeping.evaluate_seeds
 
@@ -708,13 +708,20 @@ def test_initial_weights_in_blocks_are_the_same_weights(whole, blocks, monkeypat
         drawn.append(real(*arguments))
         return drawn[-1]
 
+    options = {"max_parallel": 1, "keep_params": "best"}
+    whole = run(HP, SEEDS, **options)
     monkeypatch.setattr(bookkeeping, "evaluate_seeds", noted)
-    monkeypatch.setattr(bookkeeping, "INITIAL_BYTES", blocks)  # a network has more
-    found = run(HP, SEEDS, max_parallel=1)
-    assert len(drawn) == 3  # members 0 and 1 have the same seed
-    assert {len(each.evaluation.loss) for each in drawn} == {1}
+    weight_bytes = sweep.make_grid(EXPERIMENT, HP, SEEDS).weight_bytes
+    monkeypatch.setattr(bookkeeping, "INITIAL_BYTES", most * weight_bytes)
+    found = run(HP, SEEDS, **options)
+    # Members 0 and 1 have the same seed.
+    assert [len(each.evaluation.loss) for each in drawn] == sizes
     for index in range(4):
-        assert_same_member(found, index, whole, index, exact=False)
+        assert_same_member(found, index, whole, index)
+    for one, other in zip(
+        jax.tree.leaves(found.params), jax.tree.leaves(whole.params), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_sweep_that_goes_on_draws_the_seeds_that_wait_alone(monkeypatch):
@@ -735,3 +742,15 @@ def test_a_sweep_that_goes_on_draws_the_seeds_that_wait_alone(monkeypatch):
         pass
     (found,) = drawn
     assert found.row.tolist() == [-1, -1, -1, 0]
+
+
+@pytest.mark.parametrize("count", [4, 3])
+def test_a_state_that_goes_on_is_divided_among_devices_from_the_start(count):
+    if jax.device_count() < 2:
+        pytest.skip("one device")
+    mesh = processes.make_mesh(tuple(jax.devices()[:2]))
+    runs = {"w": np.zeros((count, 2, 5)), "empty": np.zeros((count, 2, 0))}
+    spread = processes.spread(runs, mesh)
+    on_one = spread["w"].addressable_shards[0].data.shape[0]
+    assert on_one == (2 if count == 4 else 3)
+    assert spread["empty"].is_fully_replicated

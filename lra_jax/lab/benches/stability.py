@@ -135,13 +135,19 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     table = store.read_rows(source)
     labels = {named["label"] for named in bench.methods.values()}
     if not all(
-        {*row} >= {"method", "task", "seq_len", "solved", "updates_by_seed"}
+        {*row} >= {"name", "method", "task", "seq_len", "solved", "updates_by_seed"}
         and row["method"] in labels
-        and len(str(row["updates_by_seed"] or "").split()) in (0, len(bench.seeds))
+        and (
+            not row["solved"]
+            or len(str(row["updates_by_seed"]).split()) == len(bench.seeds)
+        )
         for row in table
     ):
         command = " ".join(command_line.started_as("reach"))
-        text = f"{source} has other methods or seeds than this bench: {command} again"
+        text = (
+            f"{source} has other methods, or another number of seeds, than {bench.name}"
+        )
+        text += f"; run {command} again"
         raise ConfigError(bench.name, [text])
     rows: list[Row] = []
     for row in rows_of(runner, bench, table):

@@ -40,10 +40,11 @@ def best_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The best member of each T, K and seed of a run.
 
     It is the one that was solved in the fewest updates, or else the most accurate one;
-    of equals the first. Its setting is what varies in the run.
+    of equals the first. Its setting is what varies in the run. `updates` is when it was
+    solved, or how many it had.
 
     Args:
-      rows: of `results.csv`.
+      rows: of `results.csv`, of one rule on one task.
     """
     axes = ("seq_len", "num_refinements", "seed")
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
@@ -54,7 +55,7 @@ def best_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     def merit(row: Mapping[str, Any]) -> tuple[bool, float]:
         if row["status"] == "solved":
-            return True, -row["step"]
+            return True, -row["best_step"]
         accuracy = row["best_accuracy"]
         return False, -math.inf if accuracy is None else accuracy
 
@@ -65,7 +66,7 @@ def best_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             dict(zip(axes, place, strict=True))
             | {
                 "status": best["status"],
-                "updates": best["step"],
+                "updates": best["best_step" if best["status"] == "solved" else "step"],
                 "best_accuracy": best["best_accuracy"],
                 "setting": ", ".join(
                     f"{NAMES.get(key, key)} {best[key]}"

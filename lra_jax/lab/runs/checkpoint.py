@@ -184,7 +184,7 @@ def freeze(leaf: Any) -> Any:
 def thaw(shape: jax.ShapeDtypeStruct, data: np.ndarray) -> jax.Array | np.ndarray:
     """The inverse of `freeze`, checked against what the program expects.
 
-    No device gets it yet: a sweep divides it among all.
+    It stays on the host, unless it is a key: a sweep divides it among the devices.
     """
     leaf: jax.Array | np.ndarray = np.asarray(data)
     if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):

@@ -4,9 +4,10 @@ A fingerprint has a hash for each source file. Only what a file does counts: com
 docstrings, layout and the cards of rules do not. What is in it, and why:
 
 - all of `lra_jax` but the lab: rules, tasks, network, training, the grid;
-- of the lab, `optimizers.py`, `draws.py`, and what makes tasks of recorded data;
-- `groups.py`, and of `config.py` what makes members of a grid: they decide which number
-  reaches which member;
+- of the lab, `optimizers.py`, `draws.py`, and what makes tasks of recorded data and of
+  neurogym's;
+- `groups.py`, of `config.py` what makes members of a grid, and of `arguments.py` what
+  says which arguments a rule has: they decide which number reaches which member;
 - the files of rules, optimizers, networks and tasks that are somebody else's;
 - the data of a task that is made of arrays, but for the data sets.
 
@@ -46,6 +47,7 @@ _AT_ONCE = 1000  # samples
 # Of the lab; of a file that does more, the definitions that count.
 _FILES: dict[str, tuple[str, ...]] = {
     "config/arguments.py": (
+        "Argument",
         "_FEEDBACK_KEYS",
         "_of_feedback",
         "arguments_of",
@@ -93,7 +95,7 @@ def _name_of(path: pathlib.Path) -> str:
 def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str]:
     """The fingerprint of other files; those that share a short name count together."""
     found: dict[str, list[str]] = {}
-    for path in sorted({*paths}):
+    for path in sorted({path.resolve() for path in paths}):
         found.setdefault(f"{path.parent.name}/{path.name}", []).append(_hash(path))
     return {name: "+".join(hashes) for name, hashes in found.items()}
 

@@ -161,9 +161,8 @@ def _train(
                 progress.compiles(_compiling(index, groups))
             if state is None:
                 state = init_sweep(group, max_parallel)
-            elif max_parallel not in ("auto", str(state.slots.size)):
-                text = f"{_named(index, groups)} keeps its {state.slots.size} slots"
-                screen.say(console, f"{text}: it has begun (--max-parallel)")
+            elif (state.members.status <= Status.RUNNING).any():
+                _say_kept(console, _named(index, groups), group, state, max_parallel)
             # Compiling takes long, and so does a chunk. The first one is always made: a
             # run that was begun has something to show.
             if index and (number := stop()):
@@ -208,6 +207,22 @@ def _compiling(index: int, groups: Sequence[groups_lib.Group]) -> str:
     ]
     which = f": {', '.join(own)}" if own else ""
     return f"compiling {_named(index, groups)}{which}"
+
+
+def _say_kept(
+    console: rich.console.Console,
+    name: str,
+    group: groups_lib.Group,
+    state: SweepState,
+    max_parallel: str,
+) -> None:
+    """Says that a group that goes on keeps its slots, where others are asked for."""
+    if max_parallel == "auto":
+        return
+    size = state.slots.size
+    if init_sweep(group, max_parallel).slots.size != size:
+        text = f"{name} has begun and keeps its {size} slots, whatever --max-parallel"
+        screen.say(console, text)
 
 
 def _named(index: int, groups: Sequence[groups_lib.Group]) -> str:

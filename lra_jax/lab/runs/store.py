@@ -32,6 +32,7 @@ import platform
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -50,6 +51,16 @@ from lra_jax.types import AnyParams
 
 TABLES_INTERVAL = 5.0  # seconds at least between two writings of the tables
 TABLES_SHARE = 0.05  # of the time at most goes into them
+# What `np.load` raises of an archive that is cut, changed or something else.
+_DAMAGE = (
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 SAVE_SHARE = 0.02  # of the time at most goes into checkpoints, where chunks are short
 
 
@@ -515,7 +526,7 @@ def read_curves(path: pathlib.Path) -> dict[str, np.ndarray]:
         return {name: column[order] for name, column in found.items()}
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
 
 

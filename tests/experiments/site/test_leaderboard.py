@@ -90,6 +90,14 @@ def test_a_bench_gets_its_rows_and_comparisons(root):
     assert sum(r["updates"] is None for r in kept) == 3 + 5 + 1
 
 
+def test_a_table_of_other_seeds_than_the_config_has_is_one_message(root):
+    path = root / "configs/reach/mine.toml"
+    path.write_text(path.read_text().replace("8, 9]", "8, 9, 10]"))
+    done = call(leaderboard, "--root", str(root))
+    assert done.returncode == 2
+    assert "another number of seeds" in " ".join(done.stderr.split())
+
+
 def test_a_bench_without_its_config_is_named(root):
     (root / "configs/reach/mine.toml").unlink()
     done = call(leaderboard, "--root", str(root))

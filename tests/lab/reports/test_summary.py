@@ -366,8 +366,9 @@ def test_a_network_is_a_column_where_it_varies_and_in_the_heading_where_it_does_
 def test_of_each_seed_the_soonest_solved_member_counts_or_the_most_accurate():
     def made(seed, lr, status, step, accuracy, seq_len=10):
         return {
-            "member": 0, "rule": "bptt", "seq_len": seq_len, "lr": lr, "seed": seed,
-            "status": status, "step": step, "best_accuracy": accuracy,
+            "member": step, "rule": "bptt", "seq_len": seq_len, "lr": lr, "seed": seed,
+            "status": status, "step": step + 50, "best_step": step,
+            "best_accuracy": accuracy,
         }  # fmt: skip
 
     rows = [
@@ -380,6 +381,6 @@ def test_of_each_seed_the_soonest_solved_member_counts_or_the_most_accurate():
     assert summary.best_of_seeds([]) == []
     found = summary.best_of_seeds(rows)
     assert [(x["seq_len"], x["seed"], x["updates"], x["setting"]) for x in found] == [
-        (10, 3, 100, "lr 0.3"), (10, 4, 300, "lr 0.3"), (20, 4, 0, "lr 0.1"),
+        (10, 3, 100, "lr 0.3"), (10, 4, 350, "lr 0.3"), (20, 4, 50, "lr 0.1"),
     ]  # fmt: skip
     assert [x["best_accuracy"] for x in found] == [1.0, 0.8, None]

@@ -165,6 +165,9 @@ def test_a_state_comes_back_to_the_bit_and_the_newest_of_two(opened, groups):
         assert folder.num_chunks == chunks
         assert_same_state(states[0], state_after(groups[0], chunks))
         assert states[1] is None
+        for leaf in jax.tree.leaves(states[0].runs):  # no device has all of it
+            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            assert isinstance(leaf, np.ndarray) or is_key
     assert {f.name for f in (folder.path / "checkpoint").iterdir()} == {
         "000.even.msgpack", "000.odd.msgpack", "000.curves"
     }  # fmt: skip
@@ -857,13 +860,17 @@ def test_a_folder_that_cannot_be_made_is_a_message(tmp_path, config):
 def test_curves_are_read_in_the_order_of_members_and_damage_is_a_message(tmp_path):
     path = tmp_path / "curves.npz"
     member = np.array([2, 0, 2, 0, 5])
-    np.savez(path, member=member, step=np.array([0, 0, 10, 10, 0]))
+    np.savez_compressed(path, member=member, step=np.array([0, 0, 10, 10, 0]))
     curves = store.read_curves(path)
     for index, steps in ((0, [0, 10]), (1, []), (2, [0, 10]), (5, [0])):
         mine = store.of_member(curves, index)
         assert curves["step"][mine].tolist() == steps
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(store.RunFolderError, match=r"curves\.npz is damaged"):
-        store.read_curves(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[60] ^= 255  # of the first array's compressed bytes
+    for damaged in (whole[:-40], bytes(flipped), b"", b"something else"):
+        path.write_bytes(damaged)
+        with pytest.raises(store.RunFolderError, match=r"curves\.npz is damaged"):
+            store.read_curves(path)
     with pytest.raises(store.RunFolderError, match="cannot be read"):
         store.read_curves(tmp_path / "no.npz")
