@@ -29,7 +29,7 @@ TPTT_CARD = card.RuleCard(
     title="target propagation through time by a learned inverse",
     error="a target through an inverse that is learned",
     choose_for=(
-        "no W_hhᵀ: `tptt(target_lr=10)`, the optimizer of "
+        "no W_hhᵀ: `tptt(target_lr=10, feedback_lr=0.1)`, the optimizer of "
         "`examples/long_sequences.py`, T up to 150"
     ),
     family=card.THROUGH_INVERSE,
