@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lra_jax import gradients, losses, numerics, rnn, types
+from lra_jax import error_signals, gradients, losses, numerics, rnn, types
 from lra_jax.feedback import FeedbackWeights
 from lra_jax.networks import Network, Stack
 from lra_jax.networks.layer import project
 from lra_jax.numerics import matmul
+from lra_jax.rules.tptt import StateInverse
 from lra_jax.tasks import Task
 
 DECAY_STEPS = 5
@@ -62,7 +63,7 @@ class Cosines(NamedTuple):
     Attributes:
       errors: `[T]` of qₜ, mean over the samples that have a cosine.
       w_hh_steps: `[T]` of mean_b zₜ₋₁ᵀ qₜ, which is step t's part of ∇W_hh for a layer
-        of tanh, relu, leaky or lstm; NaN at t = 0, where z₋₁ = 0.
+        of tanh, relu, leaky or lstm; NaN at t = 0, where z₋₁ is taken as 0.
       grads: `[]` each, of the whole gradient of each array.
 
     Example:
@@ -123,7 +124,13 @@ def observe(
         errors=hidden_errors(rule, key, params, rule_state, batch, network=network),
         grads=grads,
         info=info,
-        z=rnn.forward(params, batch.inputs, start=batch.start, network=network).z,
+        z=rnn.forward(
+            params,
+            batch.inputs,
+            start=batch.start,
+            network=network,
+            key=jax.random.fold_in(key, error_signals.NOISE),  # the rule's own noise
+        ).z,
     )
 
 
@@ -193,6 +200,9 @@ def hidden_errors(
     directions are right and the lengths are not. What a regulariser adds through the
     states is in q (λ aₜ₊₁ of Ω); what it adds to W_hh alone is not.
 
+    Of `uoro`, whose random product has the norm of all weights in it, it is that of the
+    rows, which do not add up to its own gradient of W_xh.
+
     Of another network it is the error at iₜ = xₜ W_xh + b, what the inputs add to a
     step, of all gates side by side; of a stack, at what they add to its first layer.
 
@@ -220,11 +230,20 @@ def hidden_errors(
     """
     length, size = batch.inputs.shape[:2]
     rnn.check_inputs(params, batch.inputs, network)
-    rows = project(_w_xh(params, network), batch.inputs)
+
+    def rows(w: jax.Array) -> jax.Array:
+        return project(w, batch.inputs).reshape(length * size, -1)
+
     symbols = jnp.arange(length * size, dtype=jnp.int32).reshape(length, size)
+    # The inverse of `tptt` has input weights of its own.
+    rule_state = jax.tree.map(
+        lambda x: x._replace(u=rows(x.u)) if isinstance(x, StateInverse) else x,
+        rule_state,
+        is_leaf=lambda x: isinstance(x, StateInverse),
+    )
     grads, _, _ = rule.grads(
         key,
-        _with_w_xh(params, rows.reshape(length * size, -1), network),
+        _with_w_xh(params, rows(_w_xh(params, network)), network),
         rule_state,
         batch._replace(inputs=symbols),
     )

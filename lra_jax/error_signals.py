@@ -31,7 +31,7 @@ class Signals(NamedTuple):
     """Errors at all steps, and what a person wants to see of them.
 
     Attributes:
-      q: `[T, B, H]`, the errors at h.
+      q: `[T, B, D]`, the errors at s.
       local_loss: `[T, B]`, or None for a rule without targets.
       target_step_norm: `[T, B]`, or None.
     """
@@ -164,12 +164,6 @@ def run_forward(
     )
 
 
-def top(params: types.Params, trace: types.Trace, pi: jax.Array) -> jax.Array:
-    """`Forward.top` of tanh: (π W_hyᵀ) ⊙ σ', `[B, H]` or `[T, B, H]`."""
-    s, z = (rnn.read_states(x, pi) for x in (trace.h, trace.z))
-    return rnn.TANH.slope(params, s, matmul(pi, params.w_hy.T), z=z)
-
-
 def chain(
     step: Callable[[jax.Array, Any], jax.Array], own: jax.Array, below: Any
 ) -> jax.Array:
@@ -243,13 +237,14 @@ def make_rule(
         forward = run_forward(params, batch, output_loss, network, key, back)
         errors, rule_state = signals(key, rule_state, forward)
         rule_state = feedback_lib.learned(
-            key, choice, rule_state, params, network, forward.place
+            key, choice, rule_state, params, network, forward.place, forward.started
         )
         errors = jax.tree.map(lambda x: rnn.silence(x, forward.started), errors)
         summed = gradients.sum_at_once(network, forward.cell, forward.place, errors.q)
         readout = gradients.readout_gradients(forward.trace.z, forward.pi)
         info = report(
             network,
+            forward.cell,
             summed.norms,
             loss=forward.loss,
             local_loss=_over_batch(errors.local_loss),
@@ -261,11 +256,12 @@ def make_rule(
     return types.LearningRule(feedback_lib.init_of(choice, network, init), grads)
 
 
-def report(network: Network, norms: Any, **fields: Any) -> Any:
+def report(network: Network, cell: Any, norms: Any, **fields: Any) -> Any:
     """What a person wants to see of an update.
 
     Args:
       network: what is trained.
+      cell: its weights, of which it knows the roles.
       norms: `[T]` for each array of its cell, of each step's gradients; None is none.
       **fields: the other fields of `RuleInfo`.
 
@@ -273,8 +269,9 @@ def report(network: Network, norms: Any, **fields: Any) -> Any:
       `RuleInfo`; of another network than tanh `NetworkInfo`.
     """
     if norms is not None:
-        fields["w_hh_grad_norm"] = gradients.norms_of_role(network, norms, "recurrent")
-        fields["w_xh_grad_norm"] = gradients.norms_of_role(network, norms, "input")
+        for name, role in (("w_hh", "recurrent"), ("w_xh", "input")):
+            norm = gradients.norms_of_role(network, cell, norms, role)
+            fields[f"{name}_grad_norm"] = norm
     if isinstance(network, Tanh):
         return types.RuleInfo(**fields)
     return types.NetworkInfo(cell_grad_norms=norms, **fields)

@@ -204,9 +204,15 @@ def of_readout(feedback: Any, network: Network) -> Feedback:
     """As `of`, for a rule that sends nothing back through recurrent weights.
 
     Raises:
-      ValueError: as `of`; or the mirror has no phase of its own, as its source has to
-        be stored over time.
+      ValueError: as `of`; or it is a `Feedback` about recurrent weights alone; or the
+        mirror has no phase of its own, as its source has to be stored over time.
     """
+    asked = _value(feedback)
+    if asked.recurrent != "transpose" and asked.readout == "transpose":
+        raise ValueError(
+            "feedback: expected one with another readout than 'transpose', as nothing "
+            f"is sent back through recurrent weights, got {feedback!r}"
+        )
     choice = of(dataclasses.replace(_value(feedback), recurrent="transpose"), network)
     if choice.readout == "mirror" and choice.mirror_source == "network":
         raise ValueError(
@@ -278,6 +284,7 @@ def learned(
     params: types.AnyParams,
     network: Network,
     place: Place | None,
+    started: jax.Array | None = None,
 ) -> Any:
     """The rule's state of the next update, with what feedback weights learn.
 
@@ -291,6 +298,7 @@ def learned(
       params: the weights.
       network: whose weights they are.
       place: the forward pass, for a mirror without a phase of its own; None is none.
+      started: bool `[T, B]`, its steps that count; None is all.
     """
     if feedback.is_transposed or state.num_updates is None:
         return state
@@ -300,7 +308,7 @@ def learned(
         learns = (until <= 0) | (count < until)
         measure = _from_phase if feedback.mirror_source == "phase" else _from_network
         noise = measure(
-            jax.random.fold_in(key, MIRROR), feedback, params, network, place
+            jax.random.fold_in(key, MIRROR), feedback, params, network, place, started
         )
     a, e_y = state.a, state.e_y
     if feedback.recurrent == "mirror":
@@ -350,9 +358,10 @@ def _from_phase(
     params: types.AnyParams,
     network: Network,
     place: Place | None,
+    started: jax.Array | None,
 ) -> _Measured:
     """(ξ W)ᵀ ξ / n, of noise at the units and what the weights make of it."""
-    del place
+    del place, started
     hidden_size, n = params.w_hy.shape[0], feedback.mirror_samples
 
     def seen(xi: jax.Array, w: jax.Array) -> jax.Array:
@@ -372,11 +381,13 @@ def _from_network(
     params: types.AnyParams,
     network: Network,
     place: Place | None,
+    started: jax.Array | None,
 ) -> _Measured:
     """iᵀ ζ / Σ ζ²: what its noise does to a unit, and what the next one receives.
 
     ζ = zₜ minus what it would be without the noise of step t. Noise of different units
     is independent, and of the rest of the state: the mean of iₜ₊₁ ζₜ is W var(ζ).
+    Before its start a sample has none.
     """
     del key, feedback
     assert place is not None  # `of_readout` refuses it
@@ -388,7 +399,7 @@ def _from_network(
         d = place.s - quiet
         return d, network.gap(cell, place.s, d, z=place.z)
 
-    noise, zeta = jax.vmap(own)(place)
+    noise, zeta = (rnn.silence(x, started) for x in jax.vmap(own)(place))
     after = jax.tree.map(lambda x: x[1:], place)
 
     def sent(place: Place, s: jax.Array) -> list[jax.Array]:
@@ -397,14 +408,21 @@ def _from_network(
     with_noise = jax.vmap(sent)(after, place.s[:-1])
     without = jax.vmap(sent)(after, place.s[:-1] - noise[:-1])
     pairs = zip(with_noise, without, _recurrent(params, network), strict=True)
-    recurrent = tuple(_regressed(matmul(z, w), z - quiet) for z, quiet, w in pairs)
-    return _Measured(recurrent, _regressed(matmul(place.z, params.w_hy), zeta))
+    begun = None if started is None else started[:-1]
+    recurrent = tuple(
+        _regressed(matmul(z, w), z - quiet, begun) for z, quiet, w in pairs
+    )
+    return _Measured(recurrent, _regressed(matmul(place.z, params.w_hy), zeta, started))
 
 
-def _regressed(received: jax.Array, zeta: jax.Array) -> jax.Array:
+def _regressed(
+    received: jax.Array, zeta: jax.Array, started: jax.Array | None
+) -> jax.Array:
     """Wᵀ `[C, H]` as far as ζ `[T, B, H]` tells, of what arrives `[T, B, C]`."""
+    count: Any = received[..., 0].size if started is None else jnp.sum(started)
+    received = rnn.silence(received, started)
     zeta, received = (x.reshape(-1, x.shape[-1]) for x in (zeta, received))
-    received = received - jnp.mean(received, axis=0)[None]
+    received = received - jnp.sum(received, axis=0)[None] / jnp.maximum(count, 1)
     power = jnp.sum(zeta**2, axis=0)
     power = jnp.where(power == 0, 1, power)
     return matmul(received.T, zeta) / power[None]

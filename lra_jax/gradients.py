@@ -53,8 +53,18 @@ def mean_outer(left: jax.Array, right: jax.Array) -> jax.Array:
 
 
 def no_gradients(cell: Cell, q: jax.Array) -> Cell:
-    """Zeros: the sum over no steps, of errors q."""
-    return jax.tree.map(lambda w: devices.varying_as(jnp.zeros_like(w), q), cell)
+    """Zeros: the sum over no steps, of errors q.
+
+    16 bits do not hold a sum of many steps, so it has 32 of them at least until all
+    are added.
+    """
+    return jax.tree.map(lambda w: no_sum(w, q), cell)
+
+
+def no_sum(w: jax.Array, q: jax.Array) -> jax.Array:
+    """Zeros like `w`, wide enough for a sum over steps of errors q."""
+    zeros = jnp.zeros(w.shape, matrices.wide(w.dtype))
+    return devices.varying_as(zeros, q)
 
 
 def result_sharding(
@@ -121,13 +131,12 @@ def sum_bounded(
       terms: arrays `[T, ...]`.
       normalize: `(gradient, scale=...) -> Normalized`, for each array of a step.
     """
-    return SummedGrads(
-        *lax.scan(
-            lambda total, term: add_step(network, cell, total, term, normalize),
-            no_gradients(cell, terms.q),
-            terms,
-        )
+    total, norms = lax.scan(
+        lambda total, term: add_step(network, cell, total, term, normalize),
+        no_gradients(cell, terms.q),
+        terms,
     )
+    return SummedGrads(numerics.with_type(total, terms.q.dtype), norms)
 
 
 def sum_at_once(
@@ -145,7 +154,7 @@ def sum_at_once(
       q: `[T, B, D]`, the errors at their states.
     """
     norms = step_norms(network, cell, place, q)
-    # 16 bits do not hold the sum of so many rows.
+    # As in `no_gradients`, of a sum over rows.
     wide = numerics.with_type((cell, place, q), matrices.wide(q.dtype))
     total = network.weigh_all(*wide)
     total = jax.tree.map(lambda g: g / q.shape[1], total)
@@ -163,9 +172,11 @@ def step_norms(network: Network, cell: Cell, place: Place, q: jax.Array) -> Any:
     )
 
 
-def norms_of_role(network: Network, norms: Any, role: str) -> jax.Array | None:
+def norms_of_role(
+    network: Network, cell: Cell, norms: Any, role: str
+) -> jax.Array | None:
     """`[T]`, the norm of all arrays of a role together; None where there are none."""
-    roles = jax.tree.leaves(network.roles(norms))
+    roles = jax.tree.leaves(network.roles(cell))
     chosen = [
         norm
         for norm, each in zip(jax.tree.leaves(norms), roles, strict=True)

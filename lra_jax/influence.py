@@ -22,6 +22,7 @@ from lra_jax import (
     error_signals,
     gradients,
     losses,
+    numerics,
     rnn,
     symbols,
     types,
@@ -83,6 +84,8 @@ def make_rule(
     choice = feedback_lib.of_readout(feedback, network)
 
     def begin(params: types.AnyParams, batch: types.Batch) -> Carry:
+        if output_loss.every_step:
+            _check_labels(output_loss, params, batch.inputs, batch.labels)
         inputs = rnn.index_symbols(params, batch.inputs, network)
         s = rnn.first_state(params, network, inputs)
         return Carry(s, influence.begin(rnn.cell_of(params), s))
@@ -100,7 +103,7 @@ def make_rule(
         rule_state = feedback_lib.learned(
             key, choice, rule_state, params, network, None
         )
-        info = error_signals.report(network, None, loss=loss)
+        info = error_signals.report(network, None, None, loss=loss)
         return error_signals.bounded(total, max_norm), rule_state, carry, info
 
     @devices.divided(gradients.result_sharding)
@@ -111,8 +114,6 @@ def make_rule(
         batch: types.Batch,
     ) -> tuple[types.AnyParams, types.RuleState, Any]:
         carry = begin(params, batch)
-        if output_loss.every_step:
-            _check_labels(output_loss, params, batch.inputs, batch.labels)
         piece = piece_of(batch, output_loss)
         found, rule_state, _, info = stream(key, params, rule_state, carry, piece)
         return found, rule_state, info
@@ -208,7 +209,7 @@ class _Steps(NamedTuple):
         total = _Total(
             gradients.no_gradients(cell, carry.s),
             *(
-                devices.varying_as(jnp.zeros_like(x), carry.s)
+                gradients.no_sum(x, carry.s)
                 for x in (params.w_hy, params.b_y, params.b_y[0])
             ),
         )
@@ -220,7 +221,7 @@ class _Steps(NamedTuple):
             x, noise, draw, started, labels = now
             drive = network.drive_one(cell, x)
             s = network.advance(cell, s_prev, drive, z_prev=z_prev, key=noise)
-            s = rnn.silence(s, started)
+            s = rnn.silence(rnn.checked_state(network, s, s_prev), started)
             z = network.emit(cell, s)
             place = Place(x, z_prev, s_prev, s, z, drive, noise)
             trace = self.influence.step(draw, cell, trace, place)
@@ -230,6 +231,7 @@ class _Steps(NamedTuple):
             return (Carry(s, trace), z, total), place
 
         z = network.emit(cell, carry.s)
+        rnn.check_emitted(params, network, z)
         now = (inputs, noise, draws, piece.started, labels)
         # The last step apart: of a loss of the last step it alone has an error.
         first = jax.tree.map(lambda x: x[:-1], now)
@@ -240,6 +242,7 @@ class _Steps(NamedTuple):
         (carry, _, total), place = go(before, last)
         if not every:
             total = self._add(total, carry.trace, place, piece.labels, None)
+        total = numerics.with_type(total, carry.s.dtype)
         found = gradients.without_frozen(network, cell, total.cell)
         return carry, rnn.join(network, found, total.w_hy, total.b_y), total.loss
 

@@ -7,12 +7,21 @@ gradients, and none of them is taken by automatic differentiation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from lra_jax import settings, symbols, types
+
+
+def check_loss(output_loss: Any) -> None:
+    """Raises ValueError for what is no E."""
+    if not isinstance(output_loss, types.OutputLoss):
+        raise ValueError(
+            "output_loss: expected a lra_jax.OutputLoss, such as lra_jax.cross_entropy "
+            f"or a task's output_loss, got {output_loss!r:.60}"
+        )
 
 
 class LocalLoss(NamedTuple):

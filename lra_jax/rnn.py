@@ -144,7 +144,13 @@ def _weight_dtype(dtype: DTypeLike | None) -> jnp.dtype:
         raise ValueError(
             f"dtype: expected one of {', '.join(WEIGHT_DTYPES)}, got {dtype!r}"
         )
-    return jax.dtypes.canonicalize_dtype(found)
+    kept = jax.dtypes.canonicalize_dtype(found)
+    if kept != found and dtype not in (None, float, "float"):
+        raise ValueError(
+            f"dtype: expected one that JAX has, got {found.name}, for which "
+            'jax.config.update("jax_enable_x64", True) comes first'
+        )
+    return kept
 
 
 def check_input_gain(input_gain: ArrayLike) -> None:
@@ -470,7 +476,7 @@ def run(
     keys = _noise_keys(network, key, len(inputs))
     s_first = first_state(params, network, inputs, drive)
     z_first = network.emit_first(cell, s_first)
-    _check_emitted(params, network, z_first)
+    check_emitted(params, network, z_first)
 
     def step(
         before: tuple[jax.Array, jax.Array],
@@ -478,7 +484,7 @@ def run(
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
         drive, key, started = now
         s = network.advance(cell, before[0], drive, z_prev=before[1], key=key)
-        s = silence(_checked(network, s, before[0]), started)
+        s = silence(checked_state(network, s, before[0]), started)
         z = network.emit(cell, s)
         return (s, z), (s, z)
 
@@ -514,7 +520,7 @@ def _noise_keys(
     return jax.random.split(key, seq_len)
 
 
-def _checked(network: Network, s: jax.Array, s_prev: jax.Array) -> jax.Array:
+def checked_state(network: Network, s: jax.Array, s_prev: jax.Array) -> jax.Array:
     """A step's state; ValueError where it is another array than the one before."""
     if s.shape != s_prev.shape or s.dtype != s_prev.dtype:
         raise ValueError(
@@ -525,7 +531,7 @@ def _checked(network: Network, s: jax.Array, s_prev: jax.Array) -> jax.Array:
     return s
 
 
-def _check_emitted(params: types.AnyParams, network: Network, z: jax.Array) -> None:
+def check_emitted(params: types.AnyParams, network: Network, z: jax.Array) -> None:
     """Raises ValueError where a network emits what its readout cannot read."""
     hidden_size, dtype = params.w_hy.shape[0], params.w_hy.dtype
     if z.ndim != 2 or z.shape[1] != hidden_size or z.dtype != dtype:
@@ -559,7 +565,7 @@ def final_state(
         x, key, started = now
         drive = network.drive_one(cell, x)
         s = network.advance(cell, before[0], drive, z_prev=before[1], key=key)
-        s = silence(_checked(network, s, before[0]), started)
+        s = silence(checked_state(network, s, before[0]), started)
         return (s, network.emit(cell, s)), None
 
     now = (inputs, keys, started)
@@ -568,10 +574,10 @@ def final_state(
     s_first = first_state(params, network, inputs, drive)
     here = jax.tree.map(lambda x: x[0], (drive, *first[1:]))
     s = network.first(cell, here[0], s_first, key=here[1])
-    s = silence(_checked(network, s, s_first), here[2])
+    s = silence(checked_state(network, s, s_first), here[2])
     rest = jax.tree.map(lambda x: x[1:], now)
     z = network.emit(cell, s)
-    _check_emitted(params, network, z)
+    check_emitted(params, network, z)
     (_, z), _ = scan(step, (s, z), rest)
     return z
 

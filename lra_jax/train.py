@@ -141,6 +141,7 @@ def _train_pieces(
 ) -> tuple[types.TrainState, Any]:
     """`train_step` with updates inside of sequences; the loss is that of the whole."""
     stream = _stream_of(rule)
+    carry = stream.begin(state.params, batch)  # sees what is wrong with the batch
     pieces = stream.cut(batch, update_every)
     key = _key_of(state)
 
@@ -151,8 +152,7 @@ def _train_pieces(
         return _along(*before, jax.random.fold_in(key, index), piece, stream, optimizer)
 
     count = jnp.arange(len(pieces.inputs))
-    first = state, stream.begin(state.params, batch)
-    (moved, _), infos = jax.lax.scan(step, first, (count, pieces))
+    (moved, _), infos = jax.lax.scan(step, (state, carry), (count, pieces))
     info = infos._replace(loss=jnp.sum(infos.loss))
     return moved._replace(step=state.step + 1), info
 
@@ -316,6 +316,7 @@ def evaluate(
       >>> metrics.num_errors.dtype, 0 <= metrics.num_errors.item() <= 20
       (dtype('int32'), True)
     """
+    losses.check_loss(output_loss)
     if output_loss.every_step:
         trace = rnn.forward(
             params,

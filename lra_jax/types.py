@@ -124,8 +124,8 @@ class Batch(NamedTuple):
     `Task.from_arrays` takes them as they are.
 
     Sequences of different lengths are aligned at their ends: the network does nothing
-    before step `start`, hₜ = zₜ = 0 there, whatever the inputs are, and z_{T-1} is the
-    last state of all.
+    before step `start`, sₜ = 0 there and zₜ what it emits of it (0, but for units such
+    as sigmoid ones), whatever the inputs are, and z_{T-1} is the last state of all.
 
     Attributes:
       inputs: `[T, B]` integer symbols (one-hot vectors by their index; what is none of

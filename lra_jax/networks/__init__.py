@@ -261,8 +261,8 @@ def from_step(
       emit: `(weights, s [B, D]) -> z [B, H]`; None is z = s.
       state_size: D for H; None is D = H.
       roles: of weights, "input", "recurrent", "bias" or "other" for each array, for
-        optimizers that treat them differently; None goes by names such as `w_xh`,
-        `w_hh` and `b_h`.
+        `input_gain` and the norms of `NetworkInfo`; None goes by names such as `w_xh`,
+        `w_hh` and `b_h`. Optimizers always go by names.
       activity: `(weights, s [B, D], z [B, H]) -> [B, D]`, what the cost of activity of
         `lra_norm` descends; None is the derivative of ½‖z‖². Of `tanh` it is z.
 

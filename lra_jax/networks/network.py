@@ -625,7 +625,8 @@ class Network:
         unit = u / scale
 
         def omega(s_prev: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            v = self.pull(p, s_prev, x, unit, **options)
+            # Not z_prev, which depends on s_prev.
+            v = self.pull(p, s_prev, x, unit, drive=drive, key=key)
             value, rho = _omega(v, unit, alive)
             return jnp.sum(value), (value, rho)
 

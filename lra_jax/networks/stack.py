@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 import operator
@@ -88,10 +89,11 @@ class Stack(Network):
         return jnp.split(s, ends, axis=-1)
 
     def _sizes(self, total: int) -> list[int]:
-        for hidden_size in range(1, total + 1):
-            if self.state_size(hidden_size) == total:
-                return [layer.state_size(hidden_size) for layer in self.layers]
-        raise ValueError(f"s: expected states of {self.name}, got D = {total}")
+        possible = range(1, total + 1)  # for which the state grows
+        place = bisect.bisect_left(possible, total, key=self.state_size)
+        if place == total or self.state_size(possible[place]) != total:
+            raise ValueError(f"s: expected states of {self.name}, got D = {total}")
+        return [layer.state_size(possible[place]) for layer in self.layers]
 
     def advance(
         self,

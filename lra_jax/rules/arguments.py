@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
-from lra_jax import networks, rnn, settings, types
+from lra_jax import losses, networks, rnn, settings, types
 from lra_jax.networks.layer import Layer
 
 # The kinds of numbers, of which a factory's signature speaks.
@@ -24,7 +24,7 @@ def check(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
     A `Literal` is one of its values; a message has them, and the nearest one. A number
     is a scalar, `ArrayLike` of at least 0 and finite, and narrower kinds in their
-    range. Traced ones may have any value.
+    range. Traced ones may have any value. A switch is True or False.
 
     Args:
       factory: of a rule.
@@ -33,6 +33,10 @@ def check(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
     for name, hint in typing.get_type_hints(factory).items():
         if typing.get_origin(hint) is typing.Literal:
             settings.check_choice(name, values[name], typing.get_args(hint))
+        elif hint is bool and not isinstance(values[name], bool):
+            raise ValueError(f"{name}: expected True or False, got {values[name]!r}")
+        elif hint is types.OutputLoss:
+            losses.check_loss(values[name])
     for name, kind in _kinds(factory).items():
         if kind == "size":
             settings.check_size(name, values[name])

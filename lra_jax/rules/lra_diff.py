@@ -127,7 +127,7 @@ def lra_diff(
 
     Returns:
       A rule without state, or with feedback weights. All fields of its `RuleInfo`
-      are set.
+      but `reversal_error` are set.
 
     Raises:
       ValueError: an unknown choice, or a number that is not a scalar, or known and
@@ -192,13 +192,14 @@ def lra_diff(
         readout = gradients.readout_gradients(forward.trace.z, forward.pi)
         info = error_signals.report(
             network,
+            forward.cell,
             summed.norms,
             loss=forward.loss,
             local_loss=jnp.mean(local.local_loss, axis=1),
             target_step_norm=jnp.mean(local.step_norm, axis=1),
         )
         rule_state = feedback_lib.learned(
-            key, choice, rule_state, params, network, forward.place
+            key, choice, rule_state, params, network, forward.place, forward.started
         )
         return rnn.join(network, summed.grads, *readout), rule_state, info
 

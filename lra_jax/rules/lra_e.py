@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lra_jax import error_signals, losses, rnn, types
-from lra_jax.gradients import mean_outer, previous
+from lra_jax.gradients import mean_outer
 from lra_jax.networks import Network
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
@@ -141,10 +141,10 @@ def error_synapses(
     )
     # What A takes errors to: the places of the state that z shows.
     seen = network.spread(cell, s, z)
-    # Nothing is learned before a sample's start, nor at it: the state before is 0.
-    before = previous(seen)
-    if forward.started is not None:
-        before = rnn.silence(before, previous(forward.started))
+    # Nothing is learned before a sample's start; what is emitted before it is of s = 0.
+    place = forward.place
+    before = network.spread(cell, place.s_prev, place.z_prev)
+    before = rnn.silence(before, forward.started)
     learned = mean_outer(e, before)
     gradient = ErrorSynapses(e_y=mean_outer(forward.pi, seen[-1]), a=learned)
     kappa = jnp.asarray(feedback_lr, z.dtype)

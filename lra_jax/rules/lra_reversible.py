@@ -158,10 +158,12 @@ def lra_reversible(
             (inputs, started, begun, started_before),
             reverse=True,
         )
+        total = numerics.with_type(total, z_last.dtype)
         readout = gradients.readout_gradients(z_last[None], pi)
         size, norms, wrong = seen
         info = error_signals.report(
             network,
+            cell,
             norms,
             loss=jnp.mean(output_loss.value(logits, batch.labels)),
             target_step_norm=size,

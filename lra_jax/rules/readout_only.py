@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lra_jax import devices, error_signals, gradients, losses, rnn, types
 from lra_jax.networks import Network, Tanh
-from lra_jax.rules import card
+from lra_jax.rules import arguments, card
 
 READOUT_ONLY_CARD = card.RuleCard(
     title="a frozen hidden layer with a trained readout: the control",
@@ -51,6 +51,7 @@ def readout_only(
       >>> bool(grads.w_hh.any()), bool(grads.w_hy.any())
       (False, True)
     """
+    arguments.check(readout_only, locals())
     rnn.check_network(network)
 
     @devices.divided(gradients.result_sharding)

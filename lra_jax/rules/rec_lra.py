@@ -32,7 +32,7 @@ class SkipSynapses(NamedTuple):
     """Error synapses of the chain, and those that skip it."""
 
     chain: ErrorSynapses
-    e_skip: jax.Array  # [Y, H]
+    e_skip: jax.Array  # [Y, D]
 
 
 def rec_lra(

@@ -220,8 +220,8 @@ def tptt(
       network: what is trained, any of `lra_jax.networks`.
 
     Returns:
-      A rule whose state is V, c and their velocities. All fields of `RuleInfo` are
-      set; `target_step_norm` is ‖ẑₜ - zₜ‖.
+      A rule whose state is V, c and their velocities. All fields of `RuleInfo` but
+      `reversal_error` are set; `target_step_norm` is ‖ẑₜ - zₜ‖.
 
     Raises:
       ValueError: an unknown choice, or a number that is not a scalar, or known and
@@ -299,6 +299,7 @@ def tptt(
             )
         info = error_signals.report(
             network,
+            forward.cell,
             summed.norms,
             loss=forward.loss,
             local_loss=jnp.mean(jnp.sum(e * e, axis=-1), axis=1) / s.shape[-1],

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lra_jax
 from lra_jax import (
     RULES,
     TASKS,
@@ -264,3 +265,32 @@ def test_errors_of_a_network_without_input_weights_that_learn_are_refused(networ
         diagnostics.hidden_errors(
             rule, jax.random.key(9), params, (), batch, network=network
         )
+
+
+def test_errors_of_an_inverse_with_input_weights_of_its_own_add_up_to_the_gradient():
+    network = lra_jax.networks.leaky(alpha=0.3)
+    params = lra_jax.init_params(jax.random.key(0), 3, 8, 4, network=network)
+    inputs = jax.random.normal(jax.random.key(1), (6, 5, 3))
+    batch = lra_jax.Batch(inputs, jnp.arange(5) % 4)
+    rule = lra_jax.tptt(network=network, target_lr=1.0)
+    state = rule.init(jax.random.key(2), params)
+    given = jax.random.key(3), params, state, batch
+    q = diagnostics.hidden_errors(rule, *given, network=network)
+    grads, _, _ = rule.grads(*given)
+    expected = jnp.einsum("tbx,tbc->xc", inputs, q) / 5
+    np.testing.assert_allclose(grads.cell.w_xh, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_the_states_that_are_observed_are_those_of_the_noisy_pass():
+    """They give the readout's gradient, which is of the rule's own pass."""
+    network = lra_jax.networks.leaky(alpha=0.3, noise=0.5)
+    params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, network=network)
+    batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(1), 5, 10)
+    rule = lra_jax.bptt(network=network)
+    given = jax.random.key(2), params, lra_jax.EmptyState(), batch
+    update = diagnostics.observe(rule, *given, network=network)
+    logits = update.z[-1] @ params.w_hy + params.b_y[None]
+    pi = lra_jax.cross_entropy.grad(logits, batch.labels)
+    np.testing.assert_allclose(
+        update.grads.w_hy, update.z[-1].T @ pi / 5, rtol=1e-4, atol=1e-6
+    )

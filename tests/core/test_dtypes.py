@@ -67,6 +67,13 @@ def test_initial_weights_have_the_type_that_is_asked(dtype):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(params), rounded)
 
 
+def test_a_type_that_jax_has_not_is_no_smaller_one_in_silence():
+    if jax.config.jax_enable_x64:
+        pytest.skip("JAX has it")
+    with pytest.raises(ValueError, match="got float64, for which jax"):
+        lra_jax.init_params(jax.random.key(0), X, H, Y, dtype=np.float64)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "complex64", "float8_e4m3fn", "float", 3])
 def test_a_type_that_weights_cannot_have_is_named(dtype):
     allowed = "dtype: expected one of bfloat16, float16, float32, float64, got "

@@ -362,3 +362,39 @@ def test_forward_rules_mirror_the_readout_of_a_network_of_ones_own(choice):
 def test_what_cannot_be_is_refused_where_the_rule_is_made(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_mirror_learns_nothing_from_steps_before_a_start():
+    network = networks.leaky(alpha=0.3, noise=0.1)
+    params = lra_jax.init_params(jax.random.key(0), 3, 5, 2, network=network)
+    params = params._replace(cell=params.cell._replace(b_h=params.cell.b_h + 0.3))
+    inputs = jax.random.normal(jax.random.key(1), (8, 4, 3))
+    place = rnn.run(
+        params, inputs, network=network, started=None, key=jax.random.key(2)
+    )
+    choice = lra_jax.Feedback("mirror", "mirror", mirror_source="network")
+
+    def measured(place, started):
+        given = jax.random.key(3), choice, params, network, place, started
+        return jax.tree.leaves(feedback._from_network(*given))
+
+    silent = jax.tree.map(lambda x: jnp.zeros_like(x[:3]), place)
+    silent = silent._replace(
+        drive=jnp.broadcast_to(params.cell.b_h, silent.drive.shape), key=place.key[:3]
+    )
+    longer = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), silent, place)
+    started = jnp.arange(11)[:, None] >= jnp.full((1, 4), 3)
+    for one, other, wrong in zip(
+        measured(place, None),
+        measured(longer, started),
+        measured(longer, None),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-5)
+        assert np.abs(one - wrong).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["eprop", "rflo", "rtrl", "snap", "uoro"])
+def test_feedback_of_recurrent_weights_alone_is_refused_where_there_are_none(name):
+    with pytest.raises(ValueError, match="another readout than 'transpose'"):
+        lra_jax.RULES[name](feedback=lra_jax.Feedback("random"))

@@ -998,3 +998,83 @@ def test_the_same_network_derived_has_other_products():
         ]
         found.append(names.count("dot_general"))
     assert found[0] == 6 < found[1]
+
+
+def test_roles_of_a_network_of_ones_own_see_its_weights():
+    """They may look at shapes: they get weights, and not the norms of steps."""
+
+    def roles(p):
+        return {name: "recurrent" if w.ndim == 2 else "bias" for name, w in p.items()}
+
+    network = networks.from_step(
+        init=lambda key, x, h: {"a": 0.5 * jnp.eye(h), "b": jnp.zeros(h)},
+        step=lambda p, s, x: jnp.tanh(s @ p["a"] + x @ jnp.ones((3, 4)) + p["b"][None]),
+        roles=roles,
+    )
+    params = lra_jax.init_params(jax.random.key(0), 3, 4, 2, network=network)
+    batch = lra_jax.Batch(jnp.ones((5, 2, 3)), jnp.array([0, 1]))
+    rule = lra_jax.bptt(network=network)
+    _, _, info = rule.grads(jax.random.key(1), params, lra_jax.EmptyState(), batch)
+    np.testing.assert_array_equal(info.w_hh_grad_norm, info.cell_grad_norms["a"])
+    assert info.w_xh_grad_norm is None
+
+
+@pytest.mark.parametrize("name", ["bptt", "rtrl", "uoro"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": lambda p, s, x: s.astype(jnp.bfloat16)}, "to return the next state"),
+        ({"step": lambda p, s, x: s[:, :2]}, "to return the next state"),
+        ({"emit": lambda p, s: s[:, :2]}, "to emit float32"),
+    ],
+)
+def test_a_step_of_another_shape_is_one_message_in_every_rule(name, change, message):
+    own = {"init": lambda key, x, h: {"a": jnp.ones(h)}, "step": lambda p, s, x: s}
+    network = networks.from_step(**own | change)
+    params = lra_jax.init_params(jax.random.key(0), 3, 4, 2, network=network)
+    batch = lra_jax.Batch(jnp.ones((5, 2, 3)), jnp.array([0, 1]))
+    rule = lra_jax.RULES[name](network=network)
+    state = rule.init(jax.random.key(1), params)
+    with pytest.raises(ValueError, match=message):
+        rule.grads(jax.random.key(2), params, state, batch)
+
+
+def test_a_stack_finds_the_sizes_of_its_layers_by_halves():
+    asked = []
+
+    class Counted(type(networks.gru())):
+        def state_size(self, hidden_size):
+            asked.append(hidden_size)
+            return super().state_size(hidden_size)
+
+    stack = networks.stack(networks.lstm(), Counted())
+    parts = stack.parts(jnp.zeros((2, stack.state_size(500))))
+    assert [part.shape[1] for part in parts] == [1000, 500]
+    assert len(asked) < 30
+    with pytest.raises(ValueError, match="got D = 1001"):
+        stack.parts(jnp.zeros((2, 1001)))
+
+
+def test_omega_of_a_pull_in_closed_form_moves_with_the_state_before():
+    """Of a subclass whose `pull` takes z_prev for what it is: it depends on s_prev."""
+    tanh = networks.tanh()
+
+    class Closed(type(tanh)):
+        norm_preservation = networks.Network.norm_preservation
+
+        def pull(self, p, s_prev, x, q, *, z_prev=None, drive=None, key=None):
+            z_prev = jnp.tanh(s_prev) if z_prev is None else z_prev
+            return (q @ p.w_hh.T) * (1 - z_prev**2)
+
+    params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
+    s_prev = jax.random.normal(jax.random.key(1), (5, 8))
+    u = jax.random.normal(jax.random.key(2), (5, 8))
+    cell, x = (
+        networks.LayerCell(params.w_xh, params.w_hh, params.b_h),
+        jnp.zeros(5, int),
+    )
+    given = cell, s_prev, x, u
+    _, found = Closed().norm_preservation(*given, z_prev=jnp.tanh(s_prev))
+    _, expected = networks.Network.norm_preservation(tanh, *given)
+    assert np.abs(expected.a).max() > 1e-3
+    np.testing.assert_allclose(found.a, expected.a, rtol=1e-5, atol=1e-7)

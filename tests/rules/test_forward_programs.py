@@ -195,3 +195,36 @@ def test_a_config_says_what_cannot_update_inside(tmp_path, rule, message):
     assert config.update_every == 5
     with pytest.raises(config_lib.ConfigError, match=message):
         groups.make_groups(config)
+
+
+@pytest.mark.parametrize("labels", [jnp.zeros(4, int), jnp.zeros((4, 6), int)])
+def test_labels_that_do_not_fit_are_one_message_inside_of_sequences_too(labels):
+    loss = lra_jax.cross_entropy_every_step
+    rule, optimizer = lra_jax.snap(output_loss=loss), optax.sgd(0.1)
+    params = lra_jax.init_params(jax.random.key(0), 3, 8, 4)
+    state = lra_jax.init_train_state(jax.random.key(1), params, rule, optimizer)
+    batch = lra_jax.Batch(jnp.zeros((6, 4, 3)), labels)
+    with pytest.raises(ValueError, match="labels"):
+        lra_jax.train_step(state, batch, rule=rule, optimizer=optimizer, update_every=2)
+
+
+@pytest.mark.parametrize("name", ["snap", "lra_diff"])
+def test_sums_over_many_steps_of_16_bits_do_not_stand_still(name):
+    """Each of 1,000 steps adds less than half of the last bit of what is there."""
+    loss = lra_jax.cross_entropy_every_step
+    options = {"gamma": 1.0} if name == "lra_diff" else {}
+    rule = lra_jax.RULES[name](output_loss=loss, **options)
+    found = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        params = lra_jax.init_params(jax.random.key(0), 3, 4, 4, dtype=dtype)
+        params = jax.tree.map(lambda x: x / 8, params)
+        inputs = jnp.ones((1000, 1, 3), dtype)
+        batch = lra_jax.Batch(inputs, jnp.ones((1000, 1), int))
+        state = rule.init(jax.random.key(1), params)
+        grads, _, info = rule.grads(jax.random.key(2), params, state, batch)
+        assert grads.w_hy.dtype == info.loss.dtype == dtype
+        found[dtype] = [info.loss, grads.b_y, grads.b_h]
+    for exact, rounded in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(
+            np.asarray(rounded, np.float32), exact, rtol=0.1, atol=2e-3
+        )

@@ -35,8 +35,11 @@ WAYS = (
 
 def ways_of(name):
     """All of one rule; of those that share its chain, and of forward ones, a few."""
-    if not lra_jax.rule_card(name).feedback:
+    card = lra_jax.rule_card(name)
+    if not card.feedback:
         return ()
+    if "W_hhᵀ" not in card.feedback:
+        return WAYS[3:4]  # of output weights alone
     return WAYS if name == "lra_norm" else WAYS[3:]
 
 

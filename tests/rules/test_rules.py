@@ -683,3 +683,32 @@ def test_readout_only_is_bptt_without_the_hidden_layer():
     hidden = {name: jnp.zeros_like(getattr(exact, name)) for name in exact._fields[:3]}
     assert_close(grads, exact._replace(**hidden), 1e-5)
     assert info[1:] == (None,) * 5
+
+
+@pytest.mark.parametrize("name", sorted(lra_jax.RULES))
+def test_what_is_no_loss_is_one_message_in_every_rule(name):
+    options = (
+        {"gamma": 1.0} if "gamma" in lra_jax.RULES[name].__code__.co_varnames else {}
+    )
+    for wrong in ("mse", lra_jax.TASKS["temporal_order"]):
+        with pytest.raises(
+            ValueError, match=r"output_loss: expected a lra_jax\.Output"
+        ):
+            lra_jax.RULES[name](output_loss=wrong, **options)
+
+
+def test_a_switch_is_true_or_false():
+    with pytest.raises(ValueError, match="descend_local_loss: expected True or False"):
+        lra_jax.lra_diff(gamma=1.0, descend_local_loss="no")
+
+
+def test_the_state_that_units_emit_before_the_first_step_counts_for_synapses():
+    """Sigmoid units emit 1/2 of a state of 0."""
+    network = lra_jax.networks.leaky(alpha=0.3, nonlinearity="sigmoid")
+    params = lra_jax.init_params(jax.random.key(0), 6, 8, 4, network=network)
+    batch = lra_jax.TASKS["random_permutation"].sample(jax.random.key(1), 5, 1)
+    batch = batch._replace(inputs=batch.inputs % 6, labels=batch.labels % 4)
+    rule = lra_jax.lra_e(network=network, feedback_lr=0.1)
+    state = rule.init(jax.random.key(2), params)
+    _, after, _ = rule.grads(jax.random.key(3), params, state, batch)
+    assert np.abs(after.a - state.a).max() > 0
