@@ -102,7 +102,8 @@ def seeds(rows: Sequence[Row]) -> Figure:
     }
     looks[lengths[-1]] |= {"color": COLORS[0], "fillstyle": "full"}
     for task, ax, mine in panels:
-        unsolved = 1.6 * max(row["max_steps"] for row in mine)
+        most = max(row["max_steps"] for row in mine)
+        unsolved = 1.6 * most
         for row in mine:
             side = 1 if row["seq_len"] == lengths[-1] else -1
             place = methods.index(row["method"]) + 0.16 * side
@@ -117,6 +118,10 @@ def seeds(rows: Sequence[Row]) -> Figure:
                     **looks[row["seq_len"]],
                 )
         ax.set_xscale("log")
+        ticks = [m * 10**k for k in range(8) for m in (1, 2, 5)]
+        ticks = [n for n in ticks if ax.get_xlim()[0] <= n < most / 1.4] + [most]
+        ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        ax.minorticks_off()
         ax.axvline(unsolved / 1.27, color="0.8", linewidth=0.8)
         ax.set_title(TITLES.get(task, task))
         ax.set_xlabel("updates (✕: not solved)")
