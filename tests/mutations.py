@@ -266,7 +266,8 @@ MUTATIONS = [
     ),
     Mutation(
         "lra_e: synapses learn from the state of the same step", "rules/lra_e.py",
-        "before = previous(seen)", "before = seen", "x64/test_oracle.py -k lra_e",
+        "before = network.spread(cell, place.s_prev, place.z_prev)", "before = seen",
+        "x64/test_oracle.py -k lra_e",
     ),
     Mutation(
         "rec_lra: skips stand one step too early", "rules/rec_lra.py",

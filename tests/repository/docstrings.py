@@ -49,6 +49,9 @@ DIAGNOSTICS = (
 
 # The public names of `lra_jax.networks` that users call.
 NETWORKS = (
+    "GRUCell",
+    "LayerCell",
+    "NETWORKS",
     "Network",
     "cell_from_flax",
     "cell_to_flax",

@@ -50,7 +50,7 @@ ALLOWED = LIBRARY | {
         "validation",
     },
     "member": {"types", "settings", "train", "validation", "experiment"},
-    "diagnostics": LIBRARY["rules"] | {"tasks"},
+    "diagnostics": LIBRARY["rules"] | {"rules", "tasks"},
     "predictions": {"types", "networks", "losses", "rnn", "tasks"},
     "orthogonality": {"types", "settings", "numerics", "networks"},
     "flax_model": {"types"},
