@@ -213,7 +213,7 @@ def of_readout(feedback: Any, network: Network) -> Feedback:
             "feedback: expected one with another readout than 'transpose', as nothing "
             f"is sent back through recurrent weights, got {feedback!r}"
         )
-    choice = of(dataclasses.replace(_value(feedback), recurrent="transpose"), network)
+    choice = of(dataclasses.replace(asked, recurrent="transpose"), network)
     if choice.readout == "mirror" and choice.mirror_source == "network":
         raise ValueError(
             "mirror_source: expected 'phase', as a rule that runs forward in time "

@@ -21,11 +21,9 @@ import json
 import pathlib
 import sys
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from lra_jax.lab import config as config_lib
@@ -39,7 +37,7 @@ from lra_jax.lab.reports import (
 )
 from lra_jax.lab.reports.run_view import RunView
 from lra_jax.lab.runs import provenance
-from lra_jax.lab.runs.store import RunFolderError
+from lra_jax.lab.runs.store import RunFolderError, read_curves
 from lra_jax.lab.terminal import command_line
 from lra_jax.member import Status
 from lra_jax.settings import nearest
@@ -133,15 +131,15 @@ def _draw(folder: pathlib.Path, view: RunView) -> RunView:
     from lra_jax.lab.reports import figures
 
     config = config_lib.read(folder / "config.resolved.toml")
+    curves = read_curves(folder / "curves.npz")
     try:
-        with np.load(folder / "curves.npz") as columns:
-            found = {name: columns[name] for name in CURVES}
-            curves = found | {n: columns[n] for n in {"num_samples"} & {*columns.files}}
+        if lacks := {*CURVES} - {*curves}:
+            raise KeyError(*lacks)
         # Of a run that goes on, or was killed, the curves may be the older file.
         begun = set(curves["member"].tolist())
         rows = [row for row in view.rows if row["member"] in begun]
         num_validation = int(config["num_validation"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{folder}: its figures cannot be drawn ({type(error).__name__}: {error})"
         ) from None

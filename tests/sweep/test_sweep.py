@@ -699,18 +699,26 @@ def test_a_network_of_an_experiment_is_checked(wrong, text):
         dataclasses.replace(EXPERIMENT, **wrong)
 
 
-@pytest.mark.parametrize(("most", "sizes"), [(1, [1, 1, 1]), (2, [2, 1])])
-def test_initial_weights_in_blocks_are_the_same_weights(most, sizes, monkeypatch):
-    drawn = []
-    real = bookkeeping.evaluate_seeds
+@pytest.fixture
+def drawn(monkeypatch):
+    """The blocks of initial weights that a sweep draws."""
+    blocks, real = [], bookkeeping.evaluate_seeds
 
     def noted(*arguments):
-        drawn.append(real(*arguments))
-        return drawn[-1]
+        blocks.append(real(*arguments))
+        return blocks[-1]
 
+    monkeypatch.setattr(bookkeeping, "evaluate_seeds", noted)
+    return blocks
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(1, [1, 1, 1]), (2, [2, 1])])
+def test_initial_weights_in_blocks_are_the_same_weights(
+    most, sizes, drawn, monkeypatch
+):
     options = {"max_parallel": 1, "keep_params": "best"}
     whole = run(HP, SEEDS, **options)
-    monkeypatch.setattr(bookkeeping, "evaluate_seeds", noted)
+    drawn.clear()
     weight_bytes = sweep.make_grid(EXPERIMENT, HP, SEEDS).weight_bytes
     monkeypatch.setattr(bookkeeping, "INITIAL_BYTES", most * weight_bytes)
     found = run(HP, SEEDS, **options)
@@ -724,20 +732,13 @@ def test_initial_weights_in_blocks_are_the_same_weights(most, sizes, monkeypatch
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_sweep_that_goes_on_draws_the_seeds_that_wait_alone(monkeypatch):
+def test_a_sweep_that_goes_on_draws_the_seeds_that_wait_alone(drawn):
     grid = sweep.make_grid(EXPERIMENT, HP, SEEDS)
     start = sweep.init_sweep(grid, max_parallel=1, devices=ONE)
     for state in states_of(grid, start):
         if (state.members.status == Status.PENDING).sum() == 1:
             break
-    drawn = []
-    real = bookkeeping.evaluate_seeds
-
-    def noted(*arguments):
-        drawn.append(real(*arguments))
-        return drawn[-1]
-
-    monkeypatch.setattr(bookkeeping, "evaluate_seeds", noted)
+    drawn.clear()
     for _ in states_of(grid, state):
         pass
     (found,) = drawn

@@ -169,6 +169,21 @@ def test_a_damaged_folder_is_one_message(tmp_path, name, old, new, expected):
     assert not (folder / "report.html").exists()
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_damaged_curves_are_one_message(tmp_path, damage):
+    folder = make(tmp_path / "demo")
+    path = folder / "curves.npz"
+    with np.load(path) as columns:
+        np.savez_compressed(path, **columns)  # as a run writes them
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[60] ^= 255
+    path.write_bytes({"cut": whole[:-40], "flipped": flipped, "empty": b""}[damage])
+    err = run(folder, "--format", "html", code=2)
+    assert f"{path} is damaged" in err
+    assert not (folder / "report.html").exists()
+
+
 def test_help_says_how_it_is_used():
     text = subprocess.run(
         [sys.executable, "-m", "experiments.report", "--help"],
