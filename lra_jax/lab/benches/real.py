@@ -5,7 +5,8 @@ with seeds of their own (`tuning_seeds`); the one whose last evaluations on the
 validation part have the best mean is chosen. Phase 2 trains it with other seeds
 (`seeds`) for as many updates, on training and validation parts together, and what it
 has at the end on the test part counts. All methods have as many settings, and as many
-updates. docs/real_data.md describes the data and their parts.
+updates; with `early_stopping` phase 1 chooses the number of updates too.
+docs/real_data.md describes the data and their parts.
 
 Runs go into `runs/real/NAME/` and go on where they stand; the second phase of a method
 is one chunk, which a run that is killed repeats. Results go into
@@ -41,8 +42,8 @@ from lra_jax.lab.terminal import screen
 TABLE = "table"  # of all data sets, beside the results of each
 COLUMNS = (
     "name", "bench", "data", "lengths", "method", "measure", "validation", "test",
-    "interval_95", "seeds", "diverged", "max_steps", "settings", "tuning_seeds",
-    "setting", "test_by_seed",
+    "interval_95", "seeds", "diverged", "max_steps", "updates", "settings",
+    "tuning_seeds", "setting", "test_by_seed",
 )  # fmt: skip
 
 
@@ -60,9 +61,12 @@ class Bench:
       seeds: that are counted.
       tuning_seeds: that choose a setting.
       num_trials: settings of each method, the same for all.
-      max_steps: updates of each run.
+      max_steps: updates of each run, at most.
+      early_stopping: whether phase 1 chooses, with the setting, after how many updates
+        to stop: after any `num_last` evaluations in a row, instead of the last ones.
       eval_every: updates between two evaluations of phase 1.
-      num_last: evaluations at the end of phase 1 whose mean chooses a setting.
+      num_last: evaluations in a row whose mean chooses a setting; the last of phase 1
+        without `early_stopping`.
       hidden_size: H.
       batch_size: B.
     """
@@ -75,6 +79,7 @@ class Bench:
     tuning_seeds: list[int] = dataclasses.field(default_factory=lambda: [100, 101])
     num_trials: int = 8
     max_steps: int = 2000
+    early_stopping: bool = False
     eval_every: int = 100
     num_last: int = 5
     hidden_size: int = 100
@@ -108,12 +113,12 @@ class Bench:
         return config_lib.resolve(raw, self.name)
 
     def final(self, method: str, choice: Choice) -> Config:
-        """Phase 2: the chosen setting, evaluated after its last update."""
+        """Phase 2: the chosen setting for as long, evaluated after its last update."""
         grid = {key: [value] for key, value in choice.setting.items()}
         raw = self._common(method, grid, self.seeds) | {
             "name": f"{method}.test",
-            "max_steps": self.max_steps,
-            "eval_every": self.max_steps,
+            "max_steps": choice.updates,
+            "eval_every": choice.updates,
             "split": "test",
         }
         return config_lib.resolve(raw, self.name)
@@ -124,12 +129,14 @@ class Choice(NamedTuple):
 
     Attributes:
       setting: settings and hyper-parameters.
-      score: mean over the tuning seeds and their last evaluations on the validation
-        part: accuracy, or NLL.
+      score: mean over the tuning seeds and their evaluations on the validation part
+        that count: accuracy, or NLL.
+      updates: after which the last of these evaluations was.
     """
 
     setting: dict[str, Any]
     score: float
+    updates: int
 
 
 class Outcome(NamedTuple):
@@ -215,11 +222,12 @@ def scores(task: str, found: Evaluations) -> np.ndarray:
 def choose(bench: Bench, config: Config, found: Sequence[Evaluations]) -> Choice | None:
     """The setting with the best mean of its seeds' last evaluations.
 
-    A member that had no error stays as it was. A setting of which a seed diverged is no
-    candidate. Of equals the first is chosen.
+    With early stopping it is the best mean of `num_last` evaluations in a row, and
+    where they end is the number of updates. A member that had no error stays as it was.
+    A setting of which a seed diverged is no candidate. Of equals the first is chosen.
 
     Args:
-      bench: says how many evaluations are the last.
+      bench: says how many evaluations count, and whether training may stop early.
       config: of phase 1.
       found: of each member.
 
@@ -227,23 +235,32 @@ def choose(bench: Bench, config: Config, found: Sequence[Evaluations]) -> Choice
       None where there is no candidate.
     """
     every, most = config.eval_every, config.max_steps
-    steps = np.array([*range(every, most, every), most])[-bench.num_last :]
+    steps = np.array([*range(every, most, every), most])
+    if not bench.early_stopping:
+        steps = steps[-bench.num_last :]
 
-    def score(member: Evaluations) -> float:
+    def score(member: Evaluations) -> np.ndarray:
+        """Means of `num_last` evaluations in a row, by where they end."""
         if member.status == "diverged":
-            return np.nan
+            return np.full(len(steps) - bench.num_last + 1, np.nan)
         place = np.searchsorted(member.step, steps, side="right") - 1
-        return float(scores(bench.task, member)[place].astype(float).mean())
+        at = scores(bench.task, member)[place].astype(float)
+        return np.lib.stride_tricks.sliding_window_view(at, bench.num_last).mean(1)
 
     seeds = len(config.seeds)  # they vary fastest
-    means = np.array([score(member) for member in found]).reshape(-1, seeds).mean(1)
+    means = np.array([score(member) for member in found])
+    means = means.reshape(-1, seeds, means.shape[1]).mean(1)
     sign = 1 if is_nll(bench.task) else -1
     order = np.where(np.isnan(means), np.inf, sign * means)
     if np.isinf(order).all():
         return None
-    best = int(np.argmin(order))
+    best, end = np.unravel_index(np.argmin(order), order.shape)
     member = [*config.members()][best * seeds]
-    return Choice(bench_lib.setting_of(member), float(means[best]))
+    return Choice(
+        bench_lib.setting_of(member),
+        float(means[best, end]),
+        int(steps[end + bench.num_last - 1]),
+    )
 
 
 def compare(runner: Runner, bench: Bench, method: str) -> Outcome:
@@ -281,6 +298,7 @@ def row_of(bench: Bench, method: str, outcome: Outcome) -> Row:
         "seeds": len(bench.seeds),
         "diverged": outcome.diverged,
         "max_steps": bench.max_steps,
+        "updates": choice.updates if choice else None,
         "settings": bench.num_trials,
         "tuning_seeds": len(bench.tuning_seeds),
         "setting": bench_lib.text(choice.setting) if choice else None,
@@ -297,25 +315,42 @@ def page(rows: Sequence[Row]) -> str:
     unit = "NLL per frame" if first["measure"] == "nll" else "accuracy %"
     header = ["method", "chosen setting", f"validation {unit}"]
     header += [f"test {unit}", "n"]
+    early = _stopped_early(rows)
     body = [
         [
             row["method"],
-            row["setting"] or "every setting diverged",
+            _setting(row, early),
             "–" if row["validation"] is None else _value(row, row["validation"]),
             cell(row),
             str(row["seeds"]),
         ]
         for row in rows
     ]
+    which = "the one with the best mean over the last evaluations"
+    if early:
+        which = (
+            "the one, and the number of updates, with the best mean over evaluations "
+            "in a row"
+        )
     lines = (
         f"{first['data']}, T {first['lengths']}. Of {first['settings']} settings of "
-        f"each method, trained for {first['max_steps']:,} updates, the one with the "
-        f"best mean over the last evaluations of {first['tuning_seeds']} tuning seeds "
+        f"each method, trained for {first['max_steps']:,} updates, {which} "
+        f"of {first['tuning_seeds']} tuning seeds "
         "on the validation part; then trained for as long with other seeds on "
         f"{trained_on}, and evaluated on the test part.",
         _NOTE,
     )
     return markdown.table(header, body) + "\n" + markdown.notes(lines)
+
+
+def _stopped_early(rows: Sequence[Row]) -> bool:
+    return any(row["updates"] not in (None, row["max_steps"]) for row in rows)
+
+
+def _setting(row: Row, early: bool) -> str:
+    if not row["setting"]:
+        return "every setting diverged"
+    return row["setting"] + (f"; {row['updates']:,} updates" if early else "")
 
 
 _NOTE = (
@@ -327,7 +362,9 @@ _NOTE = (
 
 def table(rows: Sequence[Row]) -> str:
     """Data sets × methods, of all that was run."""
-    benches = {row["bench"]: row for row in rows}
+    benches = dict[str, list[Row]]()
+    for row in rows:
+        benches.setdefault(row["bench"], []).append(row)
     methods = dict.fromkeys(row["method"] for row in rows)
     by_place = {(row["method"], row["bench"]): row for row in rows}
     header = ["data", "T", *methods, "updates", "settings × tuning seeds", "n"]
@@ -339,11 +376,12 @@ def table(rows: Sequence[Row]) -> str:
                 cell(by_place[method, bench]) if (method, bench) in by_place else ""
                 for method in methods
             ),
-            f"{row['max_steps']:,}",
+            ("≤ " if _stopped_early(of_bench) else "") + f"{row['max_steps']:,}",
             f"{row['settings']} × {row['tuning_seeds']}",
             str(row["seeds"]),
         ]
-        for bench, row in benches.items()
+        for bench, of_bench in benches.items()
+        for row in of_bench[:1]
     ]
     return (
         markdown.table(header, body)

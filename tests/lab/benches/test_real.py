@@ -114,7 +114,59 @@ def test_the_best_mean_of_the_last_evaluations_chooses_the_setting():
     assert row["test"] == pytest.approx(0.75)
     assert row["interval_95"] == pytest.approx(4.302653 * 0.25 / 3**0.5)
     assert row["test_by_seed"] == "1.0000 0.7500 0.5000"
-    assert (row["max_steps"], row["diverged"], row["seeds"]) == (30, 0, 3)
+    assert (row["max_steps"], row["updates"]) == (30, 30)
+    assert (row["diverged"], row["seeds"]) == (0, 3)
+
+
+def test_with_early_stopping_the_best_evaluations_in_a_row_choose_the_updates_too():
+    # Of both seeds: after 10 and 20 updates the second setting has 1, 3, 2, 2 wrong of 8;
+    # at the end 3, 7, 2, 6, where the first, 4 throughout, is better.
+    tuning = [
+        constant(4), constant(4),
+        member((0, 8, 1), (10, 1, 1), (20, 3, 1), (30, 7, 1)),
+        member((0, 8, 1), (10, 2, 1), (20, 2, 1), (30, 6, 1)),
+    ]  # fmt: skip
+    test = [member((0, 9, 1), (20, errors, 1)) for errors in (0, 3, 6)]
+    runner = Trained(tuning=tuning, test=test)
+    late = real.choose(bench(), bench().tuning("bptt"), tuning)
+    assert (late.setting["optimizer"], late.score, late.updates) == ("sgd", 0.5, 30)
+    early = bench(early_stopping=True)
+    outcome = real.compare(runner, early, "bptt")
+    choice = outcome.choice
+    assert (choice.setting["optimizer"], choice.updates) == ("adam", 20)
+    assert choice.score == 1 - 8 / 32
+    second = runner.configs["test"]
+    assert (second.max_steps, second.eval_every) == (20, 20)
+    row = real.row_of(early, "bptt", outcome)
+    assert (row["max_steps"], row["updates"]) == (30, 20)
+    text = real.page([row])
+    assert "optimizer adam, lr 0.01; 20 updates" in text
+    assert "the one, and the number of updates, with the best mean" in text
+    assert "| ≤ 30 |" in real.table([row])
+    # Of equals the first setting, and of its evaluations the first.
+    same = real.choose(early, early.tuning("bptt"), [constant(2)] * 4)
+    assert (same.setting["optimizer"], same.updates) == ("sgd", 20)
+
+
+def test_early_stopping_counts_an_nll_downwards():
+    found = [
+        member(
+            *((s, 8, loss) for s, loss in zip((0, 10, 20, 30), losses_, strict=True))
+        )
+        for losses_ in (
+            (60, 30, 20, 25),
+            (60, 30, 20, 25),
+            (60, 20, 10, 30),
+            (60, 20, 10, 30),
+        )
+    ]
+    songs = bench(task="songs", early_stopping=True)
+    choice = real.choose(songs, songs.tuning("bptt"), found)
+    assert (choice.setting["optimizer"], choice.score, choice.updates) == (
+        "adam",
+        15,
+        20,
+    )
 
 
 def test_of_equals_the_first_setting_is_chosen():
@@ -180,8 +232,8 @@ def rows(name, measure="accuracy", methods=("BPTT", "control")):
             "name": f"{method} {name}", "bench": name, "data": name, "lengths": "= 8",
             "method": method, "measure": measure, "validation": 0.9,
             "test": 0.5 + 0.1 * i, "interval_95": 0.01, "seeds": 5, "diverged": 0,
-            "max_steps": 2000, "settings": 8, "tuning_seeds": 2, "setting": "lr 1",
-            "test_by_seed": "",
+            "max_steps": 2000, "updates": 2000, "settings": 8, "tuning_seeds": 2,
+            "setting": "lr 1", "test_by_seed": "",
         }
         for i, method in enumerate(methods)
     ]  # fmt: skip
@@ -213,7 +265,7 @@ def test_the_table_is_of_all_data_sets_in_the_folder_in_a_fixed_order(tmp_path):
 
 
 def test_a_variant_is_a_row_of_its_own_beside_its_data_set(tmp_path):
-    outcome = real.Outcome(real.Choice({"lr": 1}, 0.5), [0.5], 0)
+    outcome = real.Outcome(real.Choice({"lr": 1}, 0.5, 30), [0.5], 0)
     written = [
         ("b", bench(task="songs", name="b")),
         ("a", bench(task="fake", variant="leaky units", name="a")),
