@@ -101,12 +101,10 @@ def entries(root: pathlib.Path) -> list[Entry]:
             for row in rows:
                 if row["method"] != said["label"]:
                     continue
-                said_of_seeds = str(row["updates_by_seed"] or "").split()
-                updates = tuple(None if n == "–" else int(n) for n in said_of_seeds)
-                updates = updates or (None,) * row["seeds"]
-                if len(updates) != len(bench.seeds):
-                    text = f"{table} has another number of seeds than its config"
-                    raise ConfigError(name, [text])
+                try:
+                    updates = reach.updates_of(row, bench)
+                except ValueError as error:
+                    raise ConfigError(name, [f"{table}: {error}"]) from error
                 found.append(
                     Entry(
                         name,

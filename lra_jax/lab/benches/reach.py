@@ -249,6 +249,19 @@ def rows_of(
         }
 
 
+def updates_of(row: Row, bench: Bench) -> tuple[int | None, ...]:
+    """After how many updates each seed of a row was solved; None: it was not.
+
+    Raises:
+      ValueError: the row has another number of seeds than the bench.
+    """
+    texts = str(row["updates_by_seed"]).split()
+    known = all(text == "–" or text.isdecimal() for text in texts)
+    if not known or len(texts) != len(bench.seeds):
+        raise ValueError(f"{row['name']} has another number of seeds than its config")
+    return tuple(None if text == "–" else int(text) for text in texts)
+
+
 def published(bench: Bench, method: str, task: str) -> int | None:
     """The reach that the paper has for a method; None where it has none."""
     name = bench.methods[method].get("published")

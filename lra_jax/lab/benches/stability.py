@@ -36,10 +36,8 @@ def config_of(bench: Bench, method: str, row: Row) -> Config:
     """The run of the seeds that a row of `reach.csv` has as solved."""
     solved = [
         seed
-        for seed, text in zip(
-            bench.seeds, str(row["updates_by_seed"]).split(), strict=True
-        )
-        if text.isdigit()
+        for seed, updates in zip(bench.seeds, reach.updates_of(row, bench), strict=True)
+        if updates is not None
     ]
     grid = bench.methods[method]["grid"]
     config = bench.config(method, row["task"], row["seq_len"], grid, solved)
@@ -124,6 +122,19 @@ def load(path: str) -> Bench:
     return bench
 
 
+def _is_of(bench: Bench, row: Row) -> bool:
+    """Whether a row is one that the bench, as it is, has made."""
+    needed = {"name", "method", "task", "seq_len", "solved", "updates_by_seed"}
+    labels = {named["label"] for named in bench.methods.values()}
+    if not needed <= {*row} or row["method"] not in labels:
+        return False
+    try:
+        reach.updates_of(row, bench)
+    except ValueError:
+        return False
+    return True
+
+
 def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     """Trains what is not trained yet, and writes the tables after each row."""
     folder = folder.parent / "reach" / bench.name
@@ -133,16 +144,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
         text = f"{source} is missing: {command} makes it"
         raise ConfigError(bench.name, [text])
     table = store.read_rows(source)
-    labels = {named["label"] for named in bench.methods.values()}
-    if not all(
-        {*row} >= {"name", "method", "task", "seq_len", "solved", "updates_by_seed"}
-        and row["method"] in labels
-        and (
-            not row["solved"]
-            or len(str(row["updates_by_seed"]).split()) == len(bench.seeds)
-        )
-        for row in table
-    ):
+    if not all(_is_of(bench, row) for row in table):
         command = " ".join(command_line.started_as("reach"))
         text = (
             f"{source} has other methods, or another number of seeds, than {bench.name}"
