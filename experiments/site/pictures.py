@@ -45,7 +45,13 @@ PUBLISHED = (
 METHODS = (
     ("lra_norm", "`lra_norm`"),
     ("lra_reversible, W_xh begins small", "`lra_reversible`, small input weights"),
+    ("lra_norm without the cost of activity", "`lra_norm` without the cost of activity"),
+    (
+        "lra_norm without the cost of activity, W_xh begins small",
+        "the same, small input weights",
+    ),
     ("BPTT, the same optimizer", "`bptt`"),
+    ("BPTT with the cost of activity", "`bptt` with the cost of activity"),
     ("BPTT, the same optimizer, W_xh begins small", "`bptt`, small input weights"),
     ("BPTT, Adam alone", "`bptt`, plain Adam"),
     ("readout only (control)", "`readout_only`"),

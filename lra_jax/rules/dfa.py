@@ -16,7 +16,7 @@ from lra_jax.rules import arguments, card
 DFA_CARD = card.RuleCard(
     title="direct feedback alignment",
     error="the output's error through fixed random weights, directly",
-    choose_for="nothing transported, and nothing sent back through time: T up to 20",
+    choose_for="nothing transported, and nothing sent back through time: T = 20",
     family=card.DIRECT,
     errors_arrive="from the output",
     transports=(),

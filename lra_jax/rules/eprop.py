@@ -16,8 +16,8 @@ EPROP_CARD = card.RuleCard(
         "which is multiplied by the output's error"
     ),
     choose_for=(
-        "updates while a sequence runs: `eprop(max_norm=1)` with `optax.adam(0.01)` "
-        "on `networks.leaky(alpha=0.01)`, T up to 100"
+        "no sequence stored: `eprop(network=networks.leaky(alpha=0.01), max_norm=1)`, "
+        "`optax.adam(0.01)`, T = 100"
     ),
     family=card.FORWARD,
     errors_arrive="forward in time",

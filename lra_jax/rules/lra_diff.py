@@ -35,7 +35,7 @@ LRA_DIFF_CARD = card.RuleCard(
     ),
     choose_for=(
         "the paper's algorithm: `lra_diff(gamma=50, c0=1, c1=1)`, `optax.sgd(0.1)`, "
-        "T up to 30"
+        "T = 30"
     ),
     family=card.THROUGH_W_HH,
     errors_arrive="step by step",

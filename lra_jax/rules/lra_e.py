@@ -17,7 +17,10 @@ from lra_jax.rules import arguments, card
 LRA_E_CARD = card.RuleCard(
     title="LRA-E: error synapses that can learn",
     error="through feedback weights of its own, which may learn (`feedback_lr`)",
-    choose_for="nothing transported, with feedback that may learn: T up to 20",
+    choose_for=(
+        "nothing transported, step by step: T = 20 with fixed feedback; it may learn, "
+        "with `feedback_lr`"
+    ),
     family=card.OWN_FEEDBACK,
     errors_arrive="step by step",
     transports=(),

@@ -19,9 +19,8 @@ LRA_NORM_CARD = card.RuleCard(
         "small pull of states towards 0, the *cost of activity*"
     ),
     choose_for=(
-        "T up to 60 with `optax.adam(1e-3)`, T of hundreds with the optimizer of "
-        '`examples/long_sequences.py`; `feedback="mirror"` with small input weights '
-        "(`input_gain=0.1`) transports nothing"
+        "T = 60 with `optax.adam(1e-3)`, T = 300 with the optimizer of "
+        '`examples/long_sequences.py`; with `feedback="mirror"` it transports nothing'
     ),
     family=card.THROUGH_W_HH,
     errors_arrive="step by step: BPTT's, rescaled",

@@ -17,7 +17,7 @@ from lra_jax.rules.lra_e import ErrorSynapses, error_synapses, init_synapses
 REC_LRA_CARD = card.RuleCard(
     title="recursive LRA: error synapses, with skips from the output",
     error="as `lra_e`, and directly from the output every few steps",
-    choose_for="nothing transported, over fewer steps back: T up to 20",
+    choose_for="nothing transported, over fewer steps back: T = 20",
     family=card.DIRECT,
     errors_arrive="step by step, and from the output",
     transports=(),

@@ -12,7 +12,7 @@ from lra_jax.rules import arguments, card
 RFLO_CARD = card.RuleCard(
     title="random feedback local online learning",
     error="as `eprop`, with the output's error through fixed random weights",
-    choose_for="updates while a sequence runs, with nothing transported",
+    choose_for="no sequence stored, and nothing transported",
     family=card.FORWARD,
     errors_arrive="forward in time",
     transports=(),

@@ -15,7 +15,7 @@ RTRL_CARD = card.RuleCard(
         "nothing comes back: the influence of all weights on all units is carried "
         "forwards"
     ),
-    choose_for="the exact gradient while a sequence runs, of a small network",
+    choose_for="the exact gradient of a small network, no sequence stored",
     family=card.FORWARD,
     errors_arrive="forward in time",
     transports=("W_hh", "W_hyᵀ"),

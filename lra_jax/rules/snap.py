@@ -20,7 +20,8 @@ SNAP_CARD = card.RuleCard(
         "forwards, by the unit's own W_jj, and multiplied by the output's error"
     ),
     choose_for=(
-        "updates while a sequence runs: `networks.gru()` or `lstm()`, T up to 30"
+        "no sequence stored: `snap(network=networks.gru(), max_norm=1)`, "
+        "`optax.adam(0.01)`, T = 30"
     ),
     family=card.FORWARD,
     errors_arrive="forward in time, n steps wide",

@@ -30,7 +30,7 @@ TPTT_CARD = card.RuleCard(
     error="a target through an inverse that is learned",
     choose_for=(
         "no W_hhᵀ: `tptt(target_lr=10, feedback_lr=0.1)`, the optimizer of "
-        "`examples/long_sequences.py`, T up to 150"
+        "`examples/long_sequences.py`, T = 150"
     ),
     family=card.THROUGH_INVERSE,
     errors_arrive="step by step",

@@ -21,7 +21,7 @@ UORO_CARD = card.RuleCard(
         "influence of all weights on all units"
     ),
     choose_for=(
-        "the gradient on average, while a sequence runs, where `rtrl` is too large"
+        "the gradient on average, no sequence stored, where `rtrl` is too large"
     ),
     family=card.FORWARD,
     errors_arrive="forward in time, as noise",
