@@ -4,8 +4,9 @@
 `compare` has the cosines between two updates of the same weights and inputs: those of a
 rule and of BPTT, or those of a rule for true and for swapped labels.
 
-All rules are treated alike, a user's own included. Cosines and norms are of arrays of
-any float type; errors of 1e-40 and less need float64.
+All rules are treated alike, a user's own included, but for `hidden_errors` of rules
+whose state has weights from the inputs: it knows those of `tptt` alone. Cosines and
+norms are of arrays of any float type; errors of 1e-40 and less need float64.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def hidden_errors(
     *,
     network: Network = rnn.TANH,
 ) -> jax.Array:
-    """qₜ `[T, B, H]`, the error at hₜ that a rule's update of W_xh descends.
+    """qₜ `[T, B, C]`, the error at hₜ that a rule's update of W_xh descends.
 
     Every rule's gradient of W_xh is Σₜ mean_b xₜᵀ qₜ, which mixes samples and steps.
     Here every sample and step has a symbol of its own, whose row of the matrix is what
@@ -285,9 +286,9 @@ def _with_w_xh(params: Any, w_xh: jax.Array, network: Network) -> Any:
 def swap_labels(task: Task, labels: types.Labels) -> types.Labels:
     """Labels of the opposite meaning, of the same distribution.
 
-    Of n equally likely classes 0 .. n-1 (n = 1 / chance: 2 in random permutation, 4
-    and 8 in temporal order) label y becomes n - 1 - y, which flips every bit. A real
-    label in [0, 1) becomes 1 - y.
+    Of n equally likely classes 0 .. n-1 label y becomes n - 1 - y, which flips every
+    bit: n = 1 / chance of tasks that draw (2 in random permutation, 4 and 8 in temporal
+    order), and Y of recorded ones. A real label in [0, 1) becomes 1 - y.
 
     With a loss of every step class 0, to wait, stays as it is, and of the others 1 ..
     Y-1 y becomes Y - y; of two classes, 0 becomes 1 and 1 becomes 0. A 0 or 1 of a
@@ -310,7 +311,10 @@ def swap_labels(task: Task, labels: types.Labels) -> types.Labels:
     if task.output_loss.every_step:
         return jnp.where(labels < 0, labels, _swap_steps(task, labels))
     if jnp.issubdtype(labels.dtype, jnp.integer):
-        return round(1 / task.chance) - 1 - labels
+        num_classes = task.output_size
+        if task.validation is None and task.chance > 0:
+            num_classes = min(num_classes, round(1 / task.chance))
+        return num_classes - 1 - labels
     return 1 - labels
 
 
@@ -350,16 +354,21 @@ def decay(values: np.ndarray, num_steps: int = DECAY_STEPS) -> np.ndarray:
 
     Args:
       values: `[..., T]`, such as local losses or norms of errors.
-      num_steps: how many.
+      num_steps: how many, at least 2.
 
     Returns:
       `[...]`, NaN with fewer than two positive values.
+
+    Raises:
+      ValueError: fewer than two steps are asked for.
 
     Example:
       >>> norm = jnp.array([1e-4, 1e-2, 1.0])
       >>> round(lra_jax.diagnostics.decay(norm).item(), 3)
       2.0
     """
+    if num_steps < 2:
+        raise ValueError(f"num_steps: expected at least 2, got {num_steps}")
     top = np.asarray(values)[..., -num_steps:]
     used = top > 0
     count = np.sum(used, axis=-1)

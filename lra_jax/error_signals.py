@@ -51,7 +51,6 @@ class Forward(NamedTuple):
       trace: of the forward pass.
       pi: `[B, Y]` ∂E_b/∂logits, or `[T, B, Y]` of every step.
       loss: `[]` E, mean over the batch.
-      inputs: symbols `[T, B]`, or vectors `[T, B, X]`, 0 before a sample's start.
       started: bool `[T, B]`, which steps are a sample's own; None is all.
       back: what errors are multiplied by on their way back.
     """
@@ -60,7 +59,6 @@ class Forward(NamedTuple):
     trace: types.Trace
     pi: jax.Array
     loss: jax.Array
-    inputs: jax.Array
     started: jax.Array | None
     network: Network
     place: Place
@@ -156,7 +154,6 @@ def run_forward(
         types.Trace(h=place.s, z=z, logits=logits),
         pi=output_loss.grad(logits, batch.labels),
         loss=jnp.mean(output_loss.value(logits, batch.labels)),
-        inputs=inputs,
         started=started,
         network=network,
         place=place,
@@ -216,7 +213,7 @@ def make_rule(
       init: of the rule's state.
       signals: `(key, rule_state, forward) -> (Signals, rule_state)`; `key` is
         consumed.
-      max_norm: g ← g max_norm / ‖g‖ where ‖g‖ > max_norm, one norm over all five
+      max_norm: g ← g max_norm / ‖g‖ where ‖g‖ > max_norm, one norm over all
         gradients; 0 is none.
       output_loss: E.
       network: what is trained.

@@ -122,6 +122,8 @@ def accuracy(
             f"samples: expected Samples, such as task.validation, got "
             f"{type(samples).__name__}"
         )
+    if samples.size < 1:
+        raise ValueError("samples: expected at least one, got none")
     wrong = [
         np.asarray(
             _errors(

@@ -351,7 +351,7 @@ class LearningRule(NamedTuple):
     Attributes:
       init: `(key, params) -> rule_state`, a pytree of the rule's own.
       grads: `(key, params, rule_state, batch) -> (grads, rule_state, info)`; `grads` is
-        what an optimizer descends, `Params` like the weights.
+        what an optimizer descends, a pytree like the weights.
       stream: of rules that run forward in time, for updates inside a sequence; None of
         others.
 

@@ -28,7 +28,7 @@ class Rows(NamedTuple):
       z_prev: `[R, H]`.
       q: `[R, H]`.
       left: `[R', H]` and
-      right: `[R', H]`, further pairs for W_hh alone; None if there are none.
+      right: `[R', H]`, further pairs for W_hh alone; both None if there are none.
     """
 
     x: jax.Array
@@ -42,16 +42,20 @@ def weigh_rows(cell: LayerCell, rows: Rows, count: int) -> Scaled:
     """Σ of the products of rows, divided by `count`, for the three arrays of a layer.
 
     The rows are scaled before they are multiplied, not the products after: a `[B, H]`
-    array is smaller than `[H, H]`, and no square of a tiny product vanishes.
+    array is smaller than `[H, H]`, and no square of a tiny product vanishes. W_xh and
+    b_h have the scale of q alone, which may be far below that of Ω's pairs.
     """
-    right, q_scale = _join(rows.q, rows.right)
-    left, z_scale = _join(rows.z_prev, rows.left)
-    q = right[: rows.q.shape[0]]
+    q, q_scale = _scaled(rows.q)
+    right, right_scale = q, q_scale
+    left, left_scale = _scaled(rows.z_prev)
+    if rows.left is not None and rows.right is not None:
+        right, right_scale = _scaled(jnp.concatenate([rows.q, rows.right]))
+        left, left_scale = _scaled(jnp.concatenate([rows.z_prev, rows.left]))
     units = LayerCell(
         weigh_inputs(cell, rows.x, q), matmul(left.T, right), jnp.sum(q, axis=0)
     )
     scale = q_scale / count
-    return Scaled(units, LayerCell(scale, scale * z_scale, scale))
+    return Scaled(units, LayerCell(scale, right_scale / count * left_scale, scale))
 
 
 def weigh_inputs(cell: LayerCell, x: jax.Array, q: jax.Array) -> jax.Array:
@@ -61,9 +65,8 @@ def weigh_inputs(cell: LayerCell, x: jax.Array, q: jax.Array) -> jax.Array:
     return matmul(x.astype(q.dtype).T, q)
 
 
-def _join(a: jax.Array, b: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """All rows divided by their largest absolute value, and that value."""
-    rows = a if b is None else jnp.concatenate([a, b])
+def _scaled(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rows divided by their largest absolute value, and that value."""
     scale = largest(rows).reshape(())
     return rows / jnp.where(scale == 0, 1, scale), scale
 

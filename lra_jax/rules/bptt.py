@@ -57,7 +57,7 @@ def bptt(
     """The exact gradient of E, optionally clipped.
 
     Args:
-      max_norm: g ← g max_norm / ‖g‖ where ‖g‖ > max_norm, one norm over all five
+      max_norm: g ← g max_norm / ‖g‖ where ‖g‖ > max_norm, one norm over all
         gradients; 0 is none. May be traced.
       output_loss: E.
       network: what is trained, any of `lra_jax.networks`.
@@ -69,7 +69,9 @@ def bptt(
       step's part of ∇W_hh and ∇W_xh before clipping, and no local losses or targets.
 
     Raises:
-      ValueError: a number that is not a scalar, or known and out of its range.
+      ValueError: a number that is not a scalar, or known and out of its range; an
+        unknown feedback, or one in place of W_hhᵀ for a network whose recurrent weights
+        are not known.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)

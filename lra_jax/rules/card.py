@@ -40,15 +40,20 @@ class RuleCard:
         "forward in time", or a few words more.
       transports: the forward weights that errors go through, such as "W_hhᵀ"; () is
         none. A rule that uses weights only to run the network forwards transports none.
+        It is said of one layer: within a step of a stack, the errors of a layer come
+        through the input weights W_xhᵀ of the layers above it, with every rule.
       stores: of the states zₜ that an update keeps in memory: "every state", or "the
         last state".
       every_step: whether it learns from losses of every step.
-      networks: which ones it trains: "all", "tanh", or those "of known recurrent
-        weights".
+      networks: which ones it trains: "all", "tanh", "tanh, relu and leaky", or those
+        "of known recurrent weights".
       reference: where it is from.
       variants: what differs with options of the rule.
       feedback: the weights in whose place errors go through what the rule's argument
         `feedback` says, of "W_hhᵀ" and "W_hyᵀ"; () where it has no such argument.
+      feedback_networks: which networks it trains with that argument, where they are
+        others than `networks`; "all" is those of known recurrent weights where W_hhᵀ
+        is replaced.
 
     Example:
       >>> card = lra_jax.RuleCard(title="signs of W_hhᵀ", transports=("sign W_hhᵀ",))
@@ -68,6 +73,7 @@ class RuleCard:
     reference: str = NOT_SAID
     variants: tuple[Variant, ...] = ()
     feedback: tuple[str, ...] = ()
+    feedback_networks: str | None = None
 
     @property
     def transported(self) -> str:
@@ -95,7 +101,11 @@ class RuleCard:
         """The card of the rule with feedback in place of some weights."""
         others = [name for name in self.transports or () if name not in self.feedback]
         kept = [name for name in self.feedback if ways[name] == "transpose"]
-        found = dataclasses.replace(self, transports=(*others, *kept))
+        found = dataclasses.replace(
+            self,
+            transports=(*others, *kept),
+            networks=self.feedback_networks or self.networks,
+        )
         recurrent = ways["W_hhᵀ"]
         if recurrent == "transpose" or "W_hhᵀ" not in self.feedback:
             return found
@@ -104,8 +114,8 @@ class RuleCard:
             found,
             errors_arrive=f"{self.errors_arrive}; {words} feedback",
             networks=KNOWN_RECURRENT
-            if self.networks == ALL_NETWORKS
-            else self.networks,
+            if found.networks == ALL_NETWORKS
+            else found.networks,
         )
 
 
@@ -130,3 +140,4 @@ LAST_STATE = "the last state"
 ALL_NETWORKS = "all"
 TANH_ALONE = "tanh"
 KNOWN_RECURRENT = "of known recurrent weights"
+ONE_MATRIX = "tanh, relu and leaky"

@@ -58,8 +58,8 @@ def dfa(
       A rule whose state is E_y, which never changes. `RuleInfo` is as that of `bptt`.
 
     Raises:
-      ValueError: an unknown choice, or a number that is not a scalar, or known and
-        out of its range.
+      ValueError: an unknown choice, a number that is not a scalar, or known and out of
+        its range, or a loss of every step.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)

@@ -25,6 +25,7 @@ FA_CARD = card.RuleCard(
     reference="Lillicrap et al. 2016",
     variants=(card.Variant("readout", "random", {"transports": ()}),),
     feedback=card.BOTH_WEIGHTS,
+    feedback_networks=card.ALL_NETWORKS,
 )
 
 
@@ -49,8 +50,8 @@ def fa(
       max_norm: as for `bptt`.
       output_loss: E.
       network: what is trained, one of known recurrent weights.
-      feedback: other feedback weights than these, as for `bptt`; `readout` says nothing
-        then.
+      feedback: other feedback weights than these, as for `bptt`, which say what is in
+        place of W_hyᵀ too; `readout` is left out then.
 
     Returns:
       A rule whose state is A, and with readout="random" E_y, which never change.
@@ -58,7 +59,8 @@ def fa(
 
     Raises:
       ValueError: an unknown choice, or a number that is not a scalar, or known and
-        out of its range.
+        out of its range; `readout="random"` beside `feedback`; a network whose
+        recurrent weights are not known.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)
@@ -72,6 +74,11 @@ def fa(
     arguments.check(fa, locals())
     if feedback is None:
         feedback = Feedback(recurrent="random", readout=readout)
+    elif readout != "transpose":
+        raise ValueError(
+            f"readout: not beside feedback, which says it too, got {readout!r} and "
+            f"{feedback!r}"
+        )
     return error_signals.make_rule(
         types.init_empty,
         signals,

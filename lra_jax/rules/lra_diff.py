@@ -131,7 +131,8 @@ def lra_diff(
 
     Raises:
       ValueError: an unknown choice, or a number that is not a scalar, or known and
-        out of its range.
+        out of its range; an unknown feedback, or one in place of W_hhᵀ together with
+        λ > 0, or for a network whose recurrent weights are not known.
 
     Note: Algorithm 1's loop ends at t = 1, which leaves the first input untrained;
     eq. 1 counts it. `update_first_step=False` is the loop as printed.
@@ -167,6 +168,7 @@ def lra_diff(
     ) -> tuple[types.AnyParams, types.RuleState, types.RuleInfo]:
         hidden_size, dtype = params.w_hy.shape[0], params.w_hy.dtype
         weight = None if without_omega else jnp.asarray(lambda_, dtype)
+        back = feedback_lib.back_of(choice, rule_state)
         step = targets.TargetStep(
             gamma=jnp.asarray(gamma, dtype),
             num_refinements=refinements.count(num_refinements),
@@ -176,9 +178,11 @@ def lra_diff(
             scale={"mean": 1 / hidden_size, "sum": 1.0}[reduction],
             normalize=functools.partial(normalize, c=c1, axis=-1),
             refinement=refinement,
-            back=feedback_lib.back_of(choice, rule_state),
+            back=back,
         )
-        forward = error_signals.run_forward(params, batch, output_loss, network, key)
+        forward = error_signals.run_forward(
+            params, batch, output_loss, network, key, back
+        )
         local = targets.propagate(forward, batch.labels, output_loss, step)
         u = local.u if descend_local_loss else jnp.zeros_like(local.u)
         if not update_first_step:

@@ -67,7 +67,8 @@ def lra_e(
       (1/H) ‖eₜ‖² and `target_step_norm` is ‖eₜ‖.
 
     Raises:
-      ValueError: a number that is not a scalar, or known and out of its range.
+      ValueError: a number that is not a scalar, or known and out of its range, or a
+        loss of every step.
 
     Note: the original is for feed-forward networks; one step of time is one layer here.
     It draws error synapses from N(0, 1) or N(0, .01), with β = .1: over many steps that

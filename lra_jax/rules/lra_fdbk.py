@@ -28,6 +28,7 @@ LRA_FDBK_CARD = card.RuleCard(
     networks=card.ALL_NETWORKS,
     reference="Ororbia et al. 2018",
     feedback=card.BOTH_WEIGHTS,
+    feedback_networks=card.ONE_MATRIX,
 )
 
 
@@ -69,7 +70,9 @@ def lra_fdbk(
       ‖eₜ‖.
 
     Raises:
-      ValueError: a number that is not a scalar, or known and out of its range.
+      ValueError: a number that is not a scalar, or known and out of its range; a loss
+        of every step; an unknown feedback; with feedback, another network than tanh,
+        relu and leaky.
 
     Note: known to us from descriptions alone. They agree that a displacement has one
     factor σ', and not on which: that of step t, here. They have A ~ N(0, 1), with

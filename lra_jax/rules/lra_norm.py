@@ -93,7 +93,9 @@ def lra_norm(
       `target_step_norm` is ‖dₜ‖; there is no local loss.
 
     Raises:
-      ValueError: a number that is not a scalar, or known and out of its range.
+      ValueError: a number that is not a scalar, or known and out of its range; an
+        unknown feedback, or one in place of W_hhᵀ for a network whose recurrent weights
+        are not known.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)

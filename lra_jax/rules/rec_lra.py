@@ -64,12 +64,14 @@ def rec_lra(
       of `lra_e`.
 
     Raises:
-      ValueError: a number that is not a scalar, or known and out of its range.
+      ValueError: a number that is not a scalar, or known and out of its range, or a
+        loss of every step.
 
     Note: known to us from others' programs alone. One E_skip is shared by all skips, as
     A is by all steps, and does not learn. The original bounds each matrix's update, A's
-    and E_y's too, where `max_norm` is one bound of the five gradients; and it mixes
-    errors with their signs, which is left out.
+    and E_y's too, where `max_norm` is one bound of all gradients; it mixes errors
+    with their signs, which is left out; and a step that receives a skip also receives
+    the error of its neighbour, which it does not here.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)

@@ -65,7 +65,8 @@ def tpri(
       `target_step_norm` is ‖eₜ‖.
 
     Raises:
-      ValueError: a number that is not a scalar, or known and out of its range.
+      ValueError: a number that is not a scalar, or known and out of its range, or
+        another network than tanh.
 
     Note: the authors' program differentiates the sum of local losses through the
     unrolled network; here zₜ₋₁ and ẑₜ are constants of step t.

@@ -39,7 +39,13 @@ TPTT_CARD = card.RuleCard(
     every_step=True,
     networks=card.ALL_NETWORKS,
     reference="Manchev & Spratling 2020",
-    variants=(card.Variant("w_xh_update", "bptt", {"transports": ("W_hhᵀ", "W_hyᵀ")}),),
+    variants=(
+        card.Variant(
+            "w_xh_update",
+            "bptt",
+            {"transports": card.BOTH_WEIGHTS, "networks": card.TANH_ALONE},
+        ),
+    ),
 )
 
 
@@ -224,8 +230,8 @@ def tptt(
       `reversal_error` are set; `target_step_norm` is ‖ẑₜ - zₜ‖.
 
     Raises:
-      ValueError: an unknown choice, or a number that is not a scalar, or known and
-        out of its range.
+      ValueError: an unknown choice, a number that is not a scalar, or known and out of
+        its range, or `w_xh_update="bptt"` with another network than tanh.
 
     Example:
       >>> params = lra_jax.init_params(jax.random.key(0), 6, 8, 4)

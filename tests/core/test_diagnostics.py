@@ -68,6 +68,8 @@ def test_a_geometric_decay_is_its_exponent():
     assert np.isnan(diagnostics.decay(bent))
     bent[3] = np.nan
     assert np.isnan(diagnostics.vanished(bent))
+    with pytest.raises(ValueError, match="num_steps: expected at least 2, got 0"):
+        diagnostics.decay(bent, 0)
 
 
 def test_a_cosine_has_no_scale_and_zero_has_no_direction():
@@ -86,6 +88,16 @@ def test_a_cosine_has_no_scale_and_zero_has_no_direction():
 def test_labels_are_swapped_within_the_classes_that_occur(task, expected):
     swapped = diagnostics.swap_labels(TASKS[task], jnp.array([0, 1]))
     assert swapped.tolist() == expected
+
+
+def test_labels_of_recorded_data_are_swapped_among_all_classes():
+    labels = np.array([0] * 12 + [*range(10)] * 2)  # the largest class has 0.4
+    inputs = np.zeros((32, 3, 2))
+    task = lra_jax.Task.from_arrays(
+        inputs, labels, validation=(inputs + 1, labels), output_size=10
+    )
+    swapped = diagnostics.swap_labels(task, jnp.array([0, 9]))
+    assert swapped.tolist() == [9, 0]
 
 
 def test_labels_of_every_step_are_swapped_where_they_ask_for_an_answer():

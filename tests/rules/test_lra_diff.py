@@ -488,6 +488,22 @@ def test_matched_steps_of_omega_are_lambda_times_the_neighbours_error(size):
     np.testing.assert_allclose(a, 0.3 * u, rtol=1e-5)
 
 
+@pytest.mark.parametrize("lambda_", [0.0, 0.1])
+def test_tiny_errors_beside_omega_are_brought_to_c0(lambda_):
+    """States of 0, where Ω asks nothing of W_xh and b_h, and much of W_hh."""
+    params, batch = problem()
+    params = params._replace(
+        w_xh=0 * params.w_xh, b_h=0 * params.b_h, w_hy=1e-25 * params.w_hy
+    )
+    short = batch._replace(inputs=batch.inputs[:2])
+    numbers = {"gamma": H / 2, "c0": 0.5, "normalization": "force", "lambda_": lambda_}
+    grads, info = run(params, short, **numbers)
+    assert np.all(info.w_xh_grad_norm > 0)
+    # The sum of two steps of norm 0.5, which W_hh turns only so far.
+    for name in ("w_xh", "b_h"):
+        assert 0.3 < np.linalg.norm(getattr(grads, name)) < 1.001
+
+
 @jax.jit
 def omega_of(u, w_hh, z_prev):
     return regularizer.norm_preservation(u, u @ w_hh.T, z_prev)

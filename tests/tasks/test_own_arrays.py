@@ -814,6 +814,13 @@ def test_a_sweep_trains_with_weights():
     assert np.isfinite(evaluations).all()
 
 
+def test_no_samples_have_no_accuracy():
+    params = lra_jax.init_params(jax.random.key(0), 3, 4, 2)
+    nothing = lra_jax.Samples(0, lambda indices: None)
+    with pytest.raises(ValueError, match="samples: expected at least one, got none"):
+        lra_jax.accuracy(params, nothing)
+
+
 def test_swapped_labels_keep_their_weights():
     task = from_arrays(VECTORS, Weighted(SYMBOLS % Y, WEIGHTS), validation=0.25)
     labels = task.sample(jax.random.key(0), 9).labels

@@ -68,22 +68,38 @@ def _load(name: str) -> None:
     with contextlib.suppress(RuntimeError):  # JAX is at work already
         machine.prepare()  # before the module computes something
     try:
-        module = importlib.import_module(name)
+        added = _import(name, before)
+    except ExtensionError:  # as if it had not been imported
+        for key, rows in before.items():
+            _restore(key, rows)
+        for other in {*sys.modules} - known:
+            if other == name or other.startswith(f"{name}."):
+                del sys.modules[other]
+        raise
+    for key, row, value in added:
+        _rows[key, row] = name, value
+    _files[name] = tuple(_sources(sys.modules[name], {*sys.modules} - known))
+
+
+def _import(
+    name: str, before: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, str, Any]]:
+    """Imports a module, and returns what it added to the tables."""
+    try:
+        importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise ExtensionError(
             f"module {name!r} cannot be imported: {as_line(error)}"
         ) from None
-    for key, row, value in _added(before):
+    added = list(_added(before))
+    for key, row, value in added:
         if row in before[key] or (key == "task" and row in DATASETS):
-            for table, rows in before.items():  # as if it had not been imported
-                _restore(table, rows)
             raise ExtensionError(
                 f"module {name!r}: {key} {row!r} is there already; choose another name"
             )
         if problem := _CHECKS[key](value):
             raise ExtensionError(f"module {name!r}: {key} {row!r}: {problem}")
-        _rows[key, row] = name, value
-    _files[name] = tuple(_sources(module, {*sys.modules} - known))
+    return added
 
 
 def _restore(key: str, rows: Mapping[str, Any]) -> None:

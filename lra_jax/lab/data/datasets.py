@@ -131,6 +131,7 @@ def find(name: str, part: Part = "validation") -> Task:
         chance=_chance(records.labels, evaluated),
         output_loss=dataset.output_loss,
         validation=_samples(dataset, records, evaluated),
+        training=training,
     )
 
 

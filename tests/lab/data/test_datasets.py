@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lra_jax
 from lra_jax import losses, member, validation
 from lra_jax.lab.config import ConfigError, load, resolve
 from lra_jax.lab.data import datasets, formats, sources
@@ -281,6 +282,8 @@ def test_a_task_draws_from_its_training_part_and_is_evaluated_on_the_other(monke
         whole = task.validation.take(jnp.arange(task.validation.size))
         assert samples_of(whole) == evaluated
         assert whole.labels.shape == (len(evaluated),)
+        first = next(lra_jax.batches(task, len(trained), key=jax.random.key(1)))
+        assert samples_of(first) == trained
 
 
 def test_another_length_than_that_of_the_data_is_impossible(monkeypatch):
