@@ -18,6 +18,7 @@ from lra_jax.rules.lra_e import LRA_E_CARD, lra_e
 from lra_jax.rules.lra_fdbk import LRA_FDBK_CARD, lra_fdbk
 from lra_jax.rules.lra_norm import LRA_NORM_CARD, lra_norm
 from lra_jax.rules.lra_reversible import LRA_REVERSIBLE_CARD, lra_reversible
+from lra_jax.rules.random_error import RANDOM_ERROR_CARD, random_error
 from lra_jax.rules.readout_only import READOUT_ONLY_CARD, readout_only
 from lra_jax.rules.rec_lra import REC_LRA_CARD, rec_lra
 from lra_jax.rules.rflo import RFLO_CARD, rflo
@@ -40,6 +41,7 @@ _TABLE: dict[str, tuple[RuleFactory, RuleCard]] = {
     "lra_norm": (lra_norm, LRA_NORM_CARD),
     "lra_released": (lra_released, LRA_RELEASED_CARD),  # evidence, see `lra_jax.paper`
     "lra_reversible": (lra_reversible, LRA_REVERSIBLE_CARD),
+    "random_error": (random_error, RANDOM_ERROR_CARD),
     "readout_only": (readout_only, READOUT_ONLY_CARD),
     "rec_lra": (rec_lra, REC_LRA_CARD),
     "rflo": (rflo, RFLO_CARD),

@@ -50,6 +50,7 @@ def test_the_tables_have_their_settled_names():
         "lra_norm",
         "lra_reversible",
         "lra_released",
+        "random_error",
         "readout_only",
         "rec_lra",
         "tpri",

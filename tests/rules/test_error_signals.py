@@ -105,6 +105,43 @@ def test_fa_by_the_transposes_is_bptt():
     assert_close(after, first_state("fa")._replace(a=params.w_hh.T), 0)
 
 
+def test_random_errors_are_bptts_at_the_last_step_and_keep_its_norm():
+    params, batch = problem()
+    given = jax.random.key(2), params, lra_jax.EmptyState(), batch
+    exact = lra_jax.diagnostics.hidden_errors(lra_jax.bptt(), *given)
+    found = lra_jax.diagnostics.hidden_errors(lra_jax.random_error(), *given)
+    assert_close(found[-1], exact[-1])
+    norms = np.linalg.norm(found, axis=-1)
+    np.testing.assert_allclose(
+        norms, np.broadcast_to(norms[-1], norms.shape), rtol=1e-5
+    )
+
+
+def test_random_errors_have_no_direction():
+    """2,000 samples: each coordinate's mean is 0 and its square's 1/H, at every step."""
+    size = 2000
+    batch = lra_jax.TASKS["temporal_order"].sample(jax.random.key(5), size, 10)
+    params = lra_jax.init_params(jax.random.key(0), 6, H, 4)
+    given = params, lra_jax.EmptyState(), batch
+    errors = functools.partial(
+        lra_jax.diagnostics.hidden_errors, lra_jax.random_error()
+    )
+    first, second = (errors(jax.random.key(k), *given) for k in (1, 2))
+    unit = first / np.linalg.norm(first, axis=-1, keepdims=True)
+    for step in unit[:-1]:
+        assert np.abs(np.mean(step, axis=0)).max() < 5 / np.sqrt(size * H)
+        # The variance of a squared coordinate is below 2 / H².
+        deviation = np.abs(np.mean(np.square(step), axis=0) - 1 / H)
+        assert deviation.max() < 5 * np.sqrt(2 / size) / H
+    # Neither the update before nor the step after has anything to do with it.
+    other = second / np.linalg.norm(second, axis=-1, keepdims=True)
+    for a, b in ((unit[0], other[0]), (unit[0], unit[1]), (unit[3], unit[9])):
+        cosines = np.sum(a * b, axis=-1)
+        assert abs(np.mean(cosines)) < 5 / np.sqrt(size * H)
+    # As it would not be if they were the same.
+    assert np.mean(np.sum(unit[9] * other[9], axis=-1)) > 0.99
+
+
 def test_dfa_by_the_transpose_is_bptt_at_the_last_step():
     params, batch = problem()
     _, _, info = run("bptt", params, batch)
@@ -224,7 +261,7 @@ def test_error_synapses_learn_only_if_asked(rule):
 
 LOCAL_RULES = [
     "bptt", "fa", "dfa", "lra_fdbk", "lra_e", "lra_norm", "lra_reversible",
-    "rec_lra", "tpri",
+    "rec_lra", "tpri", "random_error",
 ]  # fmt: skip
 FINITE_RULES = {rule: {} for rule in [*LOCAL_RULES, "tptt"]} | {
     f"lra_diff, {schedule}": {"gamma": 5.0, "lambda_": 0.5, "schedule": schedule}
