@@ -35,6 +35,7 @@ from lra_jax import (
     numerics,
     refinements,
     rnn,
+    settings,
     types,
 )
 from lra_jax.networks import Network
@@ -84,7 +85,7 @@ class Released(NamedTuple):
 def lra_released(
     *,
     gamma: ArrayLike,
-    num_refinements: arguments.Count = 1,
+    num_refinements: settings.Count = 1,
     lambda_: ArrayLike = 0.0,
     c: ArrayLike = 0.0,
     local_loss: Literal["mse", "log_penalty"] = "mse",

@@ -150,6 +150,7 @@ __all__ = [
     "lra_norm",
     "lra_released",
     "lra_reversible",
+    "random_error",
     "readout_only",
     "rec_lra",
     "register_rule",

@@ -12,12 +12,6 @@ from jax.typing import ArrayLike
 from lra_jax import losses, networks, rnn, settings, types
 from lra_jax.networks.layer import Layer
 
-# The kinds of numbers, of which a factory's signature speaks.
-Count = settings.Count
-Fraction = settings.Fraction
-BelowOne = settings.BelowOne
-Positive = settings.Positive
-
 
 def check(factory: Callable[..., Any], values: Mapping[str, Any]) -> None:
     """Raises ValueError where an argument is not what its annotation in `factory` says.

@@ -18,6 +18,7 @@ from lra_jax import (
     refinements,
     regularizer,
     rnn,
+    settings,
     targets,
     types,
 )
@@ -70,7 +71,7 @@ def _terms(forward: error_signals.Forward, u: jax.Array, omega: Any) -> Term:
 def lra_diff(
     *,
     gamma: ArrayLike,
-    num_refinements: arguments.Count = 1,
+    num_refinements: settings.Count = 1,
     lambda_: ArrayLike = 0.0,
     c0: ArrayLike = 0.0,
     c1: ArrayLike = 0.0,

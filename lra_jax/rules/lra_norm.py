@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, losses, numerics, rnn, types
+from lra_jax import error_signals, losses, numerics, rnn, settings, types
 from lra_jax.feedback import FeedbackLike
 from lra_jax.networks import Network
 from lra_jax.networks.network import Place
@@ -51,7 +51,7 @@ def error_at(d: jax.Array, active: jax.Array, activity: jax.Array) -> jax.Array:
 
 def lra_norm(
     *,
-    exponent: arguments.Fraction = 1.0,
+    exponent: settings.Fraction = 1.0,
     activity: ArrayLike = 0.02,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,

@@ -18,6 +18,7 @@ from lra_jax import (
     matrices,
     numerics,
     rnn,
+    settings,
     types,
 )
 from lra_jax.networks import Network
@@ -51,7 +52,7 @@ MIN_ROUNDINGS = 8
 
 def lra_reversible(
     *,
-    exponent: arguments.Fraction = 1.0,
+    exponent: settings.Fraction = 1.0,
     activity: ArrayLike = 0.02,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, losses, rnn, types
+from lra_jax import error_signals, losses, rnn, settings, types
 from lra_jax.networks import Network
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
@@ -38,7 +38,7 @@ class SkipSynapses(NamedTuple):
 def rec_lra(
     *,
     beta: ArrayLike = 1.0,
-    num_steps_per_skip: arguments.Count = 5,
+    num_steps_per_skip: settings.Count = 5,
     feedback_lr: ArrayLike = 0.0,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from lra_jax import error_signals, losses, matrices, rnn, types
+from lra_jax import error_signals, losses, matrices, rnn, settings, types
 from lra_jax.networks import Network
 from lra_jax.numerics import matmul
 from lra_jax.rules import arguments, card
@@ -37,7 +37,7 @@ def regularised_inverse(w_hh: jax.Array, ridge: jax.Array) -> jax.Array:
 def tpri(
     *,
     target_lr: ArrayLike = 0.01,
-    ridge: arguments.Positive = 10.0,
+    ridge: settings.Positive = 10.0,
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
     network: Network = rnn.TANH,

@@ -16,6 +16,7 @@ from lra_jax import (
     networks,
     numerics,
     rnn,
+    settings,
     types,
 )
 from lra_jax.networks import Network
@@ -192,7 +193,7 @@ def tptt(
     target_lr: ArrayLike = 0.1,
     feedback_lr: ArrayLike = 0.001,
     noise_std: ArrayLike = 0.0,
-    feedback_momentum: arguments.BelowOne = 0.9,
+    feedback_momentum: settings.BelowOne = 0.9,
     w_xh_update: Literal["tptt", "bptt"] = "tptt",
     output_loss: types.OutputLoss = losses.cross_entropy,
     network: Network = rnn.TANH,

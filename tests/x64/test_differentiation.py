@@ -12,7 +12,7 @@ import pytest
 from jax.typing import ArrayLike
 
 import lra_jax
-from lra_jax.rules import arguments
+from lra_jax import settings
 
 EVERY_STEP = {"bptt", "fa", "lra_diff", "lra_norm", "readout_only", "tpri", "tptt"}
 GENERIC = {
@@ -41,7 +41,7 @@ def numbers(factory):
     return [
         name
         for name in inspect.signature(factory).parameters
-        if hints[name] != arguments.Count
+        if hints[name] != settings.Count
         and ArrayLike in (hints[name], *typing.get_args(hints[name])[:1])
     ]
 

@@ -22,7 +22,7 @@ class Argument:
     """A keyword of a rule's, optimizer's or network's factory, as a config sees it.
 
     Attributes:
-      kind: a number may have a narrower one of `lra_jax.rules.arguments`; the program
+      kind: a number may have a narrower one of `lra_jax.settings`; the program
         is compiled for a constant.
       required: whether it has no default.
       choices: of a choice.
@@ -51,7 +51,7 @@ class Argument:
 def arguments_of(factory: Callable[..., Any]) -> dict[str, Argument]:
     """The keywords that a config may give, read off the factory's signature.
 
-    Numbers are annotated `ArrayLike` or a narrower kind of `lra_jax.rules.arguments`,
+    Numbers are annotated `ArrayLike` or a narrower kind of `lra_jax.settings`,
     constants `settings.Share`, maybe among others, or `settings.Size`, choices
     `Literal`, switches `bool`. A trailing underscore (`lambda_`) is dropped. What the
     argument `feedback` of a rule may be is read off `Feedback`.

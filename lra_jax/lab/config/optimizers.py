@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 
 from lra_jax import soft_orthogonality
 from lra_jax.networks.weights import roles_by_name
-from lra_jax.rules.arguments import BelowOne, Fraction
+from lra_jax.settings import BelowOne, Fraction
 from lra_jax.types import AnyParams
 
 
