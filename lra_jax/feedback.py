@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from lra_jax import rnn, settings, types
 from lra_jax.networks.network import Cell, Network, Place
+from lra_jax.networks.stack import Stack
 from lra_jax.numerics import matmul
 
 Way = Literal["transpose", "random", "mirror", "kolen_pollack"]
@@ -62,7 +63,8 @@ class Feedback:
       mirror_rate: η.
       readout_mirror_rate: η of E_y.
       mirror_samples: n, of each update.
-      mirror_source: "phase", noise of its own, or "network", that of the forward pass.
+      mirror_source: "phase", noise of its own, or "network", that of the forward pass
+        of a noisy layer.
       mirror_updates: after as many updates a mirror stays as it is; 0 is never.
       weight_decay: κ of Kolen-Pollack feedback.
 
@@ -192,11 +194,19 @@ def of(feedback: Any, network: Network) -> Feedback:
             f"known, got {network.name}"
         )
     has_mirror = "mirror" in (feedback.recurrent, feedback.readout)
-    if has_mirror and feedback.mirror_source == "network" and not network.is_noisy:
-        raise ValueError(
-            "mirror_source: expected 'phase', as a network without noise has none that "
-            "a mirror could learn from, got 'network'; networks.leaky(noise=...) has"
-        )
+    if has_mirror and feedback.mirror_source == "network":
+        if not network.is_noisy:
+            raise ValueError(
+                "mirror_source: expected 'phase', as a network without noise has none "
+                "that a mirror could learn from, got 'network'; "
+                "networks.leaky(noise=...) has"
+            )
+        if isinstance(network, Stack):
+            raise ValueError(
+                "mirror_source: expected 'phase', as the noise of a layer reaches many "
+                "units of the layer above at once, of which a mirror there would learn "
+                f"a mixture, got 'network' and {network.name}"
+            )
     return feedback
 
 

@@ -42,20 +42,25 @@ def weigh_rows(cell: LayerCell, rows: Rows, count: int) -> Scaled:
     """Σ of the products of rows, divided by `count`, for the three arrays of a layer.
 
     The rows are scaled before they are multiplied, not the products after: a `[B, H]`
-    array is smaller than `[H, H]`, and no square of a tiny product vanishes. W_xh and
-    b_h have the scale of q alone, which may be far below that of Ω's pairs.
+    array is smaller than `[H, H]`, and no square of a tiny product vanishes. Ω's pairs
+    have a scale of their own, which may be far above that of q, or below.
     """
     q, q_scale = _scaled(rows.q)
-    right, right_scale = q, q_scale
-    left, left_scale = _scaled(rows.z_prev)
+    z_prev, z_scale = _scaled(rows.z_prev)
+    scale = q_scale / count
+    right, left, w_hh_scale = q, z_prev, scale * z_scale
     if rows.left is not None and rows.right is not None:
-        right, right_scale = _scaled(jnp.concatenate([rows.q, rows.right]))
-        left, left_scale = _scaled(jnp.concatenate([rows.z_prev, rows.left]))
+        further_left, left_scale = _scaled(rows.left)
+        further, right_scale = _scaled(rows.right)
+        own, more = w_hh_scale, right_scale / count * left_scale
+        w_hh_scale = jnp.maximum(own, more)
+        divisor = jnp.where(w_hh_scale == 0, 1, w_hh_scale)
+        right = jnp.concatenate([q * (own / divisor), further * (more / divisor)])
+        left = jnp.concatenate([z_prev, further_left])
     units = LayerCell(
         weigh_inputs(cell, rows.x, q), matmul(left.T, right), jnp.sum(q, axis=0)
     )
-    scale = q_scale / count
-    return Scaled(units, LayerCell(scale, right_scale / count * left_scale, scale))
+    return Scaled(units, LayerCell(scale, w_hh_scale, scale))
 
 
 def weigh_inputs(cell: LayerCell, x: jax.Array, q: jax.Array) -> jax.Array:

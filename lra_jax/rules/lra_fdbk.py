@@ -65,7 +65,7 @@ def lra_fdbk(
         leaky, whose states are multiplied by one square matrix.
 
     Returns:
-      A rule whose state is A ~ N(0, 1/H), which never changes, or other feedback
+      A rule whose state is A ~ N(0, 1/D), which never changes, or other feedback
       weights. Of `RuleInfo`, `local_loss` is (1/H) ‖eₜ‖² and `target_step_norm` is
       ‖eₜ‖.
 

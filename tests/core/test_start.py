@@ -5,10 +5,12 @@ The rules are those of RULES, but for `lra_released`, which refuses.
 
 import functools
 
+import closeness
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_identical
 
 import lra_jax
 from lra_jax import RULES, rnn
@@ -100,15 +102,8 @@ evaluate = jax.jit(lra_jax.evaluate)
 
 
 def assert_close(actual, expected, tolerance=1e-6):
-    """Equal up to rounding, relative to the largest entry of each array, or 1."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        atol = tolerance * max(1, np.abs(b).max())
-        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
-
-
-def assert_identical(actual, expected):
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    """Relative to the largest entry of each array, or 1."""
+    closeness.assert_close(actual, expected, tolerance, least=1.0)
 
 
 # The network.

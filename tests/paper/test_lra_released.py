@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from closeness import assert_close
 
 import lra_jax
 from lra_jax.paper.released import evaluate_released, released_gradients
@@ -40,11 +41,6 @@ def grads_of(numbers, static=None, params=None, batch=None):
     params, batch = params or drawn[0], batch or drawn[1]
     run = program(tuple((static or {}).items()))
     return jax.device_get(run(numbers, params, batch))
-
-
-def assert_close(actual, expected, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.max(np.abs(b)))
 
 
 # The released code's numbers.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from closeness import assert_close, assert_identical
 from oracles import numpy_local_rules
 
 import lra_jax
@@ -45,18 +46,6 @@ def run(rule, params, batch, state=None, **options):
     choices = {k: x for k, x in options.items() if k not in numbers}
     state = first_state(rule, **options) if state is None else state
     return jax.device_get(program(rule, **choices)(params, state, batch, numbers))
-
-
-def assert_close(actual, expected, tolerance=1e-5):
-    """Equal up to rounding, relative to each array's largest entry."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
-
-
-def assert_identical(actual, expected):
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def assert_finite(tree):

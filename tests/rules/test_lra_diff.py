@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_close, assert_identical
 from oracles import numpy_lra as oracle
 
 import lra_jax
@@ -61,22 +62,6 @@ def problem():
 
 def in_float64(tree):
     return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
-
-
-def assert_close(actual, expected, tolerance=1e-5):
-    """Equal up to rounding, relative to each array's largest entry."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        a, b = in_float64((a, b))
-        assert a.shape == b.shape
-        assert np.all(np.isfinite(b))
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
-
-
-def assert_identical(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def hidden(grads):

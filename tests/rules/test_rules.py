@@ -8,11 +8,13 @@ import functools
 import inspect
 import typing
 
+import closeness
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from closeness import assert_identical
 from jax.typing import ArrayLike
 from jaxpr import matmul_precisions
 from rule_cases import others_slow
@@ -284,13 +286,6 @@ def case(rule, task, network, request):
     return case_of(rule, task, network)
 
 
-def assert_identical(actual, expected):
-    """Equal bit for bit, NaN included."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-
-
 def without_reversal_error(tree):
     """That is rounding itself, and no two programs have the same."""
     return jax.tree.map(
@@ -303,13 +298,9 @@ def without_reversal_error(tree):
 
 
 def assert_close(actual, expected, tolerance=1e-4):
-    """Equal up to float32 rounding, relative to each array's largest entry."""
-    actual, expected = map(without_reversal_error, (actual, expected))
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        atol = tolerance * np.max(np.abs(b), initial=0)
-        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+    closeness.assert_close(
+        *map(without_reversal_error, (actual, expected)), tolerance=tolerance
+    )
 
 
 def with_nan(x):

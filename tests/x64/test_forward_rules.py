@@ -44,6 +44,7 @@ def grads_of(name, network, loss, params, batch, options=()):
 
 def assert_close(actual, expected, tolerance=1e-12):
     largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected))
+    assert np.isfinite(largest)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * largest)
 
