@@ -158,7 +158,9 @@ parse = command_line.parser(__name__, _check_flags, takes_imports=True)
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    errors = (config_lib.ConfigError, machine.MachineError, store.RunFolderError)
+    errors = (
+        config_lib.ConfigError, machine.MachineError, store.RunFolderError, OSError
+    )  # fmt: skip
     return command_line.exit_code(
         lambda console: machine.run_together(lambda: _run(console), errors), errors
     )

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import csv
 import json
 import pathlib
 import sys
@@ -27,18 +26,11 @@ from typing import Any
 from absl import flags
 
 from lra_jax.lab import config as config_lib
-from lra_jax.lab.reports import (
-    canvas,
-    results,
-    run_view,
-    summary,
-    texts,
-    web_page,
-)
+from lra_jax.lab.reports import canvas, run_view, summary, texts, web_page
 from lra_jax.lab.reports.run_view import RunView
 from lra_jax.lab.runs import provenance
-from lra_jax.lab.runs.store import RunFolderError, read_curves
-from lra_jax.lab.terminal import command_line
+from lra_jax.lab.runs.store import RunFolderError, read_curves, read_results
+from lra_jax.lab.terminal import command_line, files
 from lra_jax.member import Status
 from lra_jax.settings import nearest
 
@@ -86,18 +78,19 @@ def read(folder: pathlib.Path) -> RunView:
                 f"{provenance.SCHEMA_VERSION}"
             )
         view = run_view.view([], manifest)
+        num_members = int(manifest["num_members"])
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError):
         raise RunFolderError(f"{path} is damaged") from None
-    return view._replace(rows=_rows(folder / "results.csv"))
+    return view._replace(rows=_rows(folder, num_members))
 
 
-def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a table of results, with what a report needs of them."""
+def _rows(folder: pathlib.Path, num_members: int) -> list[dict[str, Any]]:
+    """The rows of the table of results, with what a report needs of them."""
     numbers = ("member", "seed", "step", "best_accuracy", "final_accuracy")
+    rows = read_results(folder, num_members)
     try:
-        rows = results.read_rows(path)
         for row in rows:
             known = isinstance(row["task"], str)  # it need not be there any more
             known = known and str(row["status"]).upper() in Status.__members__
@@ -107,10 +100,8 @@ def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
                 raise ValueError
         if not rows or not {*summary.member_columns(rows)} <= {*rows[0]}:
             raise ValueError
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, csv.Error):
-        raise RunFolderError(f"{path} is damaged") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise RunFolderError(f"{folder / 'results.csv'} is damaged") from None
     return rows
 
 
@@ -177,7 +168,7 @@ def _run(words: Sequence[str]) -> int:
         print(text, end="")
         return 0
     try:
-        pathlib.Path(out).write_text(text, "utf-8", "backslashreplace")
+        files.write_text(pathlib.Path(out), text)
     except OSError as error:
         raise RunFolderError(f"{out} cannot be written: {error.strerror}") from None
     print(out)

@@ -1,7 +1,8 @@
 """Why a rule works, or does not: `python -m experiments.alignment`.
 
-Every rule but `lra_released` (which the paper's reproduction takes apart) and `rtrl`
-(which is BPTT's gradient) learns temporal order with gradients of its own. At regular
+Every rule but `lra_released` (which the paper's reproduction takes apart), `rtrl` and
+`lra_reversible` (whose errors are those of BPTT and `lra_norm`) and `random_error`
+(which has no direction) learns temporal order with gradients of its own. At regular
 intervals `lra_jax.diagnostics` asks it what it would do next, and BPTT what it would do
 with the same weights and batch: do the rule's errors point where BPTT's do, at each
 step and in sum over them, and do they keep their size on the way back? BPTT and
@@ -397,7 +398,6 @@ def observe(
 def _run(console: rich.console.Console) -> int:
     machine.prepare()
     name = _BUDGET.value
-    budget = BUDGETS[name]
     command = [*command_line.started_as(__name__), "--budget", name]
     if _RESULTS.value != "results":
         command += ["--results", _RESULTS.value]
@@ -407,6 +407,30 @@ def _run(console: rich.console.Console) -> int:
     if name != "standard":
         folder /= name
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return _work(console, name, folder, interruption)
+    except OSError as error:
+        raise run.unfinished(error, interruption.command) from None
+
+
+def _work(
+    console: rich.console.Console,
+    name: str,
+    folder: pathlib.Path,
+    interruption: run.Interruption,
+) -> int:
+    """Records what is not recorded yet, and writes table, numbers and figure.
+
+    Args:
+      console: where to say what happens.
+      name: of the budget.
+      folder: for the results.
+      interruption: stops it after a setting.
+
+    Returns:
+      The exit code.
+    """
+    budget = BUDGETS[name]
     kept = pathlib.Path("runs/alignment") / name
     rows, drawn = [], []
     for family, settings in FAMILIES.items():
@@ -422,7 +446,7 @@ def _run(console: rich.console.Console) -> int:
     results.write_rows(folder / "alignment.csv", drawn)
     results.write_by_name(folder / "alignment.json", rows)
     text = page(rows, budget)
-    (folder / "alignment.md").write_text(text, encoding="utf-8")
+    files.write_text(folder / "alignment.md", text)
     screen.say(console, text)
     pictures.show(console, "alignment", folder)
     return 0

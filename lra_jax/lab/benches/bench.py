@@ -19,7 +19,7 @@ from absl import flags
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.config import AXES, Config, ConfigError, tasks
 from lra_jax.lab.config.config import NETWORK_AXES
-from lra_jax.lab.runs import run, store
+from lra_jax.lab.runs import groups, run, store
 from lra_jax.lab.runs.runner import Runner, StoppedError
 from lra_jax.lab.terminal import command_line, machine, screen
 from lra_jax.settings import did_you_mean
@@ -100,9 +100,9 @@ def program(
     def train(console: rich.console.Console) -> int:
         path, out = str(_CONFIG.value), pathlib.Path(_OUT.value)
         config_lib.load_extensions(command_line.imports(), path)
-        bench = load(path)
         machine.prepare()
         jax.config.update("jax_enable_x64", False)
+        bench = load(path)
         command = command_line.started_as(module)
         command += screen.option("config", path) + command_line.imports_again()
         if out != pathlib.Path("."):
@@ -117,6 +117,8 @@ def program(
         except StoppedError as stop:
             interruption.say("Interrupted; what was finished is saved. To go on:")
             return 128 + stop.number
+        except OSError as error:
+            raise run.unfinished(error, interruption.command) from None
         return 0
 
     def main(argv: Sequence[str]) -> int:
@@ -160,7 +162,13 @@ def load(
     return bench
 
 
-_TYPES = {int: "an integer", str: "a text", list: "a list", dict: "tables"}
+_TYPES = {
+    bool: "true or false",
+    int: "an integer",
+    str: "a text",
+    list: "a list",
+    dict: "tables",
+}
 _PLURALS = {int: "integers", str: "texts"}
 
 
@@ -239,6 +247,18 @@ def contradictions(
             count = sum(1 for _ in config.members()) // len(config.seeds)
             if count != bench.num_trials:
                 yield f"{where}: {count} settings; num_trials is {bench.num_trials}"
+        yield from (f"{where}: {problem}" for problem in _refusals(found))
+
+
+def _refusals(configs: Iterable[Config]) -> Iterable[str]:
+    """What rules have against their sizes or networks in the last run of each task."""
+    found: list[str] = []
+    for config in {config.task: config for config in configs}.values():
+        try:
+            groups.make_groups(config)
+        except ConfigError as error:
+            found += error.problems
+    return dict.fromkeys(found)
 
 
 def setting_of(member: dict[str, Any]) -> dict[str, Any]:

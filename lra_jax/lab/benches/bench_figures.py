@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lra_jax.lab.benches.published import TITLES
+from lra_jax.lab.flow.figures import Column
+from lra_jax.lab.flow.recording import RELATIVE_NORM
 from lra_jax.lab.reports.figures import COLORS, DASHES
 from lra_jax.lab.reports.results import Row
 
@@ -182,6 +184,67 @@ def refinements(rows: Sequence[Row]) -> Figure:
     bar.ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
     bar.ax.yaxis.set_major_formatter("{x:g}")
     bar.ax.minorticks_off()
+    return figure
+
+
+def alignment(rows: Sequence[Row]) -> Figure:
+    """Why rules work, from the rows of `experiments.alignment`: a column per family.
+
+    Over t, at the start and at the end of training: the cosine of the errors to
+    BPTT's, and their norms in units of the last step's; over training, the cosine of
+    the whole gradient of W_hh, and the accuracy. A family's legend is above its column.
+    A norm below a millionth of the last step's is below its panel.
+    """
+    families = list(dict.fromkeys(row["family"] for row in rows))
+    lines: tuple[tuple[str, int | None, str], ...] = (
+        ("error_cosine", 0, "cosine of $q_t$ to BPTT,\nbefore training"),
+        ("error_cosine", -1, "cosine of $q_t$ to BPTT,\nafter training"),
+        (RELATIVE_NORM, 0, r"$\|q_t\| / \|q_{T-1}\|$," + "\nbefore training"),
+        (RELATIVE_NORM, -1, r"$\|q_t\| / \|q_{T-1}\|$," + "\nafter training"),
+        ("w_hh_sum_cosine", None, "cosine of $\\nabla W_{hh}$\nto BPTT"),
+        ("accuracy", None, "accuracy"),
+    )
+    colors = (*COLORS[:3], "black")  # the last is seen on top of any other
+    figure = Figure(figsize=(2.3 * len(families) + 0.8, 10.6), layout="constrained")
+    panels = figure.subplots(
+        len(lines) + 1, len(families), sharey="row", squeeze=False,
+        height_ratios=[0.55] + [1] * len(lines),
+    )  # fmt: skip
+    for family, column in zip(families, panels.T, strict=True):
+        mine = [row for row in rows if row["family"] == family]
+        settings = dict.fromkeys(row["setting"] for row in mine)
+        for axes, (name, moment, _) in zip(column[1:], lines, strict=True):
+            for index, setting in enumerate(settings):
+                found = Column(mine, setting, name, by_t=moment is not None)
+                x = found.steps if moment is None else np.arange(found.mean.shape[-1])
+                nothing = "" if np.isfinite(found.mean).any() else " (none)"
+                found.plot(
+                    axes, x, np.s_[:] if moment is None else moment, colors[index],
+                    lw=2.6 - 0.3 * index, ls=DASHES[index], label=setting + nothing,
+                )  # fmt: skip
+            axes.tick_params(labelsize=7)
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
+            axes.set_xlabel("updates" if moment is None else "time step t", fontsize=8)
+            if name == RELATIVE_NORM:
+                axes.set_yscale("log")
+                axes.set_ylim(1e-6, 1e2)
+                axes.yaxis.set_major_locator(mpl.ticker.LogLocator(numticks=5))
+                axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+                axes.axhline(1, color="0.6", lw=0.7, zorder=0)
+            elif name == "accuracy":
+                axes.set_ylim(-0.03, 1.03)
+            else:
+                axes.set_ylim(-1.08, 1.08)
+                axes.set_yticks([-1, 0, 1])
+                axes.axhline(0, color="0.6", lw=0.7, zorder=0)
+        column[0].axis("off")
+        column[0].set_title(f"{family}\nT = {mine[0]['seq_len']}", fontsize=9)
+        column[0].legend(
+            *column[1].get_legend_handles_labels(), loc="upper left", frameon=False,
+            fontsize=8, borderaxespad=0,
+        )  # fmt: skip
+    for axes, (*_, label) in zip(panels[1:, 0], lines, strict=True):
+        axes.set_ylabel(label, fontsize=8)
     return figure
 
 

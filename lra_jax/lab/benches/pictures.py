@@ -26,13 +26,12 @@ def figures_of(name: str) -> Figures:
       name: of the CSV.
     """
     from lra_jax.lab.benches import bench_figures
-    from lra_jax.lab.flow import figures as flow_figures
 
     figures: dict[str, Figures] = {
         "reach": {"reach": bench_figures.reach_of_bench},
         "refinements": {"refinements": bench_figures.refinements},
         "table": {"table": bench_figures.real},
-        "alignment": {"alignment": flow_figures.alignment},
+        "alignment": {"alignment": bench_figures.alignment},
     }
     return figures.get(name, {})
 
@@ -80,8 +79,9 @@ def show(
     if note is None:
         try:
             drawn = draw(name, folder)
-        except OSError:
-            raise  # the folder's
+        except OSError as error:
+            error.filename = error.filename or str(folder)
+            raise
         except Exception as error:  # of matplotlib, and whatever it is made of
             note = canvas.failure(error)
     if note is not None:

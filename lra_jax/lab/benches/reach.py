@@ -25,12 +25,12 @@ from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import costs, pictures
 from lra_jax.lab.benches.published import TABLE5, TITLES
-from lra_jax.lab.config import Config, arguments, tasks
+from lra_jax.lab.config import Config, ConfigError, arguments, tasks
 from lra_jax.lab.data.sources import DatasetError
 from lra_jax.lab.reports import markdown, results, summary
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs.runner import Runner
-from lra_jax.lab.terminal import screen
+from lra_jax.lab.terminal import files, screen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +149,9 @@ def _contradictions(bench: Bench) -> Iterator[str]:
     yield from bench_lib.contradictions(
         bench,
         lambda method: (
-            bench.tuning(method, task, bench.seq_len[0])
+            bench.tuning(method, task, seq_len)
             for task, problem in problems.items()
+            for seq_len in bench.seq_len
             if problem is None
         ),
         possible={"input_gain", "published", "column"},
@@ -394,14 +395,20 @@ def _notes(bench: Bench) -> str:
     return "\n" + markdown.notes(lines)
 
 
-def costs_of(bench: Bench) -> dict[str, costs.Cost]:
-    """What an update of each method costs, on the first task."""
-    return {
-        method: costs.measure(
-            *(bench.tuning(method, bench.tasks[0], t) for t in costs.SEQ_LEN)
-        )
-        for method in bench.methods
-    }
+def costs_of(bench: Bench) -> dict[str, costs.Cost] | None:
+    """What an update of each method costs, on the first task.
+
+    None where that cannot have the lengths at which it is measured.
+    """
+    task = bench.tasks[0]
+    try:
+        configs = {
+            method: [bench.tuning(method, task, t) for t in costs.SEQ_LEN]
+            for method in bench.methods
+        }
+    except ConfigError:
+        return None
+    return {method: costs.measure(*pair) for method, pair in configs.items()}
 
 
 def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
@@ -414,6 +421,10 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
             rows += rows_of(bench, method, task, found)
             _write(runner, bench, rows, None, folder)
     spent = costs_of(bench)
+    if spent is None:
+        lengths = " and ".join(f"{t:,}" for t in costs.SEQ_LEN)
+        text = f"costs are not measured: {bench.tasks[0]} does not have T = {lengths}"
+        screen.say(runner.console, text)
     runner.stop_if_asked()
     text = _write(runner, bench, rows, spent, folder)
     screen.say(runner.console, text)
@@ -434,10 +445,10 @@ def _write(
     results.write_rows(folder / "reach.csv", rows)
     results.write_by_name(folder / "reach.json", rows)
     results.write_rows(folder / "runs.csv", runner.made_with())
-    (folder / "reach.md").write_text(text, encoding="utf-8")
-    (folder / "summary.md").write_text(short, encoding="utf-8")
+    files.write_text(folder / "reach.md", text)
+    files.write_text(folder / "summary.md", short)
     if _is_crossed(bench):
-        (folder / "crossed.md").write_text(crossed_table(bench, rows), encoding="utf-8")
+        files.write_text(folder / "crossed.md", crossed_table(bench, rows))
     return text
 
 

@@ -37,7 +37,7 @@ from lra_jax.lab.reports.results import Row
 from lra_jax.lab.reports.statistics import mean_interval
 from lra_jax.lab.reports.summary import percent
 from lra_jax.lab.runs.runner import Evaluations, Runner
-from lra_jax.lab.terminal import screen
+from lra_jax.lab.terminal import files, screen
 
 TABLE = "table"  # of all data sets, beside the results of each
 COLUMNS = (
@@ -442,11 +442,11 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
     results.write_rows(folder / f"{bench.name}.csv", rows)
     results.write_rows(folder / f"{bench.name}_runs.csv", runner.made_with())
     text = page(rows)
-    (folder / f"{bench.name}.md").write_text(text, encoding="utf-8")
+    files.write_text(folder / f"{bench.name}.md", text)
     every, others = all_rows(folder)
     results.write_rows(folder / f"{TABLE}.csv", every)
     results.write_by_name(folder / f"{TABLE}.json", every)
-    (folder / f"{TABLE}.md").write_text(table(every), encoding="utf-8")
+    files.write_text(folder / f"{TABLE}.md", table(every))
     screen.say(runner.console, text)
     for name in others:
         screen.say(

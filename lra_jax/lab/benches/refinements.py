@@ -33,7 +33,7 @@ from lra_jax.lab.reports.results import Row
 from lra_jax.lab.reports.summary import percent
 from lra_jax.lab.runs import run, store
 from lra_jax.lab.runs.runner import Runner, StoppedError
-from lra_jax.lab.terminal import command_line, machine, screen
+from lra_jax.lab.terminal import command_line, files, machine, screen
 from lra_jax.targets import REFINEMENTS
 
 TASK = "temporal_order"
@@ -206,17 +206,19 @@ def _run(console: rich.console.Console) -> int:
                 if k > 1 or refinement == REFINEMENTS[0]:
                     found = runner.rows(config_of(refinement, k, budget))
                     rows += cells(refinement, found, k)
+        folder = out / "results" / "refinements" / _BUDGET.value
+        folder.mkdir(parents=True, exist_ok=True)
+        results.write_rows(folder / "refinements.csv", rows)
+        results.write_rows(folder / "runs.csv", runner.made_with())
+        text = page(rows, budget)
+        files.write_text(folder / "refinements.md", text)
+        screen.say(console, text)
+        pictures.show(console, "refinements", folder)
     except StoppedError as stop:
         interruption.say("Interrupted; what was finished is saved. To go on:")
         return 128 + stop.number
-    folder = out / "results" / "refinements" / _BUDGET.value
-    folder.mkdir(parents=True, exist_ok=True)
-    results.write_rows(folder / "refinements.csv", rows)
-    results.write_rows(folder / "runs.csv", runner.made_with())
-    text = page(rows, budget)
-    (folder / "refinements.md").write_text(text, encoding="utf-8")
-    screen.say(console, text)
-    pictures.show(console, "refinements", folder)
+    except OSError as error:
+        raise run.unfinished(error, interruption.command) from None
     return 0
 
 

@@ -27,7 +27,7 @@ from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs import store
 from lra_jax.lab.runs.runner import Evaluations, Runner
-from lra_jax.lab.terminal import command_line, screen
+from lra_jax.lab.terminal import command_line, files, screen
 
 STEPS_AFTER_SOLVED = 1_000
 
@@ -156,7 +156,7 @@ def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:
         rows.append(row)
         results.write_rows(folder / "stability.csv", rows)
         results.write_by_name(folder / "stability.json", rows)
-        (folder / "stability.md").write_text(page(bench, rows), encoding="utf-8")
+        files.write_text(folder / "stability.md", page(bench, rows))
     screen.say(runner.console, page(bench, rows))
 
 

@@ -132,7 +132,7 @@ class Config:
                 if not values:
                     continue
                 lines.append(f"[defaults.{kind}.{_toml_key(name)}]")
-                lines += [f"{key} = {toml_of(value)}" for key, value in values.items()]
+                lines += [f"{_toml_key(k)} = {toml_of(x)}" for k, x in values.items()]
                 lines.append("")
         return "\n".join(lines).rstrip() + "\n"
 
@@ -143,7 +143,7 @@ class Config:
           left_out: settings that are not in it where they have their defaults.
         """
         lines = [
-            f"{key_of(field)} = {json.dumps(value, ensure_ascii=False)}"
+            f"{key_of(field)} = {toml_of(value)}"
             for field in dataclasses.fields(self)
             if field.name != "grid"
             and (field.name not in NETWORK_AXES or self.says_networks)
@@ -152,11 +152,7 @@ class Config:
         ]
         for table in self.grid:
             lines += ["", "[[grid]]"]
-            for key, values in table.items():
-                if isinstance(values, Draws):
-                    lines.append(f"{key} = {values.to_toml()}")
-                else:
-                    lines.append(f"{key} = {json.dumps(values)}")
+            lines += [f"{_toml_key(k)} = {toml_of(x)}" for k, x in table.items()]
         return "\n".join(lines) + "\n"
 
     @property
@@ -232,15 +228,18 @@ def _product(table: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
 
 
 def toml_of(value: Any) -> str:
-    """A default as TOML writes it."""
+    """A value as TOML writes it."""
+    if isinstance(value, Draws):
+        return value.to_toml()
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return json.dumps(value, default=str)
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")  # TOML has it no other way
 
 
 def _toml_key(key: str) -> str:
-    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else json.dumps(key)
+    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else toml_of(key)
 
 
 TABLES: dict[str, Mapping[str, Any]] = {

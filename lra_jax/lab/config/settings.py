@@ -98,6 +98,8 @@ def changed_defaults(defaults: Any) -> Iterator[str]:
                 where = f"defaults.{kind}.{show_key(name)}.{show_key(key)}"
                 if key not in known:
                     text = f"{name} has no such argument; {hint}"
+                elif known[key].default is None:
+                    text = f"{key} has no default; give it in the grid"
                 elif not _is_same(value, known[key].default):
                     text = f"the default is {show(known[key].default)}; give {key} in "
                     text += f"the grid, or {hint}"

@@ -82,6 +82,10 @@ def _draw(name: str, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray
         raise MissingDatasetError(
             f"needs neurogym: pip install 'lra_jax[neurogym]'; {error}"
         ) from None
+    except Exception as error:  # of one that is older than what it is made of
+        raise DatasetError(
+            f"neurogym cannot be imported ({type(error).__name__}: {error})"
+        ) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Gymnasium, about its metadata

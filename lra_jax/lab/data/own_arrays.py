@@ -11,8 +11,6 @@ with `test_`. docs/own_data.md has the table.
 from __future__ import annotations
 
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +18,7 @@ import numpy as np
 
 from lra_jax import Task, Weighted
 from lra_jax.lab.data.sources import DatasetError
+from lra_jax.lab.terminal import files
 from lra_jax.settings import did_you_mean, nearest
 from lra_jax.tasks.reading import LABELS
 
@@ -76,7 +75,7 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
             if isinstance(columns, np.ndarray):
                 raise ValueError("it is one array; numpy.savez writes several")
             return {name: columns[name] for name in columns.files}
-    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, *files.DAMAGE) as error:
         reason = getattr(error, "strerror", None) or str(error)
         if "allow_pickle" in reason:
             reason = "it holds Python objects; expected arrays of numbers"

@@ -7,6 +7,7 @@ licences.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
@@ -15,8 +16,6 @@ import os
 import pathlib
 import sys
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -141,7 +140,8 @@ def read_chorales() -> list[np.ndarray]:
         if path is not None and cache.writable(path.parent):
             data = io.BytesIO()
             np.savez_compressed(data, frames=frames, lengths=lengths)
-            files.write(path, data.getvalue(), shared=True)
+            with contextlib.suppress(OSError):  # then they are read the next time, too
+                files.write(path, data.getvalue(), shared=True)
     return np.split(frames, np.cumsum(lengths)[:-1])
 
 
@@ -163,7 +163,7 @@ def chorales_file() -> pathlib.Path | None:
 
 
 def _read_rolls(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(path) as columns:
+    with path.open("rb") as file, np.load(file) as columns:  # it leaves a bad one open
         return columns["frames"], columns["lengths"]
 
 
@@ -175,6 +175,10 @@ def _parse_chorales() -> list[np.ndarray]:
     except ImportError as error:
         raise MissingDatasetError(
             f"music21 cannot be imported ({error}): pip install 'lra_jax[chorales]'"
+        ) from None
+    except Exception as error:  # of one that is older than what it is made of
+        raise DatasetError(
+            f"music21 cannot be imported ({type(error).__name__}: {error})"
         ) from None
     print("Reading the chorales, once: about a minute.", file=sys.stderr)
     rolls = []
@@ -230,9 +234,7 @@ def read_file(path: pathlib.Path, parse: Callable[..., Any], *options: Any) -> A
     """
     try:
         return parse(path, *options)
-    except (
-        OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile
-    ) as error:  # fmt: skip
+    except (OSError, *files.DAMAGE) as error:
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"{path} cannot be read: {reason}") from None
 

@@ -1,4 +1,4 @@
-"""Figures of recordings: the layout of the paper's, and two of ours.
+"""Figures of recordings: the layout of the paper's, and one of ours.
 
 All are drawn from the rows of `tables.by_step`, so that they can be drawn again from
 their CSV without training.
@@ -17,10 +17,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lra_jax.lab.flow.recording import MAGNITUDES, RELATIVE_NORM
+from lra_jax.lab.flow.recording import MAGNITUDES
 from lra_jax.lab.flow.tables import Row, interval_name, is_magnitude
 from lra_jax.lab.reports import canvas
-from lra_jax.lab.reports.figures import COLORS, DASHES, save
+from lra_jax.lab.reports.figures import COLORS, save
 
 MAX_PANELS = 9  # time steps across the paper's layout
 _LABELS = {
@@ -72,7 +72,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["setting"] for row in rows))
 
 
-class _Column:
+class Column:
     """Mean and interval of a column of one setting, `[R, T]`, or `[R]` without t."""
 
     def __init__(self, rows: Sequence[Row], setting: str, name: str, *, by_t: bool):
@@ -113,7 +113,7 @@ def layout(rows: Sequence[Row], setting: str, title: str) -> Figure:
     the whole network. Lines are means over seeds, bands their 95 % intervals. A panel
     says 0 where a quantity is exactly 0 in some seed, and a line ends there.
     """
-    columns = [_Column(rows, setting, name, by_t=True) for name in MAGNITUDES]
+    columns = [Column(rows, setting, name, by_t=True) for name in MAGNITUDES]
     length = columns[0].mean.shape[1]
     count = min(MAX_PANELS, length - 1)
     times = np.unique(np.linspace(1, length - 1, count).round().astype(int))
@@ -142,7 +142,7 @@ def layout(rows: Sequence[Row], setting: str, title: str) -> Figure:
     whole = ("loss", "accuracy", "decay", "w_hh_sum_cosine")
     side = right.subplots(len(whole), 1, sharex=True)
     for axes, name in zip(side, whole, strict=True):
-        column = _Column(rows, setting, name, by_t=False)
+        column = Column(rows, setting, name, by_t=False)
         column.plot(axes, column.steps, np.s_[:], COLORS[6], lw=1.2)
         axes.set_title(_LABELS[name].replace("\n", " "), fontsize=8)
         axes.tick_params(labelsize=7)
@@ -167,7 +167,7 @@ def flow(rows: Sequence[Row], title: str) -> Figure:
     )
     for line, name in enumerate(names):
         panels[line, 0].set_ylabel(_LABELS[name])
-        columns = [_Column(rows, setting, name, by_t=True) for setting in settings]
+        columns = [Column(rows, setting, name, by_t=True) for setting in settings]
         for axes, setting, column in zip(panels[line], settings, columns, strict=True):
             last = len(column.steps) - 1
             when = dict.fromkeys((0, last // 2, last))
@@ -200,66 +200,6 @@ def flow(rows: Sequence[Row], title: str) -> Figure:
     return figure
 
 
-def alignment(rows: Sequence[Row]) -> Figure:
-    """Why rules work, from the rows of `experiments.alignment`: a column per family.
-
-    Over t, at the start and at the end of training: the cosine of the errors to
-    BPTT's, and their norms in units of the last step's; over training, the cosine of
-    the whole gradient of W_hh, and the accuracy. A family's legend is above its column.
-    A norm below a millionth of the last step's is below its panel.
-    """
-    families = list(dict.fromkeys(row["family"] for row in rows))
-    lines: tuple[tuple[str, int | None, str], ...] = (
-        ("error_cosine", 0, "cosine of $q_t$ to BPTT,\nbefore training"),
-        ("error_cosine", -1, "cosine of $q_t$ to BPTT,\nafter training"),
-        (RELATIVE_NORM, 0, r"$\|q_t\| / \|q_{T-1}\|$," + "\nbefore training"),
-        (RELATIVE_NORM, -1, r"$\|q_t\| / \|q_{T-1}\|$," + "\nafter training"),
-        ("w_hh_sum_cosine", None, "cosine of $\\nabla W_{hh}$\nto BPTT"),
-        ("accuracy", None, "accuracy"),
-    )
-    colors = (*COLORS[:3], "black")  # the last is seen on top of any other
-    figure = Figure(figsize=(2.3 * len(families) + 0.8, 10.6), layout="constrained")
-    panels = figure.subplots(
-        len(lines) + 1, len(families), sharey="row", squeeze=False,
-        height_ratios=[0.55] + [1] * len(lines),
-    )  # fmt: skip
-    for family, column in zip(families, panels.T, strict=True):
-        mine = [row for row in rows if row["family"] == family]
-        for axes, (name, moment, _) in zip(column[1:], lines, strict=True):
-            for index, setting in enumerate(_settings(mine)):
-                found = _Column(mine, setting, name, by_t=moment is not None)
-                x = found.steps if moment is None else np.arange(found.mean.shape[-1])
-                nothing = "" if np.isfinite(found.mean).any() else " (none)"
-                found.plot(
-                    axes, x, np.s_[:] if moment is None else moment, colors[index],
-                    lw=2.6 - 0.3 * index, ls=DASHES[index], label=setting + nothing,
-                )  # fmt: skip
-            axes.tick_params(labelsize=7)
-            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
-            axes.set_xlabel("updates" if moment is None else "time step t", fontsize=8)
-            if name == RELATIVE_NORM:
-                axes.set_yscale("log")
-                axes.set_ylim(1e-6, 1e2)
-                axes.yaxis.set_major_locator(mpl.ticker.LogLocator(numticks=5))
-                axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
-                axes.axhline(1, color="0.6", lw=0.7, zorder=0)
-            elif name == "accuracy":
-                axes.set_ylim(-0.03, 1.03)
-            else:
-                axes.set_ylim(-1.08, 1.08)
-                axes.set_yticks([-1, 0, 1])
-                axes.axhline(0, color="0.6", lw=0.7, zorder=0)
-        column[0].axis("off")
-        column[0].set_title(f"{family}\nT = {mine[0]['seq_len']}", fontsize=9)
-        column[0].legend(
-            *column[1].get_legend_handles_labels(), loc="upper left", frameon=False,
-            fontsize=8, borderaxespad=0,
-        )  # fmt: skip
-    for axes, (*_, label) in zip(panels[1:, 0], lines, strict=True):
-        axes.set_ylabel(label, fontsize=8)
-    return figure
-
-
 def _say(axes: Axes, text: str) -> None:
     """Words where there is nothing to draw."""
     axes.text(
@@ -276,7 +216,7 @@ def _few_steps(axes: Axes, steps: np.ndarray) -> None:
     axes.set_xticks(marks, names)
 
 
-def _scale(axes: Axes, name: str, *columns: _Column) -> None:
+def _scale(axes: Axes, name: str, *columns: Column) -> None:
     """The vertical axis of a quantity, for all columns that share it."""
     if name in MAGNITUDES:
         # Bands count too, but a few wide ones do not squeeze the lines.

@@ -65,29 +65,35 @@ def draw(
                     ),
                 )
             ]
-            has_gamma = any(row.get("gamma") is not None for row in group)
-            over = "lr and γ" if has_gamma else "lr"
-            if _is_lattice(group):
-                what = (
-                    f"every setting over {over}: updates until all seeds were solved "
-                    "(✓), or the mean best accuracy"
-                )
-                figures.append(("heatmap", what, _heatmap(group, title)))
-            else:
-                where = "in lr and accuracy"
-                if has_gamma:
-                    bare = {row["rule"] for row in group if row.get("gamma") is None}
-                    where = "in lr and γ" + " (or accuracy, without γ)" * bool(bare)
-                what = (
-                    f"every setting, where it is {where}: ● all seeds were solved, "
-                    "✕ they were not"
-                )
-                figures.append(("scatter", what, _scatter(group, title)))
+            # Somebody's own optimizer may have no such number.
+            placed = [row for row in group if row.get("lr") is not None]
+            if summary.settings(placed):
+                figures.append(_over_rates(placed, title))
             for kind, what, figure in figures:
                 name = f"figures/{kind}_{suffix}.png"
                 save(figure, folder / name)
                 captions[name] = f"{title}: {what}."
     return captions
+
+
+def _over_rates(rows: Sequence[dict[str, Any]], title: str) -> tuple[str, str, Figure]:
+    """All settings over lr and γ: the kind of the figure, what it shows, itself."""
+    has_gamma = any(row.get("gamma") is not None for row in rows)
+    if _is_lattice(rows):
+        over = "lr and γ" if has_gamma else "lr"
+        what = (
+            f"every setting over {over}: updates until all seeds were solved (✓), or "
+            "the mean best accuracy"
+        )
+        return "heatmap", what, _heatmap(rows, title)
+    where = "in lr and accuracy"
+    if has_gamma:
+        bare = {row["rule"] for row in rows if row.get("gamma") is None}
+        where = "in lr and γ" + " (or accuracy, without γ)" * bool(bare)
+    what = (
+        f"every setting, where it is {where}: ● all seeds were solved, ✕ they were not"
+    )
+    return "scatter", what, _scatter(rows, title)
 
 
 def drawings(

@@ -127,7 +127,12 @@ def changes_of_data(found: object, now: Fingerprint) -> list[str]:
 
 
 def _hash(path: pathlib.Path, definitions: Collection[str] = ()) -> str:
-    tree = ast.parse(path.read_bytes())
+    """The hash of what a source file does; of anything else, that of its bytes."""
+    data = path.read_bytes()
+    try:
+        tree = ast.parse(data)
+    except (SyntaxError, ValueError):  # the latter of zero bytes, before Python 3.12
+        return hashlib.sha256(data).hexdigest()[:16]
     tree.body = [node for node in tree.body if not _is_card(node)]
     if definitions:
         tree.body = [node for node in tree.body if _name(node) in definitions]
@@ -200,7 +205,8 @@ def _foreign_files(config: Config) -> list[pathlib.Path]:
 
 
 def _sources(folder: str) -> Iterator[pathlib.Path]:
-    return pathlib.Path(folder).rglob("*.py")
+    paths = pathlib.Path(folder).rglob("*.py")
+    return (path for path in paths if path.is_file())  # no link to nothing
 
 
 def _factories(config: Config) -> Iterator[Any]:

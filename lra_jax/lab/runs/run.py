@@ -20,7 +20,7 @@ from lra_jax.lab import config as config_lib
 from lra_jax.lab.reports import canvas, markdown, run_view, summary, texts, web_page
 from lra_jax.lab.runs import groups as groups_lib
 from lra_jax.lab.runs import provenance, store, tables
-from lra_jax.lab.terminal import machine, screen
+from lra_jax.lab.terminal import files, machine, screen
 from lra_jax.lab.terminal.progress import Progress
 from lra_jax.member import Limits, Status
 from lra_jax.sweep import SweepState
@@ -43,7 +43,7 @@ class Interruption:
         self.command = screen.shell(command, console.encoding)
         screen.say_loss("stdout cannot be written ({}); the run goes on without it")
         self._ear, mouth = os.pipe()
-        os.set_blocking(mouth, False)
+        screen.set_blocking(mouth, blocking=False)
         signal.set_wakeup_fd(mouth)
         numbers = [signal.SIGINT, signal.SIGTERM]
         # Of a terminal that is closed; `nohup` has it ignored, Windows has none.
@@ -376,9 +376,14 @@ def train(
             )
             if with_report and machine.is_first():
                 _finish(console, config, groups, folder, manifest, states)
-    except store.RunFolderError as error:
-        go_on = interruption.command
-        raise store.RunFolderError(f"{error}. To go on:\n  {go_on}") from None
+    except (store.RunFolderError, OSError) as error:
+        raise unfinished(error, interruption.command) from None
     finally:
         folder.close()
     return number
+
+
+def unfinished(error: Exception, command: str) -> store.RunFolderError:
+    """What could not be read or written, with the command that goes on."""
+    text = files.described(error) if isinstance(error, OSError) else str(error)
+    return store.RunFolderError(f"{text}. To go on:\n  {command}")

@@ -14,7 +14,7 @@ from lra_jax.lab.config import Config
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.reports.summary import best_of_seeds
 from lra_jax.lab.runs import run, store
-from lra_jax.lab.terminal import command_line
+from lra_jax.lab.terminal import command_line, screen
 
 
 class StoppedError(Exception):
@@ -103,7 +103,27 @@ class Runner:
             if number:
                 raise StoppedError(number)
         self.used[config.name] = path
-        return store.read_rows(path / "results.csv")
+        return self._rows_of(config, path)
+
+    def _rows_of(self, config: Config, path: pathlib.Path) -> list[Row]:
+        """The rows of a finished run.
+
+        Raises:
+          store.RunFolderError: they are not all there; how to get them.
+        """
+        try:
+            return store.read_results(path, sum(1 for _ in config.members()))
+        except store.RunFolderError as error:
+            words = [
+                *command_line.started_as("grid"),
+                *screen.option("config", str(path / "config.resolved.toml")),
+                *screen.option("out", str(path)),
+                *["--accept-old-code"] * self.accept_old_code,
+                "--resume",
+            ]
+            command = screen.shell(words, self.console.encoding)
+            text = f"{error}. To write it again from the checkpoints:\n  {command}"
+            raise store.RunFolderError(text) from None
 
     def curves(self, config: Config) -> dict[int, list[tuple[int, float]]]:
         """For each seed of a run of one setting: updates and validation accuracy."""

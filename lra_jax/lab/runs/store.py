@@ -31,8 +31,6 @@ import pathlib
 import platform
 import sys
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -51,16 +49,6 @@ from lra_jax.types import AnyParams
 
 TABLES_INTERVAL = 5.0  # seconds at least between two writings of the tables
 TABLES_SHARE = 0.05  # of the time at most goes into them
-# What `np.load` raises of an archive that is cut, changed or something else.
-_DAMAGE = (
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 SAVE_SHARE = 0.02  # of the time at most goes into checkpoints, where chunks are short
 
 
@@ -135,8 +123,8 @@ class RunFolder:
             self._take_lock()
             # Asked again, because only now can nobody else begin a run here.
             if not self._is_new():
-                return self._accept(resume=resume)
-            self._write("config.resolved.toml", self.config.to_toml().encode())
+                return self._go_on(resume=resume)
+            self._write_config()
         except OSError as error:
             self.close()
             raise RunFolderError(f"{self.path}: {error.strerror}") from None
@@ -159,6 +147,15 @@ class RunFolder:
         """Lets other processes use the folder."""
         if self._lock is not None:
             self._lock.close()
+
+    def _go_on(self, *, resume: bool) -> dict[str, Any]:
+        """The manifest of a run that may go on, whose config is there again."""
+        manifest = self._accept(resume=resume)
+        is_same = manifest.get("config_digest") == self._digest
+        # One of other defaults stays: they are those that the run was begun with.
+        if is_same or not (self.path / "config.resolved.toml").is_file():
+            self._write_config()
+        return manifest
 
     def _accept(self, *, resume: bool) -> dict[str, Any]:
         """The manifest of a run that may go on."""
@@ -197,6 +194,9 @@ class RunFolder:
             )
         self._compare_versions(manifest)
         return manifest
+
+    def _write_config(self) -> None:
+        self._write("config.resolved.toml", self.config.to_toml().encode())
 
     def _compare_versions(self, manifest: Mapping[str, Any]) -> None:
         """Says where JAX and its kin are of other versions than before."""
@@ -331,7 +331,8 @@ class RunFolder:
         # Of several processes in one run, the one that holds the folder does this.
         for path in problems if self._lock is not None else ():
             aside = path.with_suffix(".damaged")
-            os.replace(path, aside)
+            with _writing(aside):
+                os.replace(path, aside)
             _warn(
                 f"{reasons}\nIt is now {aside.name}. Going on from "
                 f"{checkpoint.name(index, turn)}, the group's state after "
@@ -442,7 +443,8 @@ class RunFolder:
             for path, x in jax.tree_util.tree_leaves_with_path(params)
         }
         data = safetensors.numpy.save(tensors, metadata | {"member": str(member)})
-        (self.path / "params").mkdir(exist_ok=True)
+        with _writing(self.path / "params"):
+            (self.path / "params").mkdir(exist_ok=True)
         self._write(f"params/{member:06d}.safetensors", data)
 
     def write_text(self, name: str, text: str) -> None:
@@ -510,6 +512,26 @@ def read_rows(path: pathlib.Path) -> list[results.Row]:
         raise RunFolderError(f"{path} is damaged: {error}") from None
 
 
+def read_results(folder: pathlib.Path, num_members: int) -> list[results.Row]:
+    """The rows of a run's `results.csv`.
+
+    Args:
+      folder: of the run.
+      num_members: how many rows there are in a whole one.
+
+    Raises:
+      RunFolderError: it cannot be read, is damaged, or ends too early.
+    """
+    path = folder / "results.csv"
+    rows = read_rows(path)
+    if len(rows) != num_members:
+        text = f"{path} is damaged: it has {len(rows)} rows of {num_members}"
+        raise RunFolderError(text)
+    if not path.read_bytes().endswith(b"\n"):
+        raise RunFolderError(f"{path} is damaged: its last row is cut")
+    return rows
+
+
 def read_curves(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The evaluations of a run, in the order of its members.
 
@@ -525,8 +547,9 @@ def read_curves(path: pathlib.Path) -> dict[str, np.ndarray]:
         order = np.argsort(found["member"], kind="stable")
         return {name: column[order] for name, column in found.items()}
     except OSError as error:
-        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
-    except _DAMAGE as error:
+        reason = error.strerror or error
+        raise RunFolderError(f"{path} cannot be read: {reason}") from None
+    except files.DAMAGE as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
 
 

@@ -12,7 +12,7 @@ import rich.console
 from absl import flags, logging
 
 import lra_jax
-from lra_jax.lab.terminal import screen
+from lra_jax.lab.terminal import files, screen
 from lra_jax.settings import did_you_mean
 
 # Modules whose flags belong to all commands that import them.
@@ -99,6 +99,7 @@ def parser(
             rest = flags.FLAGS(underscored(argv))
             if len(rest) > 1 and not takes_words:
                 raise flags.Error(f"unexpected argument {rest[1]!r}")
+            _check_given()
             check()
         except (flags.Error, ValueError) as error:
             text = "".join(c if c.isprintable() else "?" for c in str(error))
@@ -108,6 +109,19 @@ def parser(
         return rest
 
     return parse
+
+
+def _check_given() -> None:
+    """Refuses an empty value, as of a variable of the shell that is not set.
+
+    Raises:
+      flags.Error: a flag has one. It would be taken for the default, or for the current
+        folder.
+    """
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        if flag.present and flag.value == "":
+            raise flags.Error(f"--{name} is empty; expected a value")
 
 
 def _define_import() -> None:
@@ -185,7 +199,8 @@ def exit_code(
     try:
         return screen.finish(run(console()), program)
     except errors as error:
-        print(f"{program}: {error}" if program else error, file=sys.stderr)
+        text = files.described(error) if isinstance(error, OSError) else str(error)
+        print(f"{program}: {text}" if program else text, file=sys.stderr)
         return screen.finish(2)
 
 

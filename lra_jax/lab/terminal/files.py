@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders of which one process has the lock."""
+"""Files: written whole, locked, damaged; and what the system says against them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ import errno
 import os
 import pathlib
 import sys
+import zipfile
+import zlib
 from typing import IO
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+# What `np.load` raises of an archive that is cut, changed or something else, besides
+# OSError.
+DAMAGE = (
+    EOFError,
+    IndexError,
+    KeyError,
+    RuntimeError,  # of what zipfile takes for a password, or for another method
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def write(path: pathlib.Path, *data: bytes, shared: bool = False) -> None:
@@ -36,10 +51,35 @@ def write(path: pathlib.Path, *data: bytes, shared: bool = False) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
         sync_folder(path.parent)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
+        error.filename = str(path)
         raise
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text as `write` does; a device, or a pipe, as it is.
+
+    Args:
+      path: of the file; of a link, that of what it names.
+      text: in UTF-8, with backslashes for what that does not have.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    write(pathlib.Path(os.path.realpath(path)) if path.is_symlink() else path, data)
+
+
+def described(error: OSError) -> str:
+    """What the system has against a file, as a line: which one, and why."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 def lock(file: IO[str]) -> None:

@@ -59,7 +59,7 @@ class Outlet:
         try:
             self._stream.write(text)
         except BlockingIOError:  # whoever shares the stream asked for that
-            os.set_blocking(self._stream.fileno(), True)
+            set_blocking(self._stream.fileno(), blocking=True)
 
     def flush(self) -> None:
         """Writes what is not written yet."""
@@ -69,7 +69,7 @@ class Outlet:
             try:
                 self._stream.flush()
             except BlockingIOError:
-                os.set_blocking(self._stream.fileno(), True)
+                set_blocking(self._stream.fileno(), blocking=True)
                 self._stream.flush()
         except (OSError, ValueError) as error:
             self._lose(error)
@@ -105,6 +105,12 @@ class Outlet:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__.get("_stream"), name)
+
+
+def set_blocking(file: int, *, blocking: bool) -> None:
+    """`os.set_blocking`, which Windows has from Python 3.12 on; nothing without it."""
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(file, blocking)
 
 
 def protect() -> None:

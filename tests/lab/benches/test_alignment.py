@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import errno
 import functools
 import json
+import os
 from unittest import mock
 
 import jax
@@ -47,8 +49,8 @@ def record(name):
 
 def test_every_rule_is_a_setting_of_its_own():
     settings = [s for found in alignment.FAMILIES.values() for s in found]
-    # No rule to train with, and lra_norm and bptt by other means.
-    others = {"lra_released", "lra_reversible", "rtrl"}
+    # No rule to train with, lra_norm and bptt by other means, and no direction at all.
+    others = {"lra_released", "lra_reversible", "rtrl", "random_error"}
     assert {s.rule for s in settings} == set(RULES) - others
     assert len({s.name for s in settings}) == len(settings)
     for s in settings:
@@ -210,6 +212,23 @@ def test_a_run_goes_on_and_leaves_table_numbers_and_picture(tmp_path, monkeypatc
         assert (folder / "alignment").with_suffix(suffix).stat().st_size > 10_000
 
 
+def test_a_full_disk_is_a_message_with_the_file_and_the_command(tmp_path, monkeypatch):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(alignment.run, "Interruption", mock.Mock(return_value=mock.Mock(
+        command="the command", signal=None
+    )))  # fmt: skip
+    monkeypatch.setattr(alignment, "observe", lambda *_, **__: ({}, []))
+    monkeypatch.setattr(alignment.results, "write_rows", full)
+    done = call(alignment, budget="smoke", results=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"experiments.alignment: {tmp_path}/alignment/smoke/alignment.csv: No space left "
+        "on device. To go on:\n  the command\n"
+    )
+
+
 def test_a_recording_of_other_code_is_used_only_where_somebody_insists(
     tmp_path, monkeypatch, capsys
 ):
@@ -238,7 +257,11 @@ def test_a_recording_of_other_code_is_used_only_where_somebody_insists(
     ("arguments", "says"),
     [
         (["--budget", "huge"], "experiments.alignment: flag --budget=huge"),
-        (["--results", "/dev/null"], "experiments.alignment: [Errno 20]"),
+        (
+            ["--results", "/dev/null"],
+            "experiments.alignment: /dev/null/alignment: Not a directory",
+        ),
+        (["--results", ""], "experiments.alignment: --results is empty; expected a"),
         (["bptt"], "experiments.alignment: unexpected argument 'bptt'"),
     ],
 )

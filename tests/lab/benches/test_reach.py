@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
+import errno
+import os
 import pathlib
 
 import pytest
 from command_line import call
 
-from lra_jax.lab.benches import bench_figures, costs, reach
+from lra_jax.lab.benches import bench, bench_figures, costs, reach
 from lra_jax.lab.config import ConfigError, extensions
 from lra_jax.lab.reports import results
 
@@ -105,6 +107,7 @@ def test_where_no_setting_solves_a_tuning_seed_nothing_is_counted():
     assert reach.longest(BENCH, found) == 0
 
 
+REFUSED = {"rule": "tpri", "network": "gru", "lr": [1, 2]}
 GOOD = {
     "name": "b",
     "tasks": ["temporal_order"],
@@ -137,6 +140,14 @@ GOOD = {
             "methods: two have the same label, of BPTT, BPTT",
         ),
         ({"seq_len": [5]}, "needs at least 10"),
+        (
+            {"seq_len": [10, 10**9]},
+            "methods.bptt: seq_len = 1000000000, batch_size = 20, hidden_size = 100: one",
+        ),
+        (
+            {"methods": {"x": {"label": "x", "grid": REFUSED}}},
+            "methods.x: rule 'tpri': network: expected tanh",
+        ),
         ({"tasks": ["adding"] * 2}, "tasks = ['adding', 'adding']: one twice"),
         (
             {"methods": {"x": BENCH.methods["bptt"] | {"published": "fa"}}},
@@ -325,6 +336,63 @@ def test_a_column_is_the_end_of_the_label(tmp_path):
         "methods.bptt_gru.column = 'gru': expected the end of its label, as in "
         "'BPTT, gru', got 'BPTT, GRU'"
     ]
+
+
+SHORT = """
+at_most_50 = dataclasses.replace(drawn, max_seq_len=50)
+"""
+
+
+def test_a_task_that_is_short_has_no_costs_and_a_longer_one_is_refused_first(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "short_bench.py").write_text(f"import dataclasses\n{OWN}{SHORT}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(extensions, "_files", dict(extensions._files))
+    raw = GOOD | {"tasks": ["short_bench:at_most_50"]}
+    monkeypatch.setattr(reach.config_lib, "read", lambda path: dict(raw))
+    bench = reach.load("b.toml")
+    monkeypatch.setattr(costs, "measure", None)  # nothing is measured
+    assert reach.costs_of(bench) is None
+    raw["seq_len"] = [10, 60]
+    with pytest.raises(ConfigError, match=r"seq_len = 60: task .* has 50"):
+        reach.load("b.toml")
+
+
+class Interruption:
+    """Nothing comes, and the process keeps its own handlers."""
+
+    signal = None
+
+    def __init__(self, console, command):
+        self.command = " ".join(command)
+
+
+def test_a_full_disk_is_a_message_with_the_file_and_the_command(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(reach, "reach", lambda *_: {})
+    monkeypatch.setattr(bench.run, "Interruption", Interruption)
+    monkeypatch.setattr(os, "fsync", full)
+    path = tmp_path / "b.toml"
+    path.write_text(
+        'tasks = ["temporal_order"]\nseq_len = [10]\nnum_trials = 1\n'
+        '[methods.a]\nlabel = "A"\ngrid = { rule = "bptt", lr = 0.1 }\n'
+    )
+    done = call(reach, "--config", path, out=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"{tmp_path}/results/reach/b/reach.csv: No space left on device. To go on:\n"
+        f"  python -m experiments.reach --config {path} --out {tmp_path}\n"
+    )
+
+
+@pytest.mark.parametrize("flag", ["config", "out"])
+def test_an_empty_value_is_no_default(flag):
+    done = call(reach, "--config", "b.toml", f"--{flag}=", out=".")
+    assert done.returncode == 2
+    assert done.stderr == f"experiments.reach: --{flag} is empty; expected a value\n"
 
 
 def test_a_bad_command_is_one_message_and_exit_code_2():

@@ -28,6 +28,7 @@ METHODS = {
         ],
     },
 }
+REFUSED = {"rule": "tpri", "network": "gru", "lr": 1}
 GOOD = {"name": "b", "task": "fake", "methods": METHODS, "num_trials": 2}
 
 
@@ -325,6 +326,13 @@ def test_a_variant_is_a_row_of_its_own_beside_its_data_set(tmp_path):
             "methods.x.grid: batch_size is the same for all methods",
         ),
         ({"max_steps": 0}, "max_steps = 0: expected an integer of at least 1"),
+        ({"max_steps": True}, "max_steps = True: expected an integer"),
+        ({"early_stopping": 1}, "early_stopping = 1: expected true or false"),
+        ({"early_stopping": "true"}, "early_stopping = true: expected true or false"),
+        (
+            {"methods": {"x": {"label": "x", "grid": REFUSED}}, "num_trials": 1},
+            "methods.x: rule 'tpri': network: expected tanh",
+        ),
     ],
 )
 def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):

@@ -1,8 +1,13 @@
 """γ against K with the same matrix products."""
 
-import pytest
+import errno
+import os
+from unittest import mock
 
-from lra_jax.lab.benches import refinements
+import pytest
+from command_line import call
+
+from lra_jax.lab.benches import pictures, refinements
 from lra_jax.lab.config import Config
 
 pytestmark = pytest.mark.end_to_end
@@ -46,3 +51,29 @@ def test_a_cell_has_the_best_rate_of_each_seed_and_counts_cost_in_updates_of_k_1
     page = refinements.page([good, bad], BUDGET)
     assert "2/2 at 700" in page
     assert "80.00" in page
+
+
+def test_a_full_disk_is_a_message_with_the_file_and_the_command(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    interruption = mock.Mock(command="the command", signal=None)
+    monkeypatch.setattr(refinements.run, "Interruption", lambda *_: interruption)
+    monkeypatch.setattr(refinements.Runner, "rows", lambda *_: [])
+    monkeypatch.setattr(os, "fsync", full)
+    done = call(refinements, budget="smoke", out=str(tmp_path))
+    assert done.returncode == 2
+    path = tmp_path / "results/refinements/smoke/refinements.csv"
+    assert done.stderr == (
+        f"experiments.refinements: {path}: No space left on device. To go on:\n"
+        "  the command\n"
+    )
+
+
+def test_a_picture_that_cannot_be_written_says_where(tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as error:
+        pictures.show(mock.Mock(), "refinements", tmp_path, full)
+    assert error.value.filename == str(tmp_path)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import pathlib
 import re
+from typing import Literal
 
 import hypothesis
 import hypothesis.strategies as st
@@ -99,6 +100,24 @@ def test_the_resolved_config_reads_back_as_itself(write, tmp_path):
     again = config_lib.load(copy)
     assert again == config
     assert again.digest() == config.digest()
+
+
+def test_texts_and_keys_of_any_letters_read_back_as_themselves(monkeypatch, tmp_path):
+    def rule(
+        *, γ: ArrayLike = 1.0, 𐐨: ArrayLike = 2.0, way: Literal["𝛾\x7f", "é"] = "é"
+    ) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setitem(RULES, "𝛿 mine", rule)
+    top = {"name": "é𝛾", "task": "temporal_order", "seq_len": 10}
+    grid = {"rule": "𝛿 mine", "lr": 0.1, "γ": [1, 2], "way": ["𝛾\x7f", "é"]}
+    config = config_lib.resolve(top | {"grid": grid}, "x")
+    path = tmp_path / "again.toml"
+    path.write_text(config.to_toml(), "utf-8")
+    again = config_lib.load(path)
+    assert again == config
+    assert again.digest() == config.digest()
+    assert again.defaults()["rule"] == {"𝛿 mine": {"𐐨": 2.0}}
 
 
 def test_what_is_drawn_is_written_as_it_was_asked_for(write, tmp_path):
@@ -204,6 +223,10 @@ def test_another_default_is_another_digest_and_the_same_request(write, monkeypat
             "[defaults.optimizer.momentum]\nnesterov = 0",
             "defaults.optimizer.momentum.nesterov = 0: the default is false; give "
             "nesterov in the grid, or take [defaults] out of the file to have today's",
+        ),
+        (
+            "[defaults.optimizer.sgd]\nlr = 0.1",
+            "defaults.optimizer.sgd.lr = 0.1: lr has no default; give it in the grid",
         ),
     ],
 )

@@ -127,7 +127,7 @@ def test_of_modules_that_were_imported_a_config_has_those_that_it_needs(module):
 
 def test_names_of_a_module_are_among_those_that_are_expected(module):
     extensions.load(["my_rules"])
-    with pytest.raises(ConfigError, match=r"mine.*did you mean 'mine'"):
+    with pytest.raises(ConfigError, match=r"mine.*did you\s+mean 'mine'"):
         config_lib.load("my.toml", ["grid.rule=mines"])
 
 

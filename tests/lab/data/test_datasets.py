@@ -1,9 +1,13 @@
 """Recorded data: what is read of a file, how it is divided, and the task it becomes."""
 
+import contextlib
 import dataclasses
+import errno
 import gzip
 import hashlib
 import importlib.metadata
+import os
+import sys
 import types as python_types
 
 import jax
@@ -116,6 +120,18 @@ def test_a_damaged_file_is_named_without_a_traceback(content, tmp_path, monkeypa
     assert "\n" not in str(error.value)
 
 
+def test_a_flipped_bit_of_kept_chorales_is_a_message_or_no_harm(tmp_path):
+    path = tmp_path / "chorales-1.npz"
+    np.savez(path, frames=np.zeros((2, 1), np.uint8), lengths=np.array([2]))
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(DatasetError):
+            sources.read_file(path, sources._read_rolls)
+
+
 # Packages that are not there.
 
 
@@ -161,6 +177,29 @@ def test_chorales_that_were_read_once_need_no_music21(installed, monkeypatch, tm
     first, second = sources.read_chorales()
     np.testing.assert_array_equal(first, frames[:2])
     np.testing.assert_array_equal(second, frames[2:])
+
+
+def test_music21_that_cannot_be_imported_is_a_message(monkeypatch, tmp_path):
+    (tmp_path / "music21.py").write_text("import numpy\nnumpy.no_such_type\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "music21", raising=False)
+    says = r"^music21 cannot be imported \(AttributeError: .*no_such_type"
+    with pytest.raises(DatasetError, match=says):
+        sources._parse_chorales()
+
+
+def test_chorales_that_cannot_be_kept_are_used_all_the_same(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    roll = np.eye(88, dtype=np.uint8)[:2]
+    monkeypatch.setattr(sources, "chorales_file", lambda: tmp_path / "chorales-1.npz")
+    monkeypatch.setattr(sources, "package_file", lambda *_: None)
+    monkeypatch.setattr(sources, "_parse_chorales", lambda: [roll])
+    monkeypatch.setattr(os, "fsync", full)
+    (found,) = sources.read_chorales()
+    np.testing.assert_array_equal(found, roll)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_package_without_its_data_is_told_from_none(tmp_path, monkeypatch):

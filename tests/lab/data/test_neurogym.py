@@ -29,6 +29,15 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
         adapter.find("GoNogo-v0", 2, 2, seed=-1)
 
 
+def test_a_package_that_cannot_be_imported_is_a_message(monkeypatch, tmp_path):
+    (tmp_path / "neurogym.py").write_text("import numpy\nnumpy.no_such_type\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "neurogym", raising=False)
+    says = r"^neurogym cannot be imported \(AttributeError: .*no_such_type"
+    with pytest.raises(DatasetError, match=says):
+        adapter.find("GoNogo-v0", 2, 2, seed=-1)
+
+
 def test_a_name_in_a_config_is_checked_before_the_package_is_asked():
     assert tasks.problem_of("neurogym:GoNogo-v0") is None
     assert "neurogym:NAME" in tasks.problem_of("neurogym:no name")

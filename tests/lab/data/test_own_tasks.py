@@ -1,5 +1,6 @@
 """One's own data in a config: a file of arrays, or a task of a module."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -227,6 +228,18 @@ def test_the_nearest_name_is_sought_beside_the_config(folder):
     with pytest.raises(ConfigError) as error:
         config_lib.load(write("onw.npz", "configs/my.toml"))
     assert error.value.problems[0].endswith("; did you mean configs/own.npz?")
+
+
+def test_a_flipped_bit_of_a_file_is_a_message_or_no_harm(folder):
+    np.savez("own.npz", inputs=np.zeros(2), labels=np.zeros(2))
+    path = folder / "own.npz"
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(DatasetError):
+            own_arrays._read(path)
 
 
 # Paths.

@@ -1,6 +1,7 @@
 """The command that reports on run folders: what it prints, writes and refuses."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from lra_jax.lab import report
 from lra_jax.lab.data import datasets, sources
 from lra_jax.lab.reports import results, texts, web_page
 from lra_jax.lab.runs import provenance, store
+from lra_jax.lab.terminal import files
 
 HEADER = (
     "| rule | K | λ | best setting | of | solved | accuracy % | final % | updates |"
@@ -34,6 +36,7 @@ def make(folder, rows=ROWS, **changes):
         "name": folder.name,
         "command": ["python", "-m", "experiments.grid", "--config", "my config.toml"],
         "member_steps": 12_300,
+        "num_members": len(rows),
         "seconds": 45.6,
         "device": {"cores": 2, "kind": "cpu"},
         "dtype": "float32",
@@ -154,6 +157,9 @@ def test_bad_input_is_one_message(tmp_path, monkeypatch, words, expected):
         ("results.csv", "best_accuracy", "best", "results.csv is damaged"),
         ("results.csv", "0.25,0\n", "", "results.csv is damaged"),
         ("results.csv", "solved", "won", "results.csv is damaged"),
+        ("manifest.json", '"num_members": 6', '"num_members": 7',
+         "results.csv is damaged: it has 6 rows of 7"),
+        ("manifest.json", '"num_members"', '"num"', "manifest.json is damaged"),
         ("config.resolved.toml", "=", "", "is not valid TOML"),
         ("config.resolved.toml", "num", "n", "its figures cannot be drawn"),
     ],
@@ -167,6 +173,43 @@ def test_a_damaged_folder_is_one_message(tmp_path, name, old, new, expected):
     assert expected in err
     assert str(folder) in err
     assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("cut", "says"),
+    [
+        (lambda text: "", "it has 0 rows of 6"),
+        (lambda text: text.partition("\n")[0] + "\n", "it has 0 rows of 6"),
+        (
+            lambda text: text.rstrip("\n").rpartition("\n")[0] + "\n",
+            "it has 5 rows of 6",
+        ),
+        (lambda text: text[:-1], "its last row is cut"),
+    ],
+)
+def test_a_table_that_ends_too_early_is_one_message(tmp_path, cut, says):
+    folder = make(tmp_path / "demo")
+    path = folder / "results.csv"
+    path.write_text(cut(path.read_text()))
+    for kind in ("md", "csv", "html"):
+        err = run(folder, "--format", kind, code=2)
+        assert err.endswith(f"{path} is damaged: {says}\n")
+
+
+def test_a_page_is_written_aside_and_a_pipe_as_it_is(tmp_path, monkeypatch):
+    folder, out = make(tmp_path / "demo"), tmp_path / "a.md"
+    out.write_text("of before")
+    (tmp_path / "link.md").symlink_to(out)
+    written = []
+    real = files.write
+    monkeypatch.setattr(files, "write", lambda *a: (written.append(a[0]), real(*a)))
+    run(folder, "--out", tmp_path / "link.md")
+    assert written == [out]
+    assert (tmp_path / "link.md").is_symlink()
+    assert out.read_text() == run(folder)
+    run(folder, "--out", "/dev/null")
+    assert written == [out]
+    assert pathlib.Path("/dev/null").is_char_device()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])

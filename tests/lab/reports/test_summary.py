@@ -205,6 +205,24 @@ def test_figures_are_drawn_whatever_the_results(tmp_path, rows):
         assert (tmp_path / name).with_suffix(".svg").exists()
 
 
+def test_without_a_rate_the_accuracy_alone_is_drawn(tmp_path):
+    def drawn(rows):
+        members = np.array([r["member"] for r in rows])
+        steps = np.array([r["step"] for r in rows])
+        curves = {"member": members, "step": steps, "num_errors": 0 * steps}
+        return [*figures.draw(tmp_path, rows, curves, 10_000)]
+
+    names = [
+        f"figures/{kind}_temporal_order_T10.png" for kind in ("accuracy", "heatmap")
+    ]
+    bare = [{key: r[key] for key in r if key != "lr"} for r in ROWS]
+    assert drawn(bare) == names[:1]
+    # As a table has them, where another optimizer of the grid has rates.
+    none = [r | {"lr": None, "member": r["member"] + 10} for r in ROWS]
+    assert drawn(none) == names[:1]
+    assert drawn([*ROWS, *none]) == names
+
+
 def test_percent_shows_every_accuracy_of_ten_thousand_samples():
     for right in range(10_000):
         expected = f"{right // 100}.{right % 100:02d}"

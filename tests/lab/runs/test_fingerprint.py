@@ -126,6 +126,22 @@ def test_files_with_the_same_short_name_all_count(tmp_path):
         path.write_text("X = 1\n")
 
 
+def test_of_what_is_no_source_the_bytes_count(tmp_path):
+    path = tmp_path / "own.so"
+    hashes = set()
+    for data in (b"\x7fELF\0\xff", b"\x7fELF\0\xfe", b"print 1\n", b"print 2\n"):
+        path.write_bytes(data)
+        hashes |= {*fingerprint.of_files([path]).values()}
+    assert len(hashes) == 4
+
+
+def test_links_to_nothing_are_no_files_of_a_package(tmp_path):
+    (tmp_path / "code.py").write_text("X = 1\n")
+    (tmp_path / ".#code.py").symlink_to("somebody@somewhere.123")  # as Emacs leaves it
+    (tmp_path / "folder.py").mkdir()
+    assert [*fingerprint._sources(str(tmp_path))] == [tmp_path / "code.py"]
+
+
 def test_the_card_of_a_rule_does_not(tmp_path):
     path = tmp_path / "code.py"
     path.write_text('A_CARD = card.RuleCard(title="a")\n\ndef f(): return 1\n')
@@ -207,6 +223,37 @@ def change(folder, **changed):
     path = folder.path / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, **changed}))
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, None])
+def test_a_finished_run_whose_table_ends_too_early_is_a_message(
+    tmp_path, finished, length
+):
+    path = finished.path / "results.csv"
+    whole = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole[:length]))
+    says = f"it has {max(0, (length or 0) - 1)} rows of 34"
+    if length is None:
+        path.unlink()
+        says = "cannot be read: No such file or directory"
+    interruption = type("Quiet", (), {"signal": None, "command": "x"})()
+    runner = Runner(Console(quiet=True), tmp_path, interruption)
+    with pytest.raises(store.RunFolderError) as error:
+        runner.rows(finished.config)
+    assert f"{path} " in str(error.value)
+    assert says in str(error.value)
+    assert str(error.value).endswith(
+        "To write it again from the checkpoints:\n  python -m experiments.grid --config "
+        f"{finished.path}/config.resolved.toml --out {finished.path} --resume"
+    )
+    # As it says: what writes it is opening the run and saving it.
+    manifest = json.loads((finished.path / "manifest.json").read_text())
+    finished.open(resume=True)
+    groups = groups_lib.make_groups(finished.config)
+    finished.save(groups, finished.load_states(groups), manifest)
+    finished.close()
+    assert path.read_text() == "".join(whole)
+    assert len(runner.rows(finished.config)) == 34
 
 
 def other_code(**hashes):

@@ -1,5 +1,6 @@
 """The run folder's own promises, with states that no training made."""
 
+import contextlib
 import errno
 import json
 import os
@@ -566,6 +567,56 @@ def test_a_damaged_manifest_costs_no_state(tmp_path, opened, saved, groups, caps
     again.close()
 
 
+@pytest.mark.parametrize("damage", [None, "", "seeds = [0"])
+def test_a_config_that_is_gone_or_damaged_is_written_again(opened, saved, damage):
+    path = saved / "config.resolved.toml"
+    whole = path.read_text()
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_text(damage)
+    opened()
+    assert path.read_text() == whole
+
+
+def test_without_a_manifest_the_config_is_written_only_where_there_is_none(
+    tmp_path, opened, saved
+):
+    path = saved / "config.resolved.toml"
+    whole = path.read_text()
+    (saved / "manifest.json").unlink()
+    other = store.RunFolder(saved, load_config(tmp_path, "max_steps=7"))
+    other.open(resume=True)
+    other.close()
+    assert path.read_text() == whole  # whose checkpoints these are is asked later
+    path.unlink()
+    opened()
+    assert path.read_text() == whole
+
+
+def test_weights_that_cannot_be_written_are_a_message(opened, saved):
+    folder, _ = opened()
+    (saved / "params").write_text("")
+    with pytest.raises(store.RunFolderError, match="params cannot be written: File ex"):
+        folder.save_params(0, {"w": np.zeros(1)}, {})
+
+
+def test_a_checkpoint_that_cannot_be_set_aside_is_a_message(
+    monkeypatch, opened, saved, groups
+):
+    folder, _ = opened()
+    flip(saved / NEWER, 3000)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(store.RunFolderError) as error:
+        folder.load_states(groups)
+    aside = (saved / NEWER).with_suffix(".damaged")
+    assert f"{aside} cannot be written: Permission denied" in str(error.value)
+
+
 CALLS = ("fsync", "replace")  # of `os`; between them, all that a save does
 
 
@@ -874,3 +925,16 @@ def test_curves_are_read_in_the_order_of_members_and_damage_is_a_message(tmp_pat
             store.read_curves(path)
     with pytest.raises(store.RunFolderError, match="cannot be read"):
         store.read_curves(tmp_path / "no.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_of_curves_is_a_message_or_no_harm(tmp_path, save):
+    path = tmp_path / "curves.npz"
+    save(path, member=np.arange(3), step=np.arange(3))
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(store.RunFolderError):
+            store.read_curves(path)

@@ -275,6 +275,39 @@ def test_a_file_that_several_processes_write_has_an_aside_for_each(tmp_path):
     assert [*tmp_path.iterdir()] == [path]  # the name that is not shared was taken
 
 
+def test_a_text_is_written_whole_and_an_error_names_its_file(tmp_path, monkeypatch):
+    path = tmp_path / "page.md"
+    files.write_text(path, "γ \ud800\n")
+    assert path.read_bytes() == "γ \\ud800\n".encode()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        files.write_text(path, "more")
+    assert files.described(error.value) == f"{path}: No space left on device"
+    assert path.read_bytes() == "γ \\ud800\n".encode()
+    assert [*tmp_path.iterdir()] == [path]
+    assert files.described(OSError("of a library")) == "of a library"
+
+
+def test_an_error_of_the_system_is_one_line_and_exit_code_2(tmp_path, capsys):
+    path = tmp_path / "no" / "a.csv"
+    for program, begins in (("x", "x: "), ("", "")):
+        code = command_line.exit_code(
+            lambda _: files.write(path, b""), (OSError,), program
+        )
+        assert code == 2
+        said = f"{begins}{path}: No such file or directory\n"
+        assert capsys.readouterr().err == said
+
+
+def test_windows_sets_nothing_that_it_does_not_have(monkeypatch):
+    monkeypatch.delattr(os, "set_blocking")
+    screen.set_blocking(1, blocking=False)
+
+
 # Progress.
 
 
