@@ -469,7 +469,7 @@ def _run(console: rich.console.Console) -> int:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; errors of the user's are one message and exit code 2."""
     del argv
-    return command_line.exit_code(_run, (OSError,), "experiments.device")
+    return command_line.exit_code(_run, (OSError,), command_line.program(__name__))
 
 
 parse = command_line.parser(__name__, _check)

@@ -7,6 +7,7 @@ has solved a length goes on to the next with the weights that solved it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,10 +86,49 @@ def _initial(
     return every(jnp.asarray(seeds), params)
 
 
+class Grown(NamedTuple):
+    """How far the members of a grid have got, between two lengths.
+
+    Attributes:
+      by_length: see `grow_lengths`.
+      alive: `[N]`, positions in the grid of the members that solved the last length;
+        None before the first one.
+      params: `[N, ...]`, the weights that solved it.
+    """
+
+    by_length: dict[int, list[dict[str, int]]]
+    alive: np.ndarray | None = None
+    params: types.Params | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in values of JSON; `from_json` has every bit of the weights."""
+        alive, params = self.alive, self.params
+        return {
+            "by_length": [*self.by_length.items()],
+            "alive": None if alive is None else alive.tolist(),
+            "params": None if params is None else [x.tolist() for x in params],
+        }
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Grown:
+        """What `to_json` was made of; weights are float32."""
+        alive, params = kept["alive"], kept["params"]
+        return cls(
+            dict(kept["by_length"]),
+            None if alive is None else np.array(alive, int),
+            None
+            if params is None
+            else types.Params(*(jnp.asarray(x, jnp.float32) for x in params)),
+        )
+
+
 def grow_lengths(
     config_of: Callable[[int], Config],
     lengths: Sequence[int],
     say: Callable[[str], None] = lambda text: None,
+    *,
+    begun: Grown | None = None,
+    keep: Callable[[Grown], None] = lambda grown: None,
 ) -> dict[int, list[dict[str, int]]]:
     """Grows T for every member of a grid, each from its own weights.
 
@@ -96,14 +136,19 @@ def grow_lengths(
       config_of: T to the config of the grid, one group; members are the same at each T.
       lengths: T in the order to be tried.
       say: hears of each length.
+      begun: what `keep` was given before, to go on from; None begins anew.
+      keep: is given what there is after each length, before `say` hears of it.
 
     Returns:
       By T, for each member that tried it: `seed`, `setting` (its position among the
       members of that seed), `updates`, and `solved`, 0 or 1.
     """
-    by_length: dict[int, list[dict[str, int]]] = {}
-    alive, params = None, None
+    by_length, alive, params = begun or Grown({})
     for seq_len in lengths:
+        if seq_len in by_length:
+            continue
+        if alive is not None and not alive.size:
+            break
         config = config_of(seq_len)
         (group,) = groups.make_groups(config)
         whole = group.grid
@@ -118,7 +163,6 @@ def grow_lengths(
         limits = Limits(config.max_steps, config.patience)
         status, step, params = train_from(group.experiment, grid, limits, params)
         solved = status == Status.SOLVED
-        say(f"T = {seq_len}: {solved.sum()} of {solved.size} members solved")
         by_length[seq_len] = [
             {
                 "seed": int(whole.seeds[i]),
@@ -130,6 +174,6 @@ def grow_lengths(
         ]
         alive = alive[solved]
         params = jax.tree.map(lambda x, solved=solved: x[solved], params)
-        if not alive.size:
-            break
+        keep(Grown(by_length, alive, params))
+        say(f"T = {seq_len}: {solved.sum()} of {solved.size} members solved")
     return by_length

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import rich.console
 
-from experiments.paper import configs, curriculum
+from experiments.paper import configs, curriculum, parts
 from experiments.paper.budgets import PaperBudget
 from lra_jax.lab.benches import published
 from lra_jax.lab.flow import recording
@@ -17,7 +18,7 @@ from lra_jax.lab.reports import results, statistics
 from lra_jax.lab.reports.results import Row
 from lra_jax.lab.runs import fingerprint, provenance, run, store
 from lra_jax.lab.runs.runner import Runner
-from lra_jax.lab.terminal import machine, screen
+from lra_jax.lab.terminal import files, machine, screen
 
 
 class PaperRunner(Runner):
@@ -52,44 +53,86 @@ class PaperRunner(Runner):
         num_steps: int,
         every: int,
     ) -> tuple[list[Row], list[Row]]:
-        """The table and the summary of a recording, made now if it is not there yet."""
+        """The table and the summary of a recording, made now if it is not there yet.
+
+        Raises:
+          StoppedError: a signal came first; the settings that were recorded are kept.
+          store.RunFolderError: what is kept is damaged, or of other code.
+        """
         settings = configs.flow_settings(name, budget)
         path = self.folder / name
-        key = f"{settings} {budget.hidden_size} {list(seeds)} {num_steps} {every}"
-        files = [path / "settings.txt", path / "table.csv", path / "summary.csv"]
-        code = path / "code.json"
-        if files[0].is_file() and files[0].read_text("utf-8") == key:
-            self._check_code(path, code)
+        vouches, code = path / "settings.txt", path / "code.json"
+        tables = [path / f"{kept}.csv" for kept in ("table", "summary", "made_with")]
+        shown = f"{settings} {budget.hidden_size} {list(seeds)} {num_steps} {every}"
+        key = shown.encode()
+        is_kept = vouches.is_file() and vouches.read_bytes() == key
+        if is_kept and all(found := [store.read_rows(table) for table in tables]):
+            self._check_code(path, parts.load(code))
         else:
-            path.mkdir(parents=True, exist_ok=True)
-            files[0].unlink(missing_ok=True)  # it vouches for the others
-            with machine.in_float64():
-                recordings = [
-                    self._record(setting, budget, seeds, num_steps, every)
-                    for setting in settings
-                ]
-            results.write_rows(files[1], flow_tables.by_step(recordings))
-            results.write_rows(files[2], flow_tables.summary(recordings))
-            results.write_rows(path / "made_with.csv", [_made_with(name, "float64")])
-            code.write_text(json.dumps(_code(), indent=0), "utf-8")
-            files[0].write_text(key, "utf-8")
-        self.recorded += store.read_rows(path / "made_with.csv")
-        return store.read_rows(files[1]), store.read_rows(files[2])
+            vouches.unlink(missing_ok=True)
+            how = {
+                "task": published.PERMUTATION,
+                "seq_len": 10,
+                "seeds": [*seeds],
+                "num_steps": num_steps,
+                "every": every,
+                "hidden_size": budget.hidden_size,
+                "num_validation": min(1000, budget.num_validation),
+            }
+            halves = [path / f"part{index}.json" for index in range(len(settings))]
+            made = [
+                self._record(half, name, setting, how)
+                for half, setting in zip(halves, settings, strict=True)
+            ]
+            makers = [part["made_with"] for part in made]
+            found = [
+                [row for part in made for row in part["table"]],
+                [row for part in made for row in part["summary"]],
+                [row for i, row in enumerate(makers) if row not in makers[:i]],
+            ]
+            for table, rows in zip(tables, found, strict=True):
+                results.write_rows(table, rows)
+            files.write(code, json.dumps(_code(), indent=0).encode())
+            files.write(vouches, key)
+            for half in halves:
+                half.unlink(missing_ok=True)
+            found = [store.read_rows(table) for table in tables]
+        self.recorded += found[2]
+        return found[0], found[1]
 
     def warm_lengths(
         self, name: str, task: str, budget: PaperBudget, seeds: Sequence[int]
     ) -> list[Row]:
-        """`curriculum.grow_lengths` of a method: a row for each T and member."""
+        """`curriculum.grow_lengths` of a method: a row for each T and member.
+
+        Raises:
+          StoppedError: a signal came first; the lengths that were trained are kept.
+          store.RunFolderError: what is kept is damaged, or of other code.
+        """
         path = self.folder / f"warm.{name}.{task}.csv"
         made_with = path.with_suffix(".made_with.csv")
         first = configs.reach_config(name, task, 10, budget, seeds)
         code = path.with_suffix(".code.json")
         key = f"{first.request_digest()} {budget.reach.seq_len}"
-        if path.is_file() and (rows := store.read_rows(path))[0]["key"] == key:
-            self._check_code(path, code)
+        if rows := _rows_of(path, key):
+            self._check_code(path, parts.load(code))
             self.recorded += store.read_rows(made_with)
             return rows
+        self.stop_if_asked()
         screen.say(self.console, f"warm start: {name}, {task}")
+        half = path.with_suffix(".part.json")
+        part = parts.read(half, key)
+        begun, makers = None, list[Row]()
+        if part is not None:
+            self._check_code(half, part["code"])
+            begun = curriculum.Grown.from_json(part["grown"])
+            makers = part["made_with"]
+        maker = _made_with(f"warm.{name}.{task}", "float32")
+        makers += [maker] * (maker not in makers)
+
+        def keep(grown: curriculum.Grown) -> None:
+            content = {"made_with": makers, "grown": grown.to_json()}
+            parts.write(half, key, code=_code(), **content)
 
         def say(text: str) -> None:
             screen.say(self.console, text)
@@ -99,16 +142,18 @@ class PaperRunner(Runner):
             lambda t: configs.reach_config(name, task, t, budget, seeds),
             budget.reach.seq_len,
             say,
+            begun=begun,
+            keep=keep,
         )
         rows = [
             {"key": key, "seq_len": t, **row}
             for t, members in by_length.items()
             for row in members
         ]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        results.write_rows(made_with, [_made_with(f"warm.{name}.{task}", "float32")])
-        code.write_text(json.dumps(_code(), indent=0), "utf-8")
+        results.write_rows(made_with, makers)
+        files.write(code, json.dumps(_code(), indent=0).encode())
         results.write_rows(path, rows)  # last: it vouches for the others
+        half.unlink(missing_ok=True)
         self.recorded += store.read_rows(made_with)
         return store.read_rows(path)
 
@@ -121,9 +166,9 @@ class PaperRunner(Runner):
         path = self.folder / f"label_swap.{name}.{task}.csv"
         key = f"{setting} {seq_len} {budget.hidden_size} {list(seeds)}"
         code = path.with_suffix(".code.json")
-        if path.is_file() and (row := store.read_rows(path)[0])["key"] == key:
-            self._check_code(path, code)
-            return row
+        if rows := _rows_of(path, key):
+            self._check_code(path, parts.load(code))
+            return rows[0]
         self.stop_if_asked()
         with machine.in_float64():
             cosines = recording.label_swap(
@@ -138,25 +183,21 @@ class PaperRunner(Runner):
         row |= {"w_hh": w_hh[0], "w_hh_interval": w_hh[1]}
         row |= {"w_xh": w_xh[0], "w_xh_interval": w_xh[1]}
         self.folder.mkdir(parents=True, exist_ok=True)
-        code.write_text(json.dumps(_code(), indent=0), "utf-8")
+        files.write(code, json.dumps(_code(), indent=0).encode())
         results.write_rows(path, [row])
         return store.read_rows(path)[0]
 
-    def _check_code(self, path: pathlib.Path, code: pathlib.Path) -> None:
+    def _check_code(self, path: pathlib.Path, code: object) -> None:
         """Sees to it that what is kept was made by the code of today.
 
         Args:
           path: of what is kept.
-          code: file with the fingerprint of what made it.
+          code: the fingerprint of what made it; None where it is not known.
 
         Raises:
           store.OldCodeError: it was made by other code.
         """
-        try:
-            kept = json.loads(code.read_text("utf-8"))
-        except (OSError, ValueError):
-            kept = None
-        if changed := fingerprint.changes(kept, _code()):
+        if changed := fingerprint.changes(code, _code()):
             store.refuse_old_code(
                 str(path),
                 changed,
@@ -166,24 +207,42 @@ class PaperRunner(Runner):
 
     def _record(
         self,
+        half: pathlib.Path,
+        name: str,
         setting: recording.Setting,
-        budget: PaperBudget,
-        seeds: Sequence[int],
-        num_steps: int,
-        every: int,
-    ) -> recording.Recording:
+        how: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """A setting's rows of the table and the summary: recorded now, or before.
+
+        Args:
+          half: where they are kept.
+          name: of the recording that they are a part of.
+          setting: to be recorded.
+          how: arguments of `recording.record`.
+        """
+        key = f"{setting} {how}"
+        part = parts.read(half, key)
+        if part is not None:
+            self._check_code(half, part["code"])
+            return part
         self.stop_if_asked()
         screen.say(self.console, f"recording {setting.name}")
-        return recording.record(
-            setting,
-            task=published.PERMUTATION,
-            seq_len=10,
-            seeds=seeds,
-            num_steps=num_steps,
-            every=every,
-            hidden_size=budget.hidden_size,
-            num_validation=min(1000, budget.num_validation),
-        )
+        with machine.in_float64():
+            recorded = recording.record(setting, **how)
+        content = {
+            "code": _code(),
+            "made_with": _made_with(name, "float64"),
+            "table": flow_tables.by_step([recorded]),
+            "summary": flow_tables.summary([recorded]),
+        }
+        parts.write(half, key, **content)
+        return content
+
+
+def _rows_of(path: pathlib.Path, key: str) -> list[Row]:
+    """The rows that are kept under a key; none where there is nothing, or no such."""
+    rows = store.read_rows(path) if path.is_file() else []
+    return rows if rows and rows[0].get("key") == key else []
 
 
 def _code() -> dict[str, str]:

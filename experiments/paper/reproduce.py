@@ -24,7 +24,8 @@ from absl import flags
 from experiments.paper import budgets, rows
 from experiments.paper.artefacts import ARTEFACTS
 from experiments.paper.artefacts.making import Request, write_artefact
-from experiments.paper.artefacts.tables_1_to_3 import TABLE_ROWS
+from experiments.paper.artefacts.table5 import methods_asked
+from experiments.paper.artefacts.tables_1_to_3 import TABLE_ROWS, lines_asked
 from experiments.paper.pictures import draw_artefact
 from experiments.paper.recordings import PaperRunner
 from lra_jax.lab.benches import pictures
@@ -74,7 +75,7 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
         rows=_chosen("row", _ROWS.value, [*rows.ROWS | rows.REACH_ROWS]),
         longest=_LONGEST.value,
     )
-    _check_part(names)
+    _check_part(names, budget)
     command = [*command_line.started_as(__name__), *sys.argv[1:]]
     interruption = run.Interruption(console, command)
     runs = pathlib.Path(_RUNS.value) / f"{budget.name}_{_SEEDS.value}_seeds"
@@ -95,8 +96,16 @@ def _run(console: rich.console.Console, names: Sequence[str]) -> int:
     return 0
 
 
-def _check_part(names: Sequence[str]) -> None:
-    """Raises flags.Error where a part is asked for of what has none, or of nothing."""
+def _check_part(names: Sequence[str], budget: budgets.PaperBudget) -> None:
+    """Looks at the part that is asked for.
+
+    Args:
+      names: of artefacts.
+      budget: without what is in no part that is asked for.
+
+    Raises:
+      flags.Error: an artefact has no parts, or nothing is left of it.
+    """
     chosen = _ROWS.value
     asked = {"rows": chosen, "tasks": _TASKS.value, "longest": _LONGEST.value}
     known: dict[str, Sequence[str]] = {
@@ -112,6 +121,13 @@ def _check_part(names: Sequence[str]) -> None:
         if not set(chosen) & set(known[name]):
             raise flags.Error(
                 f"--rows: {name} has none of them, but {', '.join(known[name])}"
+            )
+    for name in names if budget.part else ():
+        left = methods_asked(budget) if name == "table5" else lines_asked(name, budget)
+        if not left:
+            raise flags.Error(
+                f"--budget {budget.name}: nothing of {name} is made for {budget.part}; "
+                "--budget full makes all"
             )
 
 

@@ -5,7 +5,9 @@ with each kind of feedback, by the setting of configs/reach/no_transport.toml. A
 regular intervals ‖A - W_hhᵀ‖ / ‖W_hh‖ and the cosine of both are read off the rule's
 state, and so of E_y; the accuracy is that on new samples.
 
-Writes `feedback.csv` (every seed and interval) and `feedback.png`.
+Writes `feedback.csv` (every seed and interval) and `feedback.png`, when all is there.
+The rows of each kind of feedback are kept in runs/feedback_error/ before, and the
+command goes on where it stood.
 """
 
 from __future__ import annotations
@@ -13,20 +15,23 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+import rich.console
 from absl import flags
 
 import lra_jax
+from experiments.site import in_parts
 from lra_jax import diagnostics
-from lra_jax.lab.benches import pictures
 from lra_jax.lab.config.optimizers import adam
 from lra_jax.lab.reports import results
-from lra_jax.lab.terminal import command_line, machine, screen
+from lra_jax.lab.terminal import command_line, machine
+
+if TYPE_CHECKING:  # the extra `plot`
+    from matplotlib.figure import Figure
 
 _OUT = flags.DEFINE_string(
     "out", "results/reach/no_transport", "Folder for the numbers and the figure.",
@@ -79,20 +84,18 @@ def curves(name: str, seed: jax.Array) -> dict[str, jax.Array]:
             "cosine of E_y": of_e_y.cosine,
         }
 
-    def update(state: lra_jax.TrainState, _: None) -> tuple[lra_jax.TrainState, None]:
-        key = jax.random.fold_in(keys[3], state.step)
-        batch = task.sample(key, BATCH_SIZE, SEQ_LEN)
-        choice = {"rule": rule, "optimizer": optimizer}
-        return lra_jax.train_step(state, batch, **choice)[0], None
+    def sample(step: jax.Array) -> lra_jax.Batch:
+        return task.sample(jax.random.fold_in(keys[3], step), BATCH_SIZE, SEQ_LEN)
 
-    def interval(
-        state: lra_jax.TrainState, _: None
-    ) -> tuple[lra_jax.TrainState, dict[str, jax.Array]]:
-        seen = look(state)
-        return jax.lax.scan(update, state, length=EVERY)[0], seen
-
-    state, seen = jax.lax.scan(interval, state, length=NUM_STEPS // EVERY)
-    return jax.tree.map(lambda x, y: jnp.append(x, y), seen, look(state))
+    return in_parts.follow(
+        state,
+        sample,
+        look,
+        rule=rule,
+        optimizer=optimizer,
+        num_intervals=NUM_STEPS // EVERY,
+        every=EVERY,
+    )
 
 
 def record(name: str) -> list[results.Row]:
@@ -110,9 +113,9 @@ def record(name: str) -> list[results.Row]:
     ]
 
 
-def draw_figure(rows: Sequence[results.Row]) -> Any:
+def draw_figure(rows: Sequence[results.Row]) -> Figure:
     """Errors of A and E_y, and the accuracy, over training."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row["feedback"] for row in rows))
     panels = {
@@ -120,7 +123,8 @@ def draw_figure(rows: Sequence[results.Row]) -> Any:
         "error of E_y": "‖E_y - W_hyᵀ‖ / ‖W_hy‖",
         "accuracy": "accuracy",
     }
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    axes = figure.subplots(1, 3)
     for axis, (column, label) in zip(axes, panels.items(), strict=True):
         for index, name in enumerate(names):
             mine = [row for row in rows if row["feedback"] == name]
@@ -141,18 +145,12 @@ def draw_figure(rows: Sequence[results.Row]) -> Any:
     return figure
 
 
-def _run(console: Any) -> int:
-    machine.prepare()
-    folder = pathlib.Path(_OUT.value)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: list[results.Row] = []
-    for name in FEEDBACK:
-        screen.say(console, f"training with feedback: {name}")
-        rows += record(name)
-        results.write_rows(folder / "feedback.csv", rows)
-    draw = functools.partial(pictures.draw_figures, {"feedback": draw_figure})
-    pictures.show(console, "feedback", folder, draw)
-    return 0
+def _run(console: rich.console.Console) -> int:
+    makers = {
+        f"with feedback: {name}": functools.partial(record, name) for name in FEEDBACK
+    }
+    stem = pathlib.Path(_OUT.value) / "feedback"
+    return in_parts.make(console, __name__, makers, stem, draw_figure)
 
 
 parse = command_line.parser(__name__)

@@ -7,7 +7,9 @@ and five others are counted. At regular intervals the rule's gradient of the cel
 compared with the exact one, of the same weights and batch: the cosine of the two as one
 vector.
 
-Writes `forward.csv` (every seed and interval), `forward.md` and `forward.png`.
+Writes `forward.csv` (every seed and interval), `forward.md` and `forward.png`, when all
+is there. The rows of each rule and network are kept in runs/forward_alignment/ before,
+and the command goes on where it stood.
 """
 
 from __future__ import annotations
@@ -15,21 +17,25 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import rich.console
 from absl import flags
 from jax.flatten_util import ravel_pytree
 
 import lra_jax
-from lra_jax import networks, rnn
-from lra_jax.lab.benches import pictures
+from experiments.site import in_parts
+from lra_jax import diagnostics, networks, rnn
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.statistics import mean_interval
-from lra_jax.lab.terminal import command_line, machine, screen
+from lra_jax.lab.terminal import command_line, machine
+
+if TYPE_CHECKING:  # the extra `plot`
+    from matplotlib.figure import Figure
 
 _OUT = flags.DEFINE_string(
     "out", "results/forward", "Folder for the table and the figure.",
@@ -67,7 +73,7 @@ def draw(key: jax.Array) -> lra_jax.Batch:
 
 def curves(
     rule: str, network: networks.Network, rate: jax.Array, seed: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+) -> dict[str, jax.Array]:
     """The loss and the cosine of one run at all looks, `[NUM_LOOKS + 1]` each."""
     made, exact = (
         lra_jax.RULES[name](output_loss=LOSS, network=network, **RULES[name])
@@ -80,30 +86,25 @@ def curves(
     )
     state = lra_jax.init_train_state(keys[1], params, made, optimizer)
 
-    def look(state: lra_jax.TrainState) -> tuple[jax.Array, jax.Array]:
+    def look(state: lra_jax.TrainState) -> dict[str, jax.Array]:
         batch = draw(jax.random.fold_in(keys[2], state.step))
         found, _, info = made.grads(keys[3], state.params, state.rule_state, batch)
         empty = lra_jax.EmptyState()
         best, _, _ = exact.grads(keys[3], state.params, empty, batch)
         a, b = (ravel_pytree(rnn.cell_of(each))[0] for each in (found, best))
-        size = jnp.linalg.norm(a) * jnp.linalg.norm(b)
-        cosine = jnp.where(size > 0, jnp.sum(a * b) / jnp.where(size > 0, size, 1), 0)
-        return info.loss, cosine
+        # 0 where there is no gradient.
+        cosine = jnp.nan_to_num(diagnostics.cosine(a, b))
+        return {"loss": info.loss, "cosine": cosine}
 
-    def update(state: lra_jax.TrainState, _: None) -> tuple[lra_jax.TrainState, None]:
-        batch = draw(jax.random.fold_in(keys[3], state.step))
-        choice = {"rule": made, "optimizer": optimizer}
-        return lra_jax.train_step(state, batch, **choice)[0], None
-
-    def interval(
-        state: lra_jax.TrainState, _: None
-    ) -> tuple[lra_jax.TrainState, tuple[jax.Array, jax.Array]]:
-        seen = look(state)
-        return jax.lax.scan(update, state, length=NUM_STEPS // NUM_LOOKS)[0], seen
-
-    state, seen = jax.lax.scan(interval, state, length=NUM_LOOKS)
-    last = look(state)
-    return jax.tree.map(lambda x, y: jnp.append(x, y), seen, last)
+    return in_parts.follow(
+        state,
+        lambda step: draw(jax.random.fold_in(keys[3], step)),
+        look,
+        rule=made,
+        optimizer=optimizer,
+        num_intervals=NUM_LOOKS,
+        every=NUM_STEPS // NUM_LOOKS,
+    )
 
 
 def record(rule: str, network: str) -> list[results.Row]:
@@ -111,10 +112,10 @@ def record(rule: str, network: str) -> list[results.Row]:
     run = jax.jit(jax.vmap(functools.partial(curves, rule, NETWORKS[network]), (0, 0)))
     pairs = [(rate, seed) for rate in RATES for seed in TUNING_SEEDS]
     rates, seeds = (np.array(column) for column in zip(*pairs, strict=True))
-    losses = np.asarray(run(rates, seeds)[0])[:, -1].reshape(len(RATES), -1)
+    losses = np.asarray(run(rates, seeds)["loss"])[:, -1].reshape(len(RATES), -1)
     losses = np.where(np.isfinite(losses), losses, np.inf).mean(axis=1)
     rate = RATES[int(np.argmin(losses))]
-    loss, cosine = run(np.full(len(SEEDS), rate), np.array(SEEDS))
+    seen = run(np.full(len(SEEDS), rate), np.array(SEEDS))
     every = NUM_STEPS // NUM_LOOKS
     return [
         {
@@ -123,8 +124,8 @@ def record(rule: str, network: str) -> list[results.Row]:
             "lr": rate,
             "seed": seed,
             "updates": every * i,
-            "loss": float(loss[k, i]),
-            "cosine": float(cosine[k, i]),
+            "loss": float(seen["loss"][k, i]),
+            "cosine": float(seen["cosine"][k, i]),
         }
         for k, seed in enumerate(SEEDS)
         for i in range(NUM_LOOKS + 1)
@@ -166,15 +167,13 @@ def table(rows: Sequence[results.Row]) -> str:
     return markdown.table([*header, "end"], body) + "\n" + markdown.notes(text)
 
 
-def draw_figure(rows: Sequence[results.Row]) -> Any:
+def draw_figure(rows: Sequence[results.Row]) -> Figure:
     """Losses and cosines over training, a column for each network."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     shown = [n for n in NETWORKS if any(r["network"] == n for r in rows)]
-    figure, axes = plt.subplots(
-        2, len(shown), figsize=(3 * len(shown) + 2, 5), sharex=True, sharey="row",
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    figure = Figure(figsize=(3 * len(shown) + 2, 5), layout="constrained")
+    axes = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False)
     for column, network in zip(axes.T, shown, strict=True):
         column[0].set_title(network)
         column[1].set_xlabel("updates")
@@ -196,21 +195,14 @@ def draw_figure(rows: Sequence[results.Row]) -> Any:
     return figure
 
 
-def _run(console: Any) -> int:
-    machine.prepare()
-    folder = pathlib.Path(_OUT.value)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: list[results.Row] = []
-    for network in NETWORKS:
-        for rule in RULES:
-            screen.say(console, f"training {network} by {rule}")
-            rows += record(rule, network)
-            results.write_rows(folder / "forward.csv", rows)
-            (folder / "forward.md").write_text(table(rows), encoding="utf-8")
-    screen.say(console, table(rows))
-    draw = functools.partial(pictures.draw_figures, {"forward": draw_figure})
-    pictures.show(console, "forward", folder, draw)
-    return 0
+def _run(console: rich.console.Console) -> int:
+    makers = {
+        f"{network} by {rule}": functools.partial(record, rule, network)
+        for network in NETWORKS
+        for rule in RULES
+    }
+    stem = pathlib.Path(_OUT.value) / "forward"
+    return in_parts.make(console, __name__, makers, stem, draw_figure, table)
 
 
 parse = command_line.parser(__name__)

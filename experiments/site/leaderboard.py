@@ -19,20 +19,22 @@ from __future__ import annotations
 import pathlib
 import re
 import statistics
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich.console
 from absl import flags
 
+from experiments.site import tables
 from lra_jax import rule_card
 from lra_jax.lab.benches import reach
 from lra_jax.lab.benches.published import TITLES
 from lra_jax.lab.config import ConfigError
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
-from lra_jax.lab.terminal import command_line, screen
+from lra_jax.lab.runs import store
+from lra_jax.lab.terminal import command_line, files
 from lra_jax.rules.card import RuleCard
 
 _ROOT = flags.DEFINE_string(
@@ -41,6 +43,9 @@ _ROOT = flags.DEFINE_string(
 
 
 CONTROLS = ("bptt", "readout_only")
+# Columns of a bench's table that are read here, the numbers and the others.
+_NUMBERS = ("seq_len", "solved", "seeds", "max_steps", "longest")
+_NEEDED = ("name", "task", "method", "setting", "updates_by_seed", *_NUMBERS)
 
 
 class Entry(NamedTuple):
@@ -50,7 +55,7 @@ class Entry(NamedTuple):
       bench: its name.
       method: its label.
       rule: a name of `lra_jax.RULES`.
-      network: a name of `lra_jax.networks.NETWORKS`, or "stack of 2 tanh".
+      network: a name of `lra_jax.networks.NETWORKS`, or "2 layers of tanh".
       card: of the rule with its options.
       row: of the bench's table.
       updates: of each seed until it is solved; None where it is not.
@@ -83,20 +88,18 @@ def entries(root: pathlib.Path) -> list[Entry]:
 
     Raises:
       ConfigError: a bench's config cannot be read.
-      OSError: a bench's table cannot be read.
+      store.RunFolderError: a bench's table cannot be read, or there are none.
     """
     found = []
-    for table in sorted((root / "results/reach").glob("*/reach.csv")):
+    folder = root / "results/reach"
+    for table in sorted(folder.glob("*/reach.csv")):
         name = table.parent.name
         bench = reach.load(str(root / "configs/reach" / f"{name}.toml"))
-        rows = results.read_rows(table)
+        rows = tables.read(table, _NEEDED, _NUMBERS)
         for method, said in bench.methods.items():
             config = bench.tuning(method, bench.tasks[0], bench.seq_len[0])
             setting = next(iter(config.members()))
-            layers, network = setting.get("num_layers", 1), setting.get("network")
-            network = network or "tanh"
-            if layers > 1:
-                network = f"{layers} layers of {network}"
+            network = tables.network_of(setting)
             card = rule_card(setting["rule"]).of(setting)
             for row in rows:
                 if row["method"] != said["label"]:
@@ -117,6 +120,11 @@ def entries(root: pathlib.Path) -> list[Entry]:
                         tuple(bench.seeds),
                     )
                 )
+    if not found:
+        raise store.RunFolderError(
+            f"{folder}: expected NAME/reach.csv with methods of a bench "
+            f"{root / 'configs/reach/NAME.toml'}, found none"
+        )
     return found
 
 
@@ -168,7 +176,10 @@ def best(found: Sequence[Entry]) -> list[Entry]:
 def _costs(root: pathlib.Path, bench: str) -> dict[str, tuple[str, str]]:
     """Label to kB a step and ms an update, as a bench's summary has them."""
     path = root / "results/reach" / bench / "summary.md"
-    lines = path.read_text("utf8").splitlines() if path.is_file() else []
+    try:
+        lines = path.read_text("utf8").splitlines() if path.is_file() else []
+    except UnicodeDecodeError:
+        raise store.RunFolderError(f"{path} is damaged: not UTF-8") from None
     cells = [
         [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]
     ]
@@ -303,22 +314,25 @@ def seeds(found: Sequence[Entry]) -> list[Row]:
     ]
 
 
-def main(argv: Sequence[str]) -> int:
+def _run(console: rich.console.Console) -> int:
     """Writes the three files."""
-    del argv
+    del console
     root = pathlib.Path(_ROOT.value)
-    try:
-        found = entries(root)
-        text = table(root, found)
-        results.write_rows(root / "results/leaderboard.csv", seeds(found))
-        (root / "results/leaderboard.md").write_text(text, "utf8")
-        compared = comparison_table(comparisons(found))
-        (root / "results/comparisons.md").write_text(compared, "utf8")
-    except (ConfigError, OSError) as error:
-        print(f"experiments.leaderboard: {error}", file=sys.stderr)
-        return 2
+    found = entries(root)
+    text = table(root, found)
+    compared = comparison_table(comparisons(found))
+    results.write_rows(root / "results/leaderboard.csv", seeds(found))
+    files.write(root / "results/leaderboard.md", text.encode())
+    files.write(root / "results/comparisons.md", compared.encode())
     print(text, end="")
-    return screen.finish(0, "experiments.leaderboard")
+    return 0
 
 
 parse = command_line.parser(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    del argv
+    errors = (ConfigError, store.RunFolderError, OSError)
+    return command_line.exit_code(_run, errors, command_line.program(__name__))

@@ -32,16 +32,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import rich.console
 from absl import flags
 
 from experiments.site import card_tables, pictures
-from lra_jax.lab.terminal import command_line, screen
+from lra_jax.lab.runs import store
+from lra_jax.lab.terminal import command_line, files
 from lra_jax.settings import did_you_mean
 
 _DRAW = flags.DEFINE_boolean("draw", False, "Make README's picture and table anew.")
@@ -206,9 +208,9 @@ def _get(value: Any, step: str, key: str) -> Any:
     return value[step]
 
 
-def main(argv: Sequence[str]) -> int:
+def _run(console: rich.console.Console) -> int:
     """Fills the pages below the working directory."""
-    del argv
+    del console
     root = pathlib.Path()
     texts: dict[pathlib.Path, str] = {}
     problems: list[str] = []
@@ -216,20 +218,23 @@ def main(argv: Sequence[str]) -> int:
     try:
         if _DRAW.value:
             pictures.draw(root)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, store.RunFolderError) as error:
         problems.append(f"--draw: {error}")
     template, readme = root / TEMPLATE, root / "README.md"
     for path in [template, *sorted((root / "docs").rglob("*.md"))]:
         try:
             text = path.read_text("utf8")
             if path == template:
-                texts[readme] = render(text, root / "results")
-                if not readme.is_file() or readme.read_text("utf8") != texts[readme]:
+                made = render(text, root / "results")
+                if _text_of(readme) != made:
+                    texts[readme] = made
                     stale.append(f"{readme}: is not what {TEMPLATE} makes")
                 continue
             found = places(text, root / "results")
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
+        except UnicodeDecodeError:
+            problems.append(f"{path}: not UTF-8")
         except PageError as error:
             problems += [f"{path}:{line}" for line in str(error).splitlines()]
         else:
@@ -237,17 +242,23 @@ def main(argv: Sequence[str]) -> int:
             if changed:
                 texts[path] = _put(text, found)
             stale += [f"{path}:{_change(place)}" for place in changed]
+    for path in () if _CHECK.value else texts:
+        if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+            problems.append(f"{path}: cannot be written")
     if problems:
-        print("experiments.pages: " + "\n  ".join(problems), file=sys.stderr)
-        return 2
+        raise PageError("\n  ".join(problems))
     print("\n".join(stale) or "The pages agree with results/.")
     if stale and _CHECK.value:
         print(f"Not what results/ says. To write them anew:\n  {COMMAND}")
         return 1
-    if stale:
-        for path, text in texts.items():
-            path.write_text(text, "utf8")
-    return screen.finish(0, "experiments.pages")
+    for path, text in texts.items():
+        files.write(path, text.encode())
+    return 0
+
+
+def _text_of(path: pathlib.Path) -> str | None:
+    """What a page says; None where it is not there. What is no UTF-8 is �."""
+    return path.read_text("utf8", errors="replace") if path.is_file() else None
 
 
 def _change(place: Place) -> str:
@@ -259,3 +270,10 @@ def _change(place: Place) -> str:
 
 
 parse = command_line.parser(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    del argv
+    errors = (PageError, OSError)
+    return command_line.exit_code(_run, errors, command_line.program(__name__))

@@ -12,9 +12,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from experiments.site import tables
 from lra_jax.lab.benches.published import TITLES
 from lra_jax.lab.reports import canvas, markdown, results
-from lra_jax.lab.terminal import files
+from lra_jax.lab.terminal import files, screen
 
 SEQ_LEN = 300  # of the table
 
@@ -45,7 +46,10 @@ PUBLISHED = (
 METHODS = (
     ("lra_norm", "`lra_norm`"),
     ("lra_reversible, W_xh begins small", "`lra_reversible`, small input weights"),
-    ("lra_norm without the cost of activity", "`lra_norm` without the cost of activity"),
+    (
+        "lra_norm without the cost of activity",
+        "`lra_norm` without the cost of activity",
+    ),
     (
         "lra_norm without the cost of activity, W_xh begins small",
         "the same, small input weights",
@@ -58,18 +62,26 @@ METHODS = (
 )
 
 
+_NUMBERS = ("seq_len", "solved", "seeds")
+
+
 def draw(root: pathlib.Path) -> None:
     """Draws the picture and writes the table, below the folder of the repository.
 
     Raises:
-      OSError: results cannot be read, or files cannot be written.
-      ValueError: results lack a method.
+      OSError: files cannot be written.
+      store.RunFolderError: results cannot be read.
+      ValueError: results lack a method, or matplotlib is missing.
     """
+    if (note := canvas.missing()) is not None:
+        raise ValueError(screen.plain(note))
     reach = root / "results" / "reach"
-    rows = results.read_rows(reach / "one_setting" / "reach.csv")
-    files.write(reach / "headline.md", table(rows).encode())
-    rows = results.read_rows(reach / "rules" / "reach.csv")
+    path, more = reach / "one_setting" / "reach.csv", ("task", "median_updates")
+    text = table(tables.read(path, ("method", *more, *_NUMBERS), _NUMBERS))
+    path = reach / "rules" / "reach.csv"
+    rows = tables.read(path, ("method", "published_reach", *_NUMBERS), _NUMBERS)
     draw_reach(rows, root / "docs" / "images" / "reach.png")
+    files.write(reach / "headline.md", text.encode())
 
 
 def draw_reach(rows: Sequence[results.Row], path: pathlib.Path) -> None:
@@ -95,7 +107,7 @@ def draw_reach(rows: Sequence[results.Row], path: pathlib.Path) -> None:
                     linewidth=2, clip_on=False)  # fmt: skip
             ax.text(*line.place, line.label, color=color, va="center")
         for method, text in PUBLISHED:
-            length = next(r["published_reach"] for r in rows if r["method"] == method)
+            length = _published(rows, method)
             ax.axvline(length, color="0.5", linewidth=0.8, linestyle=":", ymax=0.95)
             ax.text(length, 5.55, text, color="0.4", fontsize=8)
         ax.set_xscale("log")
@@ -132,6 +144,13 @@ def table(rows: Sequence[results.Row]) -> str:
             cells.append(cell)
         body.append([label, *cells])
     return markdown.table(["rule", *TITLES.values()], body)
+
+
+def _published(rows: Sequence[results.Row], method: str) -> float:
+    for row in rows:
+        if row["method"] == method and row["published_reach"] is not None:
+            return float(row["published_reach"])
+    raise ValueError(f"no published reach of {method!r} in the results")
 
 
 def _solved(rows: Sequence[results.Row], method: str) -> dict[int, int]:

@@ -22,18 +22,20 @@ from __future__ import annotations
 import json
 import pathlib
 import statistics
-import sys
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rich.console
 from absl import flags
 
+from experiments.site import tables
 from experiments.site.leaderboard import CONTROLS, holm, wilcoxon
+from experiments.site.tables import network_of
 from lra_jax.lab.reports import canvas, markdown, results, summary
 from lra_jax.lab.runs import store
-from lra_jax.lab.terminal import command_line, screen
+from lra_jax.lab.terminal import command_line, files, screen
 
 if TYPE_CHECKING:  # the extra `plot`
     from matplotlib.figure import Figure
@@ -53,13 +55,6 @@ LENGTH = ", T = "
 _NEEDED = ("member", "rule", "task", "seed", "status", "step", "best_accuracy")
 Row = dict[str, Any]
 Curves = Mapping[str, np.ndarray]
-
-
-def network_of(row: Row) -> str:
-    """The network of a member, as tables name it."""
-    layers = int(row.get("num_layers") or 1)
-    name = str(row.get("network") or "tanh")
-    return name if layers == 1 else f"{layers} layers of {name}"
 
 
 def choose(rows: Sequence[Row]) -> list[Row]:
@@ -307,17 +302,17 @@ def counted_seeds(rows: Sequence[Row], curves: Curves) -> list[Row]:
     ]
 
 
-def draw(tables: Mapping[str, Sequence[Row]]) -> Figure:
+def draw(titled: Mapping[str, Sequence[Row]]) -> Figure:
     """Rules × networks of each table, shaded by the mean best accuracy.
 
     Args:
-      tables: by title, rows of `cells`.
+      titled: by title, rows of `cells`.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.2 + 2.6 * len(tables), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(tables), squeeze=False)[0]
-    for axes, (title, rows) in zip(panels, tables.items(), strict=True):
+    figure = Figure(figsize=(1.2 + 2.6 * len(titled), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(titled), squeeze=False)[0]
+    for axes, (title, rows) in zip(panels, titled.items(), strict=True):
         rules, networks = (
             list(dict.fromkeys(row[key] for row in rows)) for key in ("rule", "network")
         )
@@ -342,73 +337,75 @@ def draw(tables: Mapping[str, Sequence[Row]]) -> Figure:
 
 
 def _draw_tables() -> None:
-    tables = {}
+    titled = {}
     for name in _TABLES.value:
-        rows = _of_table(pathlib.Path(name), ("rule", "network", "task", "accuracy"))
-        tables[rows[0]["task"]] = rows
+        columns = ("rule", "network", "task", "accuracy")
+        rows = tables.read(pathlib.Path(name), columns, numbers=["accuracy"])
+        titled[rows[0]["task"]] = rows
     if _PICTURE.value is None:
         raise ValueError("--tables: expected --picture")
     if (note := canvas.missing()) is not None:
         raise ValueError(screen.plain(note))
     with canvas.style():
-        draw(tables).savefig(str(_PICTURE.value), dpi=150)
+        draw(titled).savefig(str(_PICTURE.value), dpi=150)
 
 
-def main(argv: Sequence[str]) -> int:
+def _run(console: rich.console.Console) -> int:
     """Prints the table and writes the files."""
-    del argv
+    del console
+    if _TABLES.value:
+        _draw_tables()
+        return 0
     run = pathlib.Path(str(_RUN.value))
-    try:
-        if _TABLES.value:
-            _draw_tables()
-            return screen.finish(0, "experiments.rule_table")
-        rows = _of_table(run / "results.csv", _NEEDED)
-        curves, chance = _beside(run)
-        found = cells(rows, curves)
-        if not found:
-            raise ValueError(f"{run}: no rule has finished on any network")
-        text = table(found, chance)
-        if _OUT.value is not None:
-            folder = pathlib.Path(str(_OUT.value))
-            folder.mkdir(parents=True, exist_ok=True)
-            name = _NAME.value
-            results.write_rows(folder / f"{name}.csv", found)
-            results.write_rows(
-                folder / f"{name}_seeds.csv", counted_seeds(rows, curves)
-            )
-            (folder / f"{name}.md").write_text(text, encoding="utf-8")
-            if len({row["task"] for row in found}) > 1:
-                for part, made in (("pairs", pairs_table), ("ranks", ranks_table)):
-                    path = folder / f"{name}_{part}.md"
-                    path.write_text(made(found), encoding="utf-8")
-    except (OSError, ValueError, store.RunFolderError) as error:
-        print(f"experiments.rule_table: {error}", file=sys.stderr)
-        return 2
+    rows = tables.read(run / "results.csv", _NEEDED, ("member", "seed", "step"))
+    curves, chance = _beside(run)
+    found = cells(rows, curves)
+    if not found:
+        raise ValueError(f"{run}: no rule has finished on any network")
+    text = table(found, chance)
+    if _OUT.value is not None:
+        folder = pathlib.Path(str(_OUT.value))
+        folder.mkdir(parents=True, exist_ok=True)
+        name = _NAME.value
+        results.write_rows(folder / f"{name}.csv", found)
+        results.write_rows(folder / f"{name}_seeds.csv", counted_seeds(rows, curves))
+        files.write(folder / f"{name}.md", text.encode())
+        if len({row["task"] for row in found}) > 1:
+            for part, made in (("pairs", pairs_table), ("ranks", ranks_table)):
+                files.write(folder / f"{name}_{part}.md", made(found).encode())
     print(text, end="")
-    return screen.finish(0, "experiments.rule_table")
-
-
-def _of_table(path: pathlib.Path, columns: Collection[str]) -> list[Row]:
-    """The rows of a table that has these columns, one at least."""
-    rows = store.read_rows(path)
-    if not rows or not {*columns} <= {*rows[0]}:
-        raise ValueError(
-            f"{path}: expected a table with the columns {', '.join(columns)}"
-        )
-    return rows
+    return 0
 
 
 def _beside(run: pathlib.Path) -> tuple[Curves, Mapping[str, float]]:
-    """Evaluations and chances of a run, where they are there."""
+    """Evaluations and chances of a run, where they are there.
+
+    Raises:
+      store.RunFolderError: they cannot be read.
+    """
     curves: dict[str, np.ndarray] = {}
     if (run / "curves.npz").is_file():
         curves = store.read_curves(run / "curves.npz")
         if "num_samples" not in curves:  # of older runs, which looked at all
             curves = {}
-    manifest = {}
-    if (run / "manifest.json").is_file():
-        manifest = json.loads((run / "manifest.json").read_text("utf-8"))
-    return curves, manifest.get("chance", {})
+    path = run / "manifest.json"
+    if not path.is_file():
+        return curves, {}
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # also of what is no text
+        raise store.RunFolderError(f"{path} is damaged: {error}") from None
+    chance = manifest.get("chance", {}) if isinstance(manifest, dict) else None
+    if not isinstance(chance, dict):
+        raise store.RunFolderError(f"{path}: expected a run's manifest")
+    return curves, chance
 
 
 parse = command_line.parser(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    del argv
+    errors = (OSError, ValueError, store.RunFolderError)
+    return command_line.exit_code(_run, errors, command_line.program(__name__))

@@ -6,7 +6,7 @@ of it. Measured are the engine and what a user would write instead (`variants`),
 the best rates this machine reached in the same run; and memory.
 
 All is measured in one process (`timings`). Compilation is timed apart, without JAX's
-cache of compiled programs. Exit codes: 0 done, 2 bad input.
+cache of compiled programs. Exit codes: 0 done, 2 bad input, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import rich.console
 import rich.text
 from absl import flags
 
@@ -33,7 +32,7 @@ from experiments.speed.workload import Settings, operations
 from lra_jax import TASKS, sweep
 from lra_jax.experiment import Experiment
 from lra_jax.lab.reports import canvas
-from lra_jax.lab.terminal import command_line, machine, screen
+from lra_jax.lab.terminal import command_line, files, machine, screen
 from lra_jax.sweep import Grid
 
 _TASK = flags.DEFINE_enum("task", "temporal_order", sorted(TASKS), "What to learn.")
@@ -253,7 +252,7 @@ def _scan(
 def _save(folder: pathlib.Path, document: dict[str, Any]) -> list[str]:
     """Writes what there is, and returns the names of the files."""
     path = folder / "benchmark.json"
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    files.write(path, json.dumps(document, indent=1).encode(), b"\n")
     names = [str(path)]
     if document["scan"] is not None:
         note = canvas.missing()
@@ -276,14 +275,10 @@ def _check() -> None:
     least = TASKS[_TASK.value].min_seq_len
     if _SEQ_LEN.value < least:
         raise flags.Error(f"--seq-len: {_TASK.value} needs at least {least}")
-    if not math.isfinite(_SECONDS.value):
-        raise flags.Error(f"--seconds: expected a number, got {_SECONDS.value}")
+    timings.check_seconds(_SECONDS.value)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; errors of the user's are one message and exit code 2."""
-    del argv
-    console = command_line.console()
+def _run(console: rich.console.Console) -> int:
     notes = screen.console(stderr=True)
     machine.prepare()
     # A program that an earlier run has compiled would look compiled in no time.
@@ -298,27 +293,36 @@ def main(argv: Sequence[str]) -> int:
         repeats=_REPEATS.value,
         seconds=_SECONDS.value,
     )
-    name = _OUT.value or ("runs/benchmark" if _SCAN.value else None)
-    out = None if name is None else pathlib.Path(name)
+    folder = _OUT.value or ("runs/benchmark" if _SCAN.value else None)
+    out = None if folder is None else pathlib.Path(folder)
+    if out is not None:  # before hours of work, not after
+        out.mkdir(parents=True, exist_ok=True)
     try:
-        if out is not None:  # before hours of work, not after
-            out.mkdir(parents=True, exist_ok=True)
         with notes.status("starting") as status:
             document = run(
                 settings,
                 scan=_SCAN.value,
                 say=lambda text: status.update(rich.text.Text(text)),
             )
-        if _JSON.value:
-            print(json.dumps(document, indent=1))
-        else:
-            benchmark_report.show(console, document)
-        for path in () if out is None else _save(out, document):
-            screen.say(notes, f"  {screen.printable(path)}")
-    except OSError as error:
-        print(f"experiments.benchmark: {error}", file=sys.stderr)
-        return 2
-    return screen.finish(0, "experiments.benchmark")
+    except KeyboardInterrupt:
+        name = command_line.program(__name__)
+        screen.say(
+            notes, f"{name}: interrupted before all was timed; nothing is written"
+        )
+        return 130
+    if _JSON.value:
+        print(json.dumps(document, indent=1))
+    else:
+        benchmark_report.show(console, document)
+    for path in () if out is None else _save(out, document):
+        screen.say(notes, f"  {screen.printable(path)}")
+    return 0
 
 
 parse = command_line.parser(__name__, _check)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    del argv
+    return command_line.exit_code(_run, (OSError,), command_line.program(__name__))

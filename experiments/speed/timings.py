@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -62,6 +63,16 @@ class Timing:
 def missing(name: str, package: str) -> Timing:
     """In place of something that cannot run without a package."""
     return Timing(name, lambda n: None, 0, missing=package)
+
+
+def check_seconds(seconds: float) -> None:
+    """Looks at the value of a flag --seconds, of which absl takes NaN and infinity.
+
+    Raises:
+      ValueError: it is neither a number nor finite.
+    """
+    if not math.isfinite(seconds):
+        raise ValueError(f"--seconds: expected a number, got {seconds}")
 
 
 def _clock(run: Callable[[int], Any], calls: int) -> float:

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+import rich.console
 from absl import flags
 
 from experiments.speed import workload
 from lra_jax.lab import config as config_lib
 from lra_jax.lab.reports import canvas, markdown
-from lra_jax.lab.terminal import command_line, screen
+from lra_jax.lab.terminal import command_line, files, screen
 
 _CONFIG = flags.DEFINE_string(
     "grid", "configs/paper_temporal_order.toml", "Config of the grid."
@@ -108,47 +108,58 @@ def _draw(path: pathlib.Path, days: dict[str, float], cores: int, title: str) ->
     figure.savefig(path, dpi=150)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Prints the table and draws the picture."""
-    del argv
+def _load(config: config_lib.Config, path: pathlib.Path) -> tuple[dict[str, Any], int]:
+    """What `describe` finds, and the cores that the benchmark had.
+
+    Raises:
+      ValueError: the config or the benchmark is of something else.
+    """
     try:
-        config = config_lib.load(str(_CONFIG.value))
-        document = json.loads(pathlib.Path(str(_BENCHMARK.value)).read_text())
-        found = describe(config, document)
-    except (config_lib.ConfigError, OSError) as error:
-        print(f"experiments.wall_time: {error}", file=sys.stderr)
-        return 2
-    except (KeyError, TypeError, ValueError):
-        print(
-            f"experiments.wall_time: expected members of lra_diff in {_CONFIG.value}, "
-            f"and in {_BENCHMARK.value} what `experiments.benchmark --out` wrote",
-            file=sys.stderr,
-        )
-        return 2
+        document = json.loads(path.read_text("utf8"))
+        found, cores = describe(config, document), int(document["machine"]["cores"])
+    except (ArithmeticError, KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"expected members of lra_diff in {_CONFIG.value}, and in {path} what "
+            "`experiments.benchmark --out` wrote"
+        ) from None
+    if not found["rows"]:
+        raise ValueError(f"{path}: expected a rate of {' or '.join(map(repr, ROWS))}")
+    return found, cores
+
+
+def _run(console: rich.console.Console) -> int:
+    """Prints the table and draws the picture."""
+    del console
+    config = config_lib.load(str(_CONFIG.value))
+    found, cores = _load(config, pathlib.Path(str(_BENCHMARK.value)))
     title = (
         f"{found['grid']}: {found['members']} networks, {found['max_steps']:,} updates "
         "each"
     )
     print(f"{title}\n\n{table(found)}", end="")
-    try:
-        if _OUT.value is not None:
-            folder = pathlib.Path(str(_OUT.value))
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "wall_time.md").write_text(table(found), "utf8")
-            text = json.dumps(found, indent=1) + "\n"
-            (folder / "wall_time.json").write_text(text, "utf8")
-        if _PICTURE.value is not None:
-            days = {row["name"]: row["days"] for row in found["rows"]}
-            cores = document["machine"]["cores"]
-            if (note := canvas.missing()) is not None:
-                print(screen.plain(note), file=sys.stderr)
-                return 2  # it was asked for
+    if _OUT.value is not None:
+        folder = pathlib.Path(str(_OUT.value))
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(folder / "wall_time.md", table(found).encode())
+        text = json.dumps(found, indent=1) + "\n"
+        files.write(folder / "wall_time.json", text.encode())
+    if _PICTURE.value is not None:
+        days = {row["name"]: row["days"] for row in found["rows"]}
+        if (note := canvas.missing()) is not None:
+            raise ValueError(f"--picture: {screen.plain(note)}")  # it was asked for
+        try:
             with canvas.style({}):
                 _draw(pathlib.Path(str(_PICTURE.value)), days, cores, title)
-    except OSError as error:
-        print(f"experiments.wall_time: {error}", file=sys.stderr)
-        return 2
-    return screen.finish(0, "experiments.wall_time")
+        except ValueError as error:  # such as a suffix that matplotlib does not know
+            raise ValueError(f"--picture {_PICTURE.value}: {error}") from None
+    return 0
 
 
 parse = command_line.parser(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    del argv
+    errors = (config_lib.ConfigError, OSError, ValueError)
+    return command_line.exit_code(_run, errors, command_line.program(__name__))

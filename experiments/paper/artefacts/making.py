@@ -12,6 +12,7 @@ from experiments.paper.budgets import PaperBudget
 from experiments.paper.recordings import PaperRunner
 from lra_jax.lab.reports import markdown, results
 from lra_jax.lab.reports.results import Row
+from lra_jax.lab.terminal import files
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -77,8 +78,8 @@ def write_artefact(
         results.write_by_name(path.with_suffix(".json"), rows)
     if artefact.summary is not None:
         path = folder / f"{name}_summary.md"
-        path.write_text(artefact.summary, encoding="utf-8")
-    (folder / f"{name}.md").write_text(page, encoding="utf-8")
+        files.write(path, artefact.summary.encode())
+    files.write(folder / f"{name}.md", page.encode())
     _write_runs(name, request.runner, folder)
     return page
 
@@ -103,8 +104,8 @@ def _write_runs(name: str, runner: PaperRunner, folder: pathlib.Path) -> None:
     for run, path in runner.used.items():
         # Of Table V the first length is enough: others differ in T and seeds alone.
         if not run.startswith("reach.") or run.endswith(".T10"):
-            config = (path / "config.resolved.toml").read_text("utf-8")
-            (folder / "configs" / f"{run}.toml").write_text(config, "utf-8")
+            config = (path / "config.resolved.toml").read_bytes()
+            files.write(folder / "configs" / f"{run}.toml", config)
     blank = {"members": None, "updates": None, "seconds": None}
     made_with = runner.made_with() + [row | blank for row in runner.recorded]
     if made_with:

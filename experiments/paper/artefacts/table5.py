@@ -82,27 +82,29 @@ class SolvedLengths(NamedTuple):
         return "higher" if least > self.printed else "lower"
 
 
+def methods_asked(budget: PaperBudget) -> list[tuple[str, str]]:
+    """What Table V is made of: tasks, and names in `REACH_ROWS`."""
+    return [
+        (task, name)
+        for task in budget.reach.tasks
+        for name in REACH_ROWS
+        if f"reach.{name}.{task}" not in budget.left_out
+    ]
+
+
 def make_table5(request: Request) -> Artefact:
     """Table V, with fresh weights at each T."""
     budget, seeds = request.budget, request.seeds
     results, searched = [], {}
-    for task in budget.reach.tasks:
-        for name, row in REACH_ROWS.items():
-            if f"reach.{name}.{task}" in budget.left_out:
-                continue
-            first = configs.reach_config(name, task, 10, budget, seeds)
-            searched[row.label] = grid_text(first)
-            by_length = search_lengths(request.runner, name, task, budget, seeds)
-            results.append(
-                from_fresh_weights(
-                    name,
-                    row.label,
-                    task,
-                    by_length,
-                    len(seeds),
-                    budget.reach.max_steps,
-                )
-            )
+    for task, name in methods_asked(budget):
+        label = REACH_ROWS[name].label
+        first = configs.reach_config(name, task, 10, budget, seeds)
+        searched[label] = grid_text(first)
+        by_length = search_lengths(request.runner, name, task, budget, seeds)
+        max_steps = budget.reach.max_steps
+        results.append(
+            from_fresh_weights(name, label, task, by_length, len(seeds), max_steps)
+        )
     lengths = ", ".join(f"{t:g}" for t in budget.reach.seq_len)
     return Artefact(
         table=reach_table(results, budget),
@@ -236,7 +238,7 @@ def from_warm_starts(
         task=task,
         solved={t: tuple(sorted({r["seed"] for r in w})) for t, w in winners.items()},
         num_seeds=num_seeds,
-        num_settings=1 + max(row["setting"] for row in rows),
+        num_settings=1 + max(int(row["setting"]) for row in rows),  # a text in a CSV
         max_steps=max_steps,
         updates={
             t: statistics.fmean(row["updates"] for row in w) if w else None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from experiments.paper import configs
 from experiments.paper.artefacts.making import Artefact, Request
 from experiments.paper.artefacts.texts import cell_text, grid_text, mean_text
+from experiments.paper.budgets import PaperBudget
 from experiments.paper.rows import ROWS
 from lra_jax.lab.benches import published
 from lra_jax.lab.benches.cells import Cell, cell_of, verdict
@@ -64,17 +65,24 @@ class Line(NamedTuple):
     printed: dict[int, float]
 
 
-def make_table(name: str, request: Request) -> Artefact:
-    """One of Tables I to III, by its name in `TABLE_ROWS`."""
-    budget, seeds, runner = request.budget, request.seeds, request.runner
-    lines: list[Line] = []
-    searched = {}
-    asked = [
+def lines_asked(
+    name: str, budget: PaperBudget
+) -> list[tuple[str, str, published.Table]]:
+    """What a table is made of: rows, tasks, and what they are compared with."""
+    return [
         (row, task, printed)
         for task in budget.tasks
         for row, printed in TABLE_ROWS[name]
         if not {row, f"{row}.{task}"} & budget.left_out
     ]
+
+
+def make_table(name: str, request: Request) -> Artefact:
+    """One of Tables I to III, by its name in `TABLE_ROWS`."""
+    budget, seeds, runner = request.budget, request.seeds, request.runner
+    lines: list[Line] = []
+    searched = {}
+    asked = lines_asked(name, budget)
     for row, task, printed in asked:
         config = configs.table_config(row, task, budget, seeds)
         members = runner.rows(config)

@@ -1,5 +1,7 @@
 """Growing T with the same weights."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -137,6 +139,39 @@ def test_only_solved_members_go_on_with_their_weights(monkeypatch):
         {"seed": 3, "setting": 1, "updates": 7, "solved": 1},
     ]
     assert [row["solved"] for row in found[10]] == [0, 0, 1, 1]
+
+
+def test_what_is_kept_between_lengths_goes_on_as_if_nothing_had_been(monkeypatch):
+    """Every bit of the weights; and what has ended is not tried again."""
+    trained = []
+
+    def train(experiment, grid, limits, params):
+        trained.append((experiment.seq_len, grid.seeds.tolist(), params))
+        n = grid.seeds.size
+        status = np.full(n, Status.SOLVED)
+        status[0] = Status.EXHAUSTED
+        weights = types.Params(
+            *(np.float32(experiment.seq_len) / np.arange(3, 3 + n, dtype=np.float32),)
+            * 5
+        )
+        return status, np.full(n, 7), weights
+
+    monkeypatch.setattr(curriculum, "train_from", train)
+    kept = []
+    lengths = (10, 20, 30, 40, 50)
+    whole = curriculum.grow_lengths(
+        config, lengths, keep=lambda grown: kept.append(json.dumps(grown.to_json()))
+    )
+    assert [*whole] == [10, 20, 30, 40]  # then nobody is left
+    first, trained[:] = list(trained), []
+    for done, text in enumerate(kept, 1):
+        begun = curriculum.Grown.from_json(json.loads(text))
+        assert curriculum.grow_lengths(config, lengths, begun=begun) == whole
+        assert [t[:2] for t in trained] == [t[:2] for t in first[done:]]
+        for (_, _, mine), (_, _, other) in zip(trained, first[done:], strict=True):
+            jax.tree.map(np.testing.assert_array_equal, mine, other)
+            assert mine.w_hh.dtype == np.float32
+        trained.clear()
 
 
 @pytest.mark.parametrize("seq_len", [10, 12])

@@ -16,10 +16,13 @@ from command_line import call
 
 from experiments.paper import budgets, configs, recordings, reproduce, rows
 from experiments.paper.artefacts import making, table5, tables_1_to_3
+from lra_jax import types
 from lra_jax.lab.benches import cells, published
 from lra_jax.lab.benches.cells import Cell
 from lra_jax.lab.reports import results
 from lra_jax.lab.runs import store
+from lra_jax.lab.runs.runner import StoppedError
+from lra_jax.member import Status
 
 pytestmark = pytest.mark.end_to_end
 
@@ -205,6 +208,10 @@ def test_verdicts(printed, accuracy, interval, solved, verdict):
         ("--tasks=adding", "unknown task 'adding'"),
         ("--rows=tptt", "--rows: table1 has none of them, but lra_diff, "),
         ("--longest=20", "--longest: of table5, not of table1"),
+        (
+            "--tasks=random_permutation",
+            "--budget smoke: nothing of table1 is made for the tasks random_permutation",
+        ),
     ],
 )
 def test_a_part_that_is_none_is_one_message(tmp_path, flag, said):
@@ -217,6 +224,29 @@ def test_a_part_that_is_none_is_one_message(tmp_path, flag, said):
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["table2", "--rows=lra_released_log"], "table2 is made for the rows lra_rel"),
+        (
+            ["table5", "--rows=omega_only", "--tasks=temporal_order_3bit"],
+            "table5 is made for the rows omega_only; the tasks temporal_order_3bit;",
+        ),
+        (["bptt", "table5"], "unknown artefact 'bptt'"),
+    ],
+)
+def test_what_a_budget_leaves_out_is_one_message(tmp_path, words, said):
+    done = call(
+        *(reproduce, *words, "--runs", tmp_path / "runs"),
+        budget="standard",
+        results=str(tmp_path / "results"),
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
 
 
 def test_results_are_read_back_as_they_were(tmp_path):
@@ -345,6 +375,11 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
     assert (first["w_xh"], first["w_hh"]) == (0.5, 0.25)
     assert ask() == first
     assert len(made) == 1
+    (kept,) = tmp_path.glob("*.csv")
+    for damage in (b"", b"name,task\na,b\n"):
+        kept.write_bytes(damage)
+        assert ask() == first
+    assert len(made) == 3
     (path,) = tmp_path.glob("*.code.json")
     code = json.loads(path.read_text())
     name = "flow/recording.py"
@@ -360,7 +395,115 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
         )
         assert ask(accept_old_code=True) == first
         assert says in capsys.readouterr().err
-    assert len(made) == 1
+    assert len(made) == 3
+
+
+def runner(folder, **options):
+    """A runner, and the interruption whose `signal` stops it."""
+    interruption = mock.Mock(signal=None)
+    console = rich.console.Console(quiet=True)
+    return recordings.PaperRunner(
+        console, folder, interruption, **options
+    ), interruption
+
+
+def test_each_setting_of_a_recording_is_kept_when_a_signal_comes(tmp_path, monkeypatch):
+    recorded = []
+
+    def record(setting, **how):
+        recorded.append(setting.name)
+        assert how["num_steps"] == 4
+        if len(recorded) == 2:
+            interruption.signal = 2
+        return setting
+
+    def rows(kind):
+        return lambda found: [{"setting": s.name, "rule": kind} for s in found]
+
+    monkeypatch.setattr(recordings.recording, "record", record)
+    monkeypatch.setattr(recordings.machine, "in_float64", contextlib.nullcontext)
+    monkeypatch.setattr(recordings.flow_tables, "by_step", rows("table"))
+    monkeypatch.setattr(recordings.flow_tables, "summary", rows("summary"))
+    names = [s.name for s in configs.flow_settings("figure4", budgets.SMOKE)]
+
+    def ask():
+        return one.flow("figure4", budgets.SMOKE, (0, 1), 4, 2)
+
+    one, interruption = runner(tmp_path)
+    with pytest.raises(StoppedError):
+        ask()
+    assert recorded == names[:2]
+    one, interruption = runner(tmp_path)
+    table, summary = ask()
+    assert recorded == names
+    assert table == [{"setting": name, "rule": "table"} for name in names]
+    assert summary == [{"setting": name, "rule": "summary"} for name in names]
+    assert len(one.recorded) == 1
+    assert {path.name for path in (tmp_path / "figure4").iterdir()} == {
+        "settings.txt", "code.json", "table.csv", "summary.csv", "made_with.csv",
+    }  # fmt: skip
+    assert ask() == (table, summary)
+    assert recorded == names
+    for name, data in (("settings.txt", b"\xff"), ("table.csv", b"")):
+        (tmp_path / "figure4" / name).write_bytes(data)
+        recorded.clear()
+        interruption.signal = None
+        recorded += ["", ""]  # the signal comes with the second one
+        assert ask() == (table, summary)
+        assert recorded[2:] == names
+
+
+def test_a_part_of_a_recording_that_other_code_has_made_is_refused(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(recordings, "_code", lambda: {"a.py": "1"})
+    setting = configs.flow_settings("figure4", budgets.SMOKE)[0]
+    how = {"num_steps": 4}
+    content = {"code": {"a.py": "0"}, "made_with": {}, "table": [], "summary": []}
+    half = tmp_path / "part0.json"
+    recordings.parts.write(half, f"{setting} {how}", **content)
+    one, _ = runner(tmp_path)
+    with pytest.raises(store.OldCodeError, match=r"(?s)part0\.json.*changed: a\.py"):
+        one._record(half, "figure4", setting, how)
+    one, _ = runner(tmp_path, accept_old_code=True)
+    assert one._record(half, "figure4", setting, how)["code"] == {"a.py": "0"}
+
+
+def test_each_length_of_a_warm_start_is_kept_when_a_signal_comes(tmp_path, monkeypatch):
+    trained = []
+
+    def train(experiment, grid, limits, params):
+        trained.append((experiment.seq_len, params))
+        if len(trained) == 1:
+            interruption.signal = 15
+        size = grid.seeds.size
+        weights = types.Params(*(np.full(size, 1 / 3, np.float32),) * 5)
+        return np.full(size, Status.SOLVED), np.full(size, 7), weights
+
+    monkeypatch.setattr(recordings.curriculum, "train_from", train)
+
+    def ask():
+        return one.warm_lengths("bptt", published.ORDER, budgets.SMOKE, (0, 1))
+
+    one, interruption = runner(tmp_path)
+    with pytest.raises(StoppedError):
+        ask()
+    one, interruption = runner(tmp_path)
+    rows = ask()
+    assert [t for t, _ in trained] == [10, 20]
+    assert trained[1][1].w_hh.tolist() == [np.float32(1 / 3)] * 2
+    assert [row["seq_len"] for row in rows] == [10] * 2 + [20] * 2
+    assert len(one.recorded) == 1
+    assert not [*tmp_path.glob("*.part.json")]
+    assert ask() == rows
+    assert len(trained) == 2
+    reach = table5.from_warm_starts("bptt", "x", published.ORDER, rows, 2, 300)
+    assert (reach.longest, reach.num_settings) == ([20, 20], 1)
+    path = tmp_path / f"warm.bptt.{published.ORDER}.csv"
+    for damage in (b"", b"seq_len,seed\n10,0\n"):
+        path.write_bytes(damage)
+        assert ask() == rows
+    assert len(trained) == 6
 
 
 # A small run of everything.

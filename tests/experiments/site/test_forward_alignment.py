@@ -1,13 +1,25 @@
 """What `experiments.forward_alignment` records and shows."""
 
+import sys
+from unittest import mock
+
 import numpy as np
 import pytest
 from command_line import call
 
-from experiments.site import forward_alignment
+from experiments.site import forward_alignment, in_parts
 from lra_jax.lab.reports import results
 
 pytestmark = pytest.mark.end_to_end
+
+
+@pytest.fixture
+def interruption(monkeypatch, tmp_path):
+    """Nobody interrupts; what is kept is kept in a folder of the test's."""
+    found = mock.Mock(signal=None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(in_parts.run, "Interruption", lambda *_: found)
+    return found
 
 
 @pytest.fixture
@@ -24,7 +36,7 @@ def test_what_is_asked_is_the_symbol_of_some_steps_before(small):
     np.testing.assert_array_equal(batch.labels[2:], batch.inputs[:-2])
 
 
-def test_rows_table_and_figure(small, monkeypatch, tmp_path):
+def test_rows_table_and_figure(small, monkeypatch, tmp_path, interruption):
     rules = {"bptt": {}, "eprop": {}, "readout_only": {}}
     chosen = {"leaky": forward_alignment.NETWORKS["leaky"]}
     monkeypatch.setattr(forward_alignment, "RULES", rules)
@@ -46,3 +58,47 @@ def test_rows_table_and_figure(small, monkeypatch, tmp_path):
     assert "| leaky | bptt | 0.03 |" in text
     assert "| – | – | – |" in text
     assert (tmp_path / "forward.png").stat().st_size > 1000
+
+
+def test_a_signal_leaves_the_files_of_before_and_no_part_is_trained_twice(
+    monkeypatch, tmp_path, interruption
+):
+    trained = []
+
+    def record(rule, network):
+        trained.append((network, rule))
+        if len(trained) == 2:
+            interruption.signal = 2
+        seen = {"loss": 1.0, "cosine": 0.5}
+        place = {"network": network, "rule": rule, "lr": 0.1, "seed": 0}
+        steps = (0, forward_alignment.NUM_STEPS // 2, forward_alignment.NUM_STEPS)
+        return [place | {"updates": step} | seen for step in steps]
+
+    monkeypatch.setattr(forward_alignment, "record", record)
+    names = ("forward.csv", "forward.md", "forward.png")
+    for name in names:
+        (tmp_path / name).write_text("of before")
+    done = call(forward_alignment, "--out", str(tmp_path))
+    assert done.returncode == 130
+    (said,) = interruption.say.call_args.args
+    assert said == "Interrupted; what was trained is kept. To go on:"
+    assert {(tmp_path / name).read_text() for name in names} == {"of before"}
+    first = [*trained]
+    interruption.signal = None
+    done = call(forward_alignment, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    every = [
+        (n, r) for n in forward_alignment.NETWORKS for r in forward_alignment.RULES
+    ]
+    assert len(first) == 2
+    assert trained == every
+    rows = results.read_rows(tmp_path / "forward.csv")
+    assert [(row["network"], row["rule"]) for row in rows[::3]] == every
+
+
+def test_the_figure_is_drawn_without_pyplot(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    row = {"network": "gru", "rule": "bptt", "updates": 0, "loss": 1.0, "cosine": 0.5}
+    figure = forward_alignment.draw_figure([row, row | {"updates": 10}])
+    assert len(figure.axes) == 2

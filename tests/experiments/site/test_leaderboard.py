@@ -8,7 +8,7 @@ from command_line import call
 from scipy import stats
 
 import lra_jax
-from experiments.site import leaderboard
+from experiments.site import leaderboard, tables
 from lra_jax.lab.reports import results
 
 ROOT = leaderboard.pathlib.Path(lra_jax.__file__).parent.parent
@@ -105,6 +105,70 @@ def test_a_bench_without_its_config_is_named(root):
     assert "mine.toml" in done.stderr
 
 
+OUTPUTS = ("leaderboard.md", "comparisons.md", "leaderboard.csv")
+
+
+@pytest.fixture
+def before(root):
+    """Files of before, in whose place nothing is written."""
+    paths = [root / "results" / name for name in OUTPUTS]
+    for path in paths:
+        path.write_text("of before")
+    yield
+    assert {path.read_text() for path in paths} == {"of before"}
+
+
+@pytest.mark.parametrize("kind", ["no benches", "no such methods", "another folder"])
+def test_nothing_to_show_is_one_message(root, before, kind):
+    table = root / "results/reach/mine/reach.csv"
+    if kind == "no benches":
+        table.unlink()
+    if kind == "no such methods":
+        results.write_rows(table, [row("another", 10, [None] * 5, 0)])
+    folder = root / "nowhere" if kind == "another folder" else root
+    done = call(leaderboard, "--root", str(folder))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("experiments.leaderboard: ")
+    assert (
+        "results/reach: expected NAME/reach.csv with methods of a bench" in done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("name,task", "<<<<<<< HEAD\nname,task", "is damaged: row 1 has"),
+        ("readout,10,", "readout,10\n", "is damaged: row 3 has 4 fields"),
+        ("max_steps", "most_steps", "; there is no max_steps\n"),
+        ("readout,10,", "readout,,", "row 3: seq_len: expected a number, got nothing"),
+    ],
+)
+def test_a_damaged_table_is_one_message(root, before, old, new, says):
+    path = root / "results/reach/mine/reach.csv"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    done = call(leaderboard, "--root", str(root))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"experiments.leaderboard: {path}")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_summary_that_is_no_text_is_one_message(root, before):
+    (root / "results/reach/mine/summary.md").write_bytes(b"\xff")
+    done = call(leaderboard, "--root", str(root))
+    assert done.returncode == 2
+    assert done.stderr.endswith("summary.md is damaged: not UTF-8\n")
+
+
+def test_layers_are_named_as_in_the_tables_of_rules():
+    assert tables.network_of({}) == "tanh"
+    assert tables.network_of({"network": "gru", "num_layers": 1}) == "gru"
+    assert tables.network_of({"network": None, "num_layers": 2}) == "2 layers of tanh"
+
+
 @pytest.mark.parametrize("size", [5, 8, 12, 30])
 def test_the_signed_rank_test_is_scipys_without_ties(size):
     rng = np.random.default_rng(size)
@@ -126,6 +190,6 @@ def test_the_leaderboard_of_the_repository_is_current(tmp_path):
     for name in ("configs/reach", "results/reach"):
         shutil.copytree(ROOT / name, tmp_path / name)
     assert call(leaderboard, "--root", str(tmp_path)).returncode == 0
-    for name in ("leaderboard.md", "comparisons.md", "leaderboard.csv"):
+    for name in OUTPUTS:
         made, kept = (folder / "results" / name for folder in (tmp_path, ROOT))
         assert made.read_text() == kept.read_text()

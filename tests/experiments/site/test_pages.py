@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -246,6 +247,98 @@ def test_a_template_loses_its_markers(results):
     template = f"x\n{BLOCK}<!-- end -->\ny " + number("numbers:rate:,.0f")
     expected = f"{pages.NOTE}x\n{TABLE}y a 1,330\n"
     assert pages.render(template, results) == expected
+
+
+@pytest.fixture
+def stale(results):
+    """A folder with a page and README.md, both not what they are to be."""
+    root = results.parent
+    (root / "docs").mkdir()
+    (root / pages.TEMPLATE).parent.mkdir(parents=True)
+    (root / pages.TEMPLATE).write_text("α\n" + number("numbers:count"), "utf8")
+    (root / "docs/a.md").write_text(number("numbers:count"), "utf8")
+    (root / "README.md").write_text("of before")
+    return root
+
+
+def assert_of_before(root):
+    assert (root / "README.md").read_text() == "of before"
+    assert (root / "docs/a.md").read_text() == number("numbers:count")
+
+
+@pytest.mark.parametrize("kind", ["read-only", "folder"])
+def test_a_page_that_cannot_be_written_is_said_before_any_is(stale, monkeypatch, kind):
+    page = stale / "docs/b.md"
+    page.write_text(number("numbers:count"))
+    what = "docs/b.md"
+    if kind == "folder":
+        what = "README.md"
+        (stale / what).unlink()
+        (stale / what).mkdir()
+    # Root, which tests may be, can write everything.
+    can = kind == "folder"
+    monkeypatch.setattr(pages.os, "access", lambda path, _: can or path.name != "b.md")
+    done = command(stale)
+    assert done.returncode == 2
+    assert done.stderr == f"experiments.pages: {what}: cannot be written\n"
+    assert done.stdout == ""
+    assert (stale / "docs/a.md").read_text() == number("numbers:count")
+    assert command(stale, "--check").returncode == 1
+
+
+def test_a_page_that_is_no_text_is_one_message(stale):
+    (stale / "docs/b.md").write_bytes(b"\xff")
+    done = command(stale)
+    assert done.returncode == 2
+    assert done.stderr == "experiments.pages: docs/b.md: not UTF-8\n"
+    assert_of_before(stale)
+
+
+def test_a_readme_that_is_no_text_is_made_anew(stale):
+    (stale / "README.md").write_bytes(b"\xff")
+    assert command(stale).returncode == 0
+    assert (stale / "README.md").read_text("utf8") == f"{pages.NOTE}α\na 135\n"
+
+
+def test_a_full_disk_leaves_every_page_whole(stale, monkeypatch):
+    def write(path, *data):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(pages.files, "write", write)
+    done = command(stale)
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert_of_before(stale)
+
+
+def test_what_cannot_be_drawn_is_one_message(stale, monkeypatch):
+    for name in ("one_setting", "rules"):
+        folder = stale / "results/reach" / name
+        folder.mkdir(parents=True)
+        shutil.copy(RESULTS / "reach" / name / "reach.csv", folder)
+    (stale / "docs/images").mkdir()
+    path = stale / "results/reach/rules/reach.csv"
+    rows = results_lib.read_rows(path)
+
+    def says(text):
+        done = command(stale, "--draw")
+        assert done.returncode == 2
+        assert done.stderr.startswith("experiments.pages: --draw: ")
+        assert text in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert_of_before(stale)
+        assert not (stale / "results/reach/headline.md").exists()
+
+    others = [row for row in rows if row["method"] != "LRA-diff regularised"]
+    results_lib.write_rows(path, others)
+    says("no published reach of 'LRA-diff regularised' in the results")
+    without = [{k: v for k, v in row.items() if k != "seeds"} for row in rows]
+    results_lib.write_rows(path, without)
+    says("rules/reach.csv: expected a table with the columns method, ")
+    path.write_text("method,seq_len\nBPTT\n")
+    says("rules/reach.csv is damaged: row 1 has 1 fields")
+    monkeypatch.setattr(pictures.canvas, "missing", lambda: pictures.canvas.MISSING)
+    says("No figures: matplotlib is missing (pip install 'lra_jax[plot]').")
 
 
 def test_the_command(results):

@@ -226,6 +226,42 @@ def test_damaged_curves_are_one_message(tmp_path):
     assert "curves.npz is damaged" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is damaged: Expecting value"),
+        ('{"chance": ', "is damaged: Expecting value"),
+        ("[]", ": expected a run's manifest"),
+        ('{"chance": 1}', ": expected a run's manifest"),
+        ("ä".encode("latin-1"), "is damaged: 'utf-8' codec"),
+    ],
+)
+def test_a_damaged_manifest_is_one_message(tmp_path, text, says):
+    results.write_rows(tmp_path / "results.csv", rows("bptt", "tanh", 1, a=A))
+    path = tmp_path / "manifest.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = call(rule_table, "--run", str(tmp_path), out=None)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"experiments.rule_table: {path}")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("value", "said"), [("", "nothing"), ("much", "'much'")])
+def test_a_table_without_a_number_is_one_message(tmp_path, value, said):
+    path = tmp_path / "at.csv"
+    path.write_text(f"rule,network,task,accuracy\na,gru,x,0.5\nb,gru,x,{value}\n")
+    done = call(rule_table, "--tables", str(path), picture=str(tmp_path / "x.png"))
+    assert done.returncode == 2
+    first, second = (
+        f"experiments.rule_table: {path}: row {place}: accuracy: expected a number, got "
+        for place in (1, 2)
+    )
+    # Where one value is a word, all values of the column are texts.
+    expected = first + "'0.5'" if value else second + said
+    assert done.stderr == f"{expected}\n"
+
+
 def test_tables_are_drawn_beside_each_other(tmp_path):
     pytest.importorskip("matplotlib")
     for task in ("adding", "sine"):

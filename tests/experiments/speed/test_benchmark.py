@@ -138,6 +138,8 @@ def command(*arguments):
     [
         (["--members", "0", "--task=nothing"], "members"),
         (["--seq-len", "5"], "--seq-len: temporal_order needs at least 10"),
+        (["--seconds", "nan"], "--seconds: expected a number, got nan"),
+        (["--seconds", "inf"], "--seconds: expected a number, got inf"),
     ],
 )
 def test_bad_flags_are_one_message(arguments, says):
@@ -202,6 +204,36 @@ def test_a_run_measures_everything(tmp_path, document):
     assert document["ceiling"]["fraction"] > 0
     for name in ("lambda", "one_refinement", "mixed_refinements"):
         assert document["costs"][name] > 0
+
+
+def test_ctrl_c_is_one_message_and_leaves_what_was_there(monkeypatch, tmp_path):
+    def run(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "run", run)
+    (tmp_path / "benchmark.json").write_text("of before")
+    cache = jax.config.jax_enable_compilation_cache
+    try:
+        done = call(benchmark, out=str(tmp_path))
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cache)
+    assert done.returncode == 130
+    said = "interrupted before all was timed; nothing is written"
+    assert f"experiments.benchmark: {said}\n" in done.stderr
+    assert (tmp_path / "benchmark.json").read_text() == "of before"
+
+
+def test_a_full_disk_leaves_the_document_of_before(document, monkeypatch, tmp_path):
+    path = tmp_path / "benchmark.json"
+    path.write_text("of before")
+
+    def replace(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(benchmark.files.os, "replace", replace)
+    with pytest.raises(OSError, match="No space"):
+        benchmark._save(tmp_path, document)
+    assert path.read_text() == "of before"
 
 
 def test_memory_grows_linearly_and_without_matrices():
@@ -274,3 +306,50 @@ def test_a_grids_wall_time_is_its_operations_over_the_rate(tmp_path):
         one + (9 + readout) * 3 + (18 + readout) * 21 + (18 + readout) * 3
     ) / one
     assert found == pytest.approx(10 * expected)
+
+
+def wall_times(folder, document, *words):
+    """What `experiments.wall_time` answers to a benchmark's document."""
+    path = folder / "benchmark.json"
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    config = pathlib.Path(benchmark.__file__).parents[2] / "configs"
+    grid = ("--grid", config / "paper_temporal_order.toml", "--rates", path)
+    return call(wall_time, *grid, *words, out=str(folder / "out"))
+
+
+@pytest.mark.parametrize("change", ["no machine", "no rates", "no text", "a list"])
+def test_wall_times_of_something_else_are_one_message(document, tmp_path, change):
+    others = [row | {"name": "another way"} for row in document["variants"]]
+    given = {
+        "no machine": {k: v for k, v in document.items() if k != "machine"},
+        "no rates": document | {"variants": others},
+        "no text": "",
+        "a list": [document],
+    }[change]
+    done = wall_times(tmp_path, given, "--picture", tmp_path / "x.png")
+    assert done.returncode == 2
+    assert done.stderr.startswith("experiments.wall_time: ")
+    assert done.stderr.count("\n") == 1
+    assert "benchmark.json" in done.stderr
+    says = (
+        "expected a rate of 'eager PyTorch" if change == "no rates" else "lra_diff in"
+    )
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_of_another_kind_is_one_message(document, tmp_path):
+    pytest.importorskip("matplotlib")
+    done = wall_times(tmp_path, document, "--picture", tmp_path / "x.txt")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"experiments.wall_time: --picture {tmp_path}/x.txt: "
+    )
+    assert "txt" in done.stderr.partition("x.txt")[2]
+    assert done.stderr.count("\n") == 1
+    assert "eager PyTorch, 1 thread" in done.stdout
+    assert (tmp_path / "out/wall_time.json").is_file()
+    done = wall_times(tmp_path, document, "--picture", tmp_path / "x.png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

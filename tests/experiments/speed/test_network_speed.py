@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from command_line import call
 
-from experiments.speed import networks as speed
+from experiments.speed import network_speed as speed
 from lra_jax import networks
 
 pytestmark = pytest.mark.end_to_end
@@ -49,6 +49,82 @@ def test_tanh_that_is_derived_is_tanh():
     np.testing.assert_allclose(
         derived.step(p, s, x), networks.tanh().step(p, s, x), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_seconds_that_are_no_number_are_one_message(value):
+    done = call(speed, "--seconds", value, out=None)
+    assert done.returncode == 2
+    said = f"--seconds: expected a number, got {value}"
+    assert done.stderr == f"experiments.network_speed: {said}\n"
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_anything_is_measured(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(speed, "measure", lambda rule: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    done = call(speed, out=str(tmp_path / "file"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("experiments.network_speed: ")
+    assert done.stderr.count("\n") == 1
+
+
+ROW = {
+    "network": "tanh", "seq_len": 10, "engine": 2.0, "vmap": 1.0, "ceiling": 4.0,
+    "compile_seconds": 0.1, "bytes_per_step": 1e3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def before(tmp_path):
+    """Files of before, which a part does not replace."""
+    for name in ("speed.json", "speed.md"):
+        (tmp_path / name).write_text("of before")
+
+
+def assert_of_before(folder):
+    for name in ("speed.json", "speed.md"):
+        assert (folder / name).read_text() == "of before"
+
+
+def test_what_was_measured_is_kept_aside_when_somebody_interrupts(
+    monkeypatch, tmp_path, before
+):
+    def measure(rule):
+        if rule == "lra_norm":
+            raise KeyboardInterrupt
+        return [ROW | {"rule": rule}]
+
+    monkeypatch.setattr(speed, "measure", measure)
+    done = call(speed, out=str(tmp_path))
+    assert done.returncode == 130
+    path = tmp_path / "speed.part.json"
+    says = f"interrupted after 2 of 3 rules; {path} has them"
+    assert done.stderr == f"experiments.network_speed: {says}\n"
+    rows = [ROW | {"rule": rule} for rule in ("bptt", "lra_diff")]
+    assert done.stdout == speed.table(rows)
+    assert json.loads(path.read_text())["rows"] == rows
+    assert_of_before(tmp_path)
+    monkeypatch.setattr(speed, "measure", lambda rule: [ROW | {"rule": rule}])
+    assert call(speed, out=str(tmp_path)).returncode == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"speed.json", "speed.md"}
+    assert len(json.loads((tmp_path / "speed.json").read_text())["rows"]) == 3
+
+
+def test_a_full_disk_leaves_the_files_of_before_and_the_table(
+    monkeypatch, tmp_path, before
+):
+    def write(path, *data):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(speed, "measure", lambda rule: [ROW | {"rule": rule}])
+    monkeypatch.setattr(speed.files, "write", write)
+    done = call(speed, out=str(tmp_path))
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert done.stdout == speed.table([ROW | {"rule": "bptt"}])
+    assert_of_before(tmp_path)
 
 
 @pytest.mark.slow

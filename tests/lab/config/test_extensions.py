@@ -17,7 +17,7 @@ MODULE = """
 from jax.typing import ArrayLike
 import optax
 import lra_jax
-from experiments.optimizers import OPTIMIZERS
+from lra_jax.lab.config.optimizers import OPTIMIZERS
 import my_more
 
 def mine(*, gain: ArrayLike = 1.0, output_loss=lra_jax.cross_entropy):

@@ -8,7 +8,8 @@ The ceiling of a row is the time of the products and functions that it cannot av
 the best rates that this machine reached in the same run (`experiments.benchmark`).
 tanh is timed at longer T, too.
 
-Writes `speed.json` after every rule, and the table `speed.md`.
+Writes `speed.json` and the table `speed.md` when all is measured; what there is before
+is in `speed.part.json`. Exit codes: 0 done, 2 bad input, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import rich.console
 from absl import flags
 
 import lra_jax
@@ -33,7 +35,7 @@ from experiments.speed.ceiling import Ceiling, product_timings, tanh_timings
 from experiments.speed.workload import Operations, Settings
 from lra_jax import member, networks, sweep, types
 from lra_jax.lab.reports import markdown
-from lra_jax.lab.terminal import command_line, machine, screen
+from lra_jax.lab.terminal import command_line, files, machine
 from lra_jax.networks.gates import GRU, GRUCell
 from lra_jax.networks.layer import project
 from lra_jax.networks.network import Place
@@ -303,26 +305,52 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     )  # fmt: skip
 
 
-def main(argv: Sequence[str]) -> int:
-    """Measures, prints the table and writes both files."""
-    del argv
+def _write(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    document = {"machine": machine.describe(), "rows": rows}
+    files.write(path, json.dumps(document, indent=1).encode(), b"\n")
+
+
+def _run(console: rich.console.Console) -> int:
+    """Measures, writes both files and prints the table, also of a part."""
+    del console
     machine.prepare()
+    folder = pathlib.Path(str(_OUT.value or ""))
+    part = folder / "speed.part.json"
     rows: list[dict[str, Any]] = []
+    if _OUT.value is not None:  # before all that is measured, not after
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         for rule in RULES:
             rows += measure(rule)
             if _OUT.value is not None:
-                folder = pathlib.Path(str(_OUT.value))
-                folder.mkdir(parents=True, exist_ok=True)
-                document = {"machine": machine.describe(), "rows": rows}
-                text = json.dumps(document, indent=1) + "\n"
-                (folder / "speed.json").write_text(text, "utf8")
-                (folder / "speed.md").write_text(table(rows), "utf8")
-    except OSError as error:
-        print(f"experiments.network_speed: {error}", file=sys.stderr)
-        return 2
-    print(table(rows), end="")
-    return screen.finish(0, "experiments.network_speed")
+                _write(part, rows)
+        if _OUT.value is not None:
+            _write(folder / "speed.json", rows)
+            files.write(folder / "speed.md", table(rows).encode())
+            part.unlink()
+    except KeyboardInterrupt:
+        done = len({row["rule"] for row in rows})
+        where = f"; {part} has them" if done and _OUT.value is not None else ""
+        print(
+            f"{command_line.program(__name__)}: interrupted after {done} of "
+            f"{len(RULES)} rules{where}",
+            file=sys.stderr,
+        )
+        return 130
+    finally:
+        print(table(rows) if rows else "", end="")
+    return 0
 
 
-parse = command_line.parser(__name__)
+def _check() -> None:
+    timings.check_seconds(_SECONDS.value)
+
+
+parse = command_line.parser(__name__, _check)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; errors of the user's are one message and exit code 2."""
+    del argv
+    errors = (machine.MachineError, OSError)
+    return command_line.exit_code(_run, errors, command_line.program(__name__))
