@@ -114,11 +114,7 @@ def leaky(
     """
     settings.check_number("alpha", alpha, "fraction")
     settings.check_number("noise", noise)
-    if nonlinearity not in NONLINEARITIES:
-        raise ValueError(
-            f"nonlinearity: expected one of {', '.join(map(repr, NONLINEARITIES))}, "
-            f"got {nonlinearity!r}{settings.did_you_mean(nonlinearity, NONLINEARITIES)}"
-        )
+    settings.check_choice("nonlinearity", nonlinearity, tuple(NONLINEARITIES))
     initial.check(w_hh_init, w_hh_gain)
     return Leaky(
         alpha,

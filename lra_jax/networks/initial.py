@@ -28,11 +28,7 @@ class Sizes(NamedTuple):
 
 def check(w_hh_init: str, w_hh_gain: ArrayLike) -> None:
     """Raises ValueError where the name is unknown, or the gain no positive number."""
-    if w_hh_init not in INITS:
-        raise ValueError(
-            f"w_hh_init: expected one of {', '.join(map(repr, INITS))}, "
-            f"got {w_hh_init!r}{settings.did_you_mean(w_hh_init, INITS)}"
-        )
+    settings.check_choice("w_hh_init", w_hh_init, tuple(INITS))
     settings.check_number("w_hh_gain", w_hh_gain, "positive")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from lra_jax import devices, error_signals, gradients, losses, rnn, types
-from lra_jax.networks import Network, Tanh
+from lra_jax.networks import Network
 from lra_jax.rules import arguments, card
 
 READOUT_ONLY_CARD = card.RuleCard(
@@ -64,8 +62,7 @@ def readout_only(
         forward = error_signals.run_forward(params, batch, output_loss, network, key)
         w_hy, b_y = gradients.readout_gradients(forward.trace.z, forward.pi)
         frozen = jax.tree.map(jnp.zeros_like, params)
-        info_of = types.RuleInfo if isinstance(network, Tanh) else types.NetworkInfo
-        info: Any = info_of(forward.loss)
+        info = error_signals.report(network, forward.cell, None, loss=forward.loss)
         return frozen._replace(w_hy=w_hy, b_y=b_y), rule_state, info
 
     return types.LearningRule(types.init_empty, grads)
