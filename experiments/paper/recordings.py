@@ -92,7 +92,8 @@ class PaperRunner(Runner):
             ]
             for table, rows in zip(tables, found, strict=True):
                 results.write_rows(table, rows)
-            files.write(code, json.dumps(_code(), indent=0).encode())
+            codes = [part["code"] for part in made]
+            _write_codes(code, [c for i, c in enumerate(codes) if c not in codes[:i]])
             files.write(vouches, key)
             for half in halves:
                 half.unlink(missing_ok=True)
@@ -122,17 +123,18 @@ class PaperRunner(Runner):
         screen.say(self.console, f"warm start: {name}, {task}")
         half = path.with_suffix(".part.json")
         part = parts.read(half, key)
-        begun, makers = None, list[Row]()
+        begun, makers, codes = None, list[Row](), list[Any]()
         if part is not None:
-            self._check_code(half, part["code"])
+            self._check_code(half, part["codes"])
             begun = curriculum.Grown.from_json(part["grown"])
-            makers = part["made_with"]
-        maker = _made_with(f"warm.{name}.{task}", "float32")
+            makers, codes = part["made_with"], part["codes"]
+        maker, now = _made_with(f"warm.{name}.{task}", "float32"), _code()
         makers += [maker] * (maker not in makers)
+        codes += [now] * (now not in codes)
 
         def keep(grown: curriculum.Grown) -> None:
             content = {"made_with": makers, "grown": grown.to_json()}
-            parts.write(half, key, code=_code(), **content)
+            parts.write(half, key, codes=codes, **content)
 
         def say(text: str) -> None:
             screen.say(self.console, text)
@@ -151,7 +153,7 @@ class PaperRunner(Runner):
             for row in members
         ]
         results.write_rows(made_with, makers)
-        files.write(code, json.dumps(_code(), indent=0).encode())
+        _write_codes(code, codes)
         results.write_rows(path, rows)  # last: it vouches for the others
         half.unlink(missing_ok=True)
         self.recorded += store.read_rows(made_with)
@@ -183,27 +185,29 @@ class PaperRunner(Runner):
         row |= {"w_hh": w_hh[0], "w_hh_interval": w_hh[1]}
         row |= {"w_xh": w_xh[0], "w_xh_interval": w_xh[1]}
         self.folder.mkdir(parents=True, exist_ok=True)
-        files.write(code, json.dumps(_code(), indent=0).encode())
+        _write_codes(code, [_code()])
         results.write_rows(path, [row])
         return store.read_rows(path)[0]
 
-    def _check_code(self, path: pathlib.Path, code: object) -> None:
+    def _check_code(self, path: pathlib.Path, codes: Any) -> None:
         """Sees to it that what is kept was made by the code of today.
 
         Args:
           path: of what is kept.
-          code: the fingerprint of what made it; None where it is not known.
+          codes: the fingerprint of what made it, or those of all that did; None where
+            it is not known.
 
         Raises:
           store.OldCodeError: it was made by other code.
         """
-        if changed := fingerprint.changes(code, _code()):
-            store.refuse_old_code(
-                str(path),
-                changed,
-                accept=self.accept_old_code,
-                otherwise="move it away to record it anew",
-            )
+        for code in codes if isinstance(codes, list) else [codes]:
+            if changed := fingerprint.changes(code, _code()):
+                store.refuse_old_code(
+                    str(path),
+                    changed,
+                    accept=self.accept_old_code,
+                    otherwise="move it away to record it anew",
+                )
 
     def _record(
         self,
@@ -243,6 +247,11 @@ def _rows_of(path: pathlib.Path, key: str) -> list[Row]:
     """The rows that are kept under a key; none where there is nothing, or no such."""
     rows = store.read_rows(path) if path.is_file() else []
     return rows if rows and rows[0].get("key") == key else []
+
+
+def _write_codes(path: pathlib.Path, codes: Sequence[Any]) -> None:
+    """Writes the fingerprints of all code that made a recording."""
+    files.write(path, json.dumps([*codes], indent=0).encode())
 
 
 def _code() -> dict[str, str]:

@@ -94,24 +94,33 @@ def make(
     command = [*command_line.started_as(module), *sys.argv[1:]]
     interruption = run.Interruption(console, command)
     sources = map(pathlib.Path, (str(sys.modules[module].__file__), __file__))
-    code = fingerprint.ours() | fingerprint.of_files(sources)
+    made_with = {
+        "code": fingerprint.ours() | fingerprint.of_files(sources),
+        "jax": machine.versions("jax")["jax"],
+        "device": machine.describe()["kind"],
+    }
     kept = pathlib.Path("runs") / module.rpartition(".")[2]
+    paths = [kept / f"{index}.json" for index in range(len(makers))]
     rows: list[Row] = []
-    for index, (name, maker) in enumerate(makers.items()):
-        path, key = kept / f"{index}.json", {"name": name, "code": code}
+    for path, (name, maker) in zip(paths, makers.items(), strict=True):
+        key = {"name": name, **made_with}
         part = parts.read(path, key)
-        if part is None:
+        if part is not None:
+            screen.say(console, f"{name} is kept in {screen.printable(path)}")
+        elif interruption.signal:
+            interruption.say("Interrupted; what was trained is kept. To go on:")
+            return 128 + interruption.signal
+        else:
             screen.say(console, f"training {name}")
             part = {"rows": maker()}
             parts.write(path, key, **part)
         rows += part["rows"]
-        if interruption.signal:
-            interruption.say("Interrupted; what was trained is kept. To go on:")
-            return 128 + interruption.signal
     results.write_rows(stem.with_suffix(".csv"), rows)
     if page is not None:
         files.write(stem.with_suffix(".md"), page(rows).encode())
         screen.say(console, page(rows))
     figures = functools.partial(pictures.draw_figures, {stem.name: draw})
     pictures.show(console, stem.name, stem.parent, figures)
+    for path in paths:
+        path.unlink(missing_ok=True)
     return 0

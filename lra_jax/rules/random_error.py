@@ -40,8 +40,9 @@ def random_error(
     fixed random weights of `fa` and `dfa`. A target that is a random step away from a
     state has such an error.
 
-    What a rule reaches beyond `readout_only` and this is due to the direction of its
-    errors.
+    What `lra_norm`, whose errors keep their norm as well, reaches beyond `readout_only`
+    and this is due to the direction of its errors. Those of other rules differ in size
+    too: on the way back they shrink or grow.
 
     Args:
       max_norm: as for `bptt`.

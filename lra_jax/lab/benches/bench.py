@@ -66,6 +66,10 @@ class Bench(Protocol):
     @property
     def num_trials(self) -> int: ...
 
+    def tunings(self, method: str) -> Iterable[Config]:
+        """The longest run of all settings of a method, on each task."""
+        ...
+
 
 AnyBench = TypeVar("AnyBench", bound=Bench)
 
@@ -103,6 +107,7 @@ def program(
         machine.prepare()
         jax.config.update("jax_enable_x64", False)
         bench = load(path)
+        check_refusals(bench)
         command = command_line.started_as(module)
         command += screen.option("config", path) + command_line.imports_again()
         if out != pathlib.Path("."):
@@ -247,18 +252,23 @@ def contradictions(
             count = sum(1 for _ in config.members()) // len(config.seeds)
             if count != bench.num_trials:
                 yield f"{where}: {count} settings; num_trials is {bench.num_trials}"
-        yield from (f"{where}: {problem}" for problem in _refusals(found))
 
 
-def _refusals(configs: Iterable[Config]) -> Iterable[str]:
-    """What rules have against their sizes or networks in the last run of each task."""
+def check_refusals(bench: Bench) -> None:
+    """Asks all rules for their programs, before the first of them trains.
+
+    Raises:
+      ConfigError: what rules have against their sizes, or their networks.
+    """
     found: list[str] = []
-    for config in {config.task: config for config in configs}.values():
-        try:
-            groups.make_groups(config)
-        except ConfigError as error:
-            found += error.problems
-    return dict.fromkeys(found)
+    for method in bench.methods:
+        for config in bench.tunings(method):
+            try:
+                groups.make_groups(config)
+            except ConfigError as error:
+                found += (f"methods.{method}: {text}" for text in error.problems)
+    if found:
+        raise ConfigError(bench.name, [*dict.fromkeys(found)])
 
 
 def setting_of(member: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import pathlib
 import statistics
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from lra_jax.lab import config as config_lib
 from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import costs, pictures
 from lra_jax.lab.benches.published import TABLE5, TITLES
-from lra_jax.lab.config import Config, ConfigError, arguments, tasks
+from lra_jax.lab.config import Config, arguments, tasks
 from lra_jax.lab.data.sources import DatasetError
 from lra_jax.lab.reports import markdown, results, summary
 from lra_jax.lab.reports.results import Row
@@ -101,6 +102,10 @@ class Bench:
         grid = self.methods[method]["grid"]
         config = self.config(method, task, seq_len, grid, self.tuning_seeds)
         return dataclasses.replace(config, name=f"{config.name}.tuning", race=True)
+
+    def tunings(self, method: str) -> list[Config]:
+        """See `bench.Bench`."""
+        return [self.tuning(method, task, self.seq_len[-1]) for task in self.tasks]
 
 
 def load(path: str) -> Bench:
@@ -256,7 +261,9 @@ def updates_of(row: Row, bench: Bench) -> tuple[int | None, ...]:
     Raises:
       ValueError: the row has another number of seeds than the bench.
     """
-    texts = str(row["updates_by_seed"]).split()
+    texts = str(row["updates_by_seed"] or "").split()
+    if not texts and not row["solved"]:  # as older tables have it
+        return (None,) * len(bench.seeds)
     known = all(text == "–" or text.isdecimal() for text in texts)
     if not known or len(texts) != len(bench.seeds):
         raise ValueError(f"{row['name']} has another number of seeds than its config")
@@ -400,15 +407,15 @@ def costs_of(bench: Bench) -> dict[str, costs.Cost] | None:
 
     None where that cannot have the lengths at which it is measured.
     """
-    task = bench.tasks[0]
-    try:
-        configs = {
-            method: [bench.tuning(method, task, t) for t in costs.SEQ_LEN]
-            for method in bench.methods
-        }
-    except ConfigError:
+    name = bench.tasks[0]
+    task = tasks.find(name)
+    least, most = task.min_seq_len, task.max_seq_len or math.inf
+    if not all(least <= t <= most for t in costs.SEQ_LEN):
         return None
-    return {method: costs.measure(*pair) for method, pair in configs.items()}
+    return {
+        method: costs.measure(*(bench.tuning(method, name, t) for t in costs.SEQ_LEN))
+        for method in bench.methods
+    }
 
 
 def _work(runner: Runner, bench: Bench, folder: pathlib.Path) -> None:

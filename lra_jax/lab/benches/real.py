@@ -112,6 +112,10 @@ class Bench:
         }
         return config_lib.resolve(raw, self.name)
 
+    def tunings(self, method: str) -> list[Config]:
+        """See `bench.Bench`."""
+        return [self.tuning(method)]
+
     def final(self, method: str, choice: Choice) -> Config:
         """Phase 2: the chosen setting for as long, evaluated after its last update."""
         grid = {key: [value] for key, value in choice.setting.items()}
@@ -426,7 +430,7 @@ def all_rows(folder: pathlib.Path) -> tuple[list[Row], list[str]]:
         if rows
         and (
             _place(str(rows[0].get("data"))) < len(DATASETS)
-            or tuple(rows[0]) == COLUMNS
+            or {"bench", "data", "test_by_seed"} <= {*rows[0]}
         )
     }
     now = [rows for rows in known.values() if tuple(rows[0]) == COLUMNS]

@@ -13,6 +13,7 @@ import inspect
 import os
 import pathlib
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
@@ -73,7 +74,7 @@ def _load(name: str) -> None:
         for key, rows in before.items():
             _restore(key, rows)
         for other in {*sys.modules} - known:
-            if other == name or other.startswith(f"{name}."):
+            if _is_own(other):
                 del sys.modules[other]
         raise
     for key, row, value in added:
@@ -165,6 +166,18 @@ def _sources(module: ModuleType, loaded: set[str]) -> Iterator[pathlib.Path]:
             installed = {*path.parts} & {"site-packages", "dist-packages"}
             if not installed:
                 yield path
+
+
+def _is_own(name: str) -> bool:
+    """Whether a module is somebody's own file, and not of an installed package."""
+    if name.partition(".")[0] in ("lra_jax", "experiments"):
+        return False
+    file = getattr(sys.modules[name], "__file__", None)
+    folders = {"site-packages", "dist-packages"}
+    if not isinstance(file, str) or folders & {*pathlib.Path(file).parts}:
+        return False
+    standard = pathlib.Path(sysconfig.get_paths()["stdlib"])
+    return not pathlib.Path(file).is_relative_to(standard)
 
 
 def as_line(error: BaseException) -> str:

@@ -89,6 +89,7 @@ class RunFolder:
         self._live_page = live_page
         self._accept_old_code = accept_old_code
         self._digest = config.digest()
+        self._digest_before: str | None = None  # of the manifest, of a run that goes on
         self._lock: IO[str] | None = None
         # By the index of a group: finished chunks, the newest checkpoint's turn, and
         # where evaluations go.
@@ -123,7 +124,9 @@ class RunFolder:
             self._take_lock()
             # Asked again, because only now can nobody else begin a run here.
             if not self._is_new():
-                return self._go_on(resume=resume)
+                manifest = self._accept(resume=resume)
+                self._digest_before = manifest.get("config_digest")
+                return manifest
             self._write_config()
         except OSError as error:
             self.close()
@@ -147,15 +150,6 @@ class RunFolder:
         """Lets other processes use the folder."""
         if self._lock is not None:
             self._lock.close()
-
-    def _go_on(self, *, resume: bool) -> dict[str, Any]:
-        """The manifest of a run that may go on, whose config is there again."""
-        manifest = self._accept(resume=resume)
-        is_same = manifest.get("config_digest") == self._digest
-        # One of other defaults stays: they are those that the run was begun with.
-        if is_same or not (self.path / "config.resolved.toml").is_file():
-            self._write_config()
-        return manifest
 
     def _accept(self, *, resume: bool) -> dict[str, Any]:
         """The manifest of a run that may go on."""
@@ -302,7 +296,22 @@ class RunFolder:
         Raises:
           RunFolderError: all checkpoints of a group are damaged. They are as they were.
         """
-        return [self._load_state(i, group) for i, group in enumerate(groups)]
+        states = [self._load_state(i, group) for i, group in enumerate(groups)]
+        if self._lock is not None:
+            self._restore_config(any(state is not None for state in states))
+        return states
+
+    def _restore_config(self, is_ours: bool) -> None:
+        """Writes the config where it is missing, or may be damaged.
+
+        Args:
+          is_ours: whether a checkpoint says that the run is of this config.
+        """
+        if self._digest_before is not None:
+            # One of other defaults stays: they are those that the run was begun with.
+            is_ours = self._digest_before == self._digest
+        if is_ours or not (self.path / "config.resolved.toml").is_file():
+            self._write_config()
 
     def _load_state(self, index: int, group: Group) -> SweepState | None:
         found: dict[int, checkpoint.Saved] = {}

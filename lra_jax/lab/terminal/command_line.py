@@ -120,7 +120,8 @@ def _check_given() -> None:
     """
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
-        if flag.present and flag.value == "":
+        is_list = isinstance(flag.parser, flags.ListParser)
+        if flag.present and (flag.value == "" or (is_list and flag.value == [])):
             raise flags.Error(f"--{name} is empty; expected a value")
 
 

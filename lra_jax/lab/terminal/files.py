@@ -7,6 +7,7 @@ import errno
 import os
 import pathlib
 import sys
+import tokenize
 import zipfile
 import zlib
 from typing import IO
@@ -22,9 +23,12 @@ DAMAGE = (
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
     RuntimeError,  # of what zipfile takes for a password, or for another method
+    SyntaxError,  # of an array's header, which is Python
     TypeError,
     ValueError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )

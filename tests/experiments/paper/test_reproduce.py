@@ -381,10 +381,11 @@ def test_a_recording_is_used_again_only_of_the_same_code(tmp_path, monkeypatch, 
         assert ask() == first
     assert len(made) == 3
     (path,) = tmp_path.glob("*.code.json")
-    code = json.loads(path.read_text())
+    (code,) = json.loads(path.read_text())
     name = "flow/recording.py"
     for found, says in (
         (code | {name: "0"}, f"changed: {name}"),
+        ([code, code | {name: "0"}], f"changed: {name}"),
         (None, "it does not say by which code it was made"),
     ):
         path.write_text(json.dumps(found))

@@ -1,6 +1,5 @@
 """What `experiments.feedback_error` records and draws."""
 
-import json
 import sys
 from unittest import mock
 
@@ -37,20 +36,6 @@ def test_errors_are_followed_and_drawn(monkeypatch, tmp_path):
     assert mirror[-1]["error of A"] < 0.15 < 1 < mirror[0]["error of A"]
     assert random[-1]["error of A"] == pytest.approx(random[0]["error of A"], rel=0.05)
     assert (tmp_path / "feedback.png").stat().st_size > 1000
-    # What is kept is used again, but not of other code, nor where it is damaged.
-    monkeypatch.setattr(feedback_error, "record", lambda name: rows[3:])
-    first, second = sorted((tmp_path / "runs/feedback_error").iterdir())
-    document = json.loads(first.read_text())
-    document["rows"][0]["accuracy"] = 0.125
-    first.write_text(json.dumps(document))
-    second.write_text("{")
-    assert call(feedback_error, "--out", str(tmp_path)).returncode == 0
-    again = results.read_rows(tmp_path / "feedback.csv")
-    assert again == [rows[0] | {"accuracy": 0.125}, *rows[1:]]
-    document["key"]["code"] = {}
-    first.write_text(json.dumps(document))
-    assert call(feedback_error, "--out", str(tmp_path)).returncode == 0
-    assert results.read_rows(tmp_path / "feedback.csv") == rows[3:] * 2
 
 
 def test_weights_decay_where_kolen_pollack_feedback_does():

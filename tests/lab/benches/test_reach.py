@@ -10,6 +10,7 @@ import pytest
 from command_line import call
 
 from lra_jax.lab.benches import bench, bench_figures, costs, reach
+from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.config import ConfigError, extensions
 from lra_jax.lab.reports import results
 
@@ -163,7 +164,7 @@ def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):
     raw = {k: v for k, v in (copy.deepcopy(GOOD) | change).items() if v is not None}
     monkeypatch.setattr(reach.config_lib, "read", lambda path: raw)
     with pytest.raises(ConfigError) as refusal:
-        reach.load("b.toml")
+        bench_lib.check_refusals(reach.load("b.toml"))
     assert says in str(refusal.value).replace("\n      ", " ")
 
 

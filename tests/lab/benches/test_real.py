@@ -13,6 +13,7 @@ import pytest
 from command_line import QUICK, call
 
 from lra_jax import losses
+from lra_jax.lab.benches import bench as bench_lib
 from lra_jax.lab.benches import real
 from lra_jax.lab.config import ConfigError
 from lra_jax.lab.data import datasets, formats, sources
@@ -339,7 +340,7 @@ def test_bad_benches_are_refused_with_a_reason(change, says, monkeypatch):
     raw = {k: v for k, v in (copy.deepcopy(GOOD) | change).items() if v is not None}
     monkeypatch.setattr(real.config_lib, "read", lambda path: raw)
     with pytest.raises(ConfigError) as refusal:
-        real.load("b.toml")
+        bench_lib.check_refusals(real.load("b.toml"))
     assert says in str(refusal.value).replace("\n      ", " ")
 
 

@@ -9,6 +9,7 @@ import platform
 import random
 import stat
 import struct
+import warnings
 from unittest import mock
 
 import flax.serialization
@@ -590,6 +591,13 @@ def test_without_a_manifest_the_config_is_written_only_where_there_is_none(
     other.close()
     assert path.read_text() == whole  # whose checkpoints these are is asked later
     path.unlink()
+    config = load_config(tmp_path, "max_steps=7")
+    other = store.RunFolder(saved, config)
+    other.open(resume=True)
+    with pytest.raises(store.RunFolderError, match="Nothing was changed"):
+        other.load_states(groups_lib.make_groups(config))
+    other.close()
+    assert not path.exists()
     opened()
     assert path.read_text() == whole
 
@@ -937,4 +945,20 @@ def test_a_flipped_bit_of_curves_is_a_message_or_no_harm(tmp_path, save):
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         with contextlib.suppress(store.RunFolderError):
+            store.read_curves(path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_in_the_header_of_long_curves_is_a_message(tmp_path, save):
+    """Which NumPy reads before the checksum of what follows is known to be wrong."""
+    path = tmp_path / "curves.npz"
+    member = np.random.default_rng(0).integers(0, 1000, 5000)
+    save(path, member=member, step=np.arange(5000))
+    whole = path.read_bytes()
+    for bit in range(8 * 30, 8 * 250):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(store.RunFolderError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a type's name has become
             store.read_curves(path)
