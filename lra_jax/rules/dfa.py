@@ -24,7 +24,9 @@ DFA_CARD = card.RuleCard(
     every_step=False,
     networks=card.ALL_NETWORKS,
     reference="Nøkland 2016",
-    variants=(card.Variant("feedback", "readout", {"transports": ("W_hyᵀ",)}),),
+    variants=(
+        card.Variant("readout", "transpose", {"transports": card.READOUT_WEIGHTS}),
+    ),
 )
 
 
@@ -36,7 +38,7 @@ class DirectFeedback(NamedTuple):
 
 def dfa(
     *,
-    feedback: Literal["random", "readout"] = "random",
+    readout: Literal["random", "transpose"] = "random",
     max_norm: ArrayLike = 0.0,
     output_loss: types.OutputLoss = losses.cross_entropy,
     network: Network = rnn.TANH,
@@ -49,7 +51,7 @@ def dfa(
     states, and the weights of the layers below through the same step.
 
     Args:
-      feedback: "random", or "readout": W_hyᵀ, as it is now, in place of E_y.
+      readout: "random", or "transpose": W_hyᵀ, as it is now, in place of E_y.
       max_norm: as for `bptt`.
       output_loss: E.
       network: what is trained, any of `lra_jax.networks`.
@@ -82,7 +84,7 @@ def dfa(
         key: jax.Array, rule_state: DirectFeedback, forward: error_signals.Forward
     ) -> tuple[error_signals.Signals, DirectFeedback]:
         del key
-        e_y = {"random": rule_state.e_y, "readout": forward.params.w_hy.T}[feedback]
+        e_y = {"random": rule_state.e_y, "transpose": forward.params.w_hy.T}[readout]
         place, z = forward.place, forward.trace.z
         e = jnp.broadcast_to(matmul(forward.pi, e_y)[None], z.shape)
         q = network.slope(forward.cell, place.s, e, z=z)

@@ -89,14 +89,14 @@ def dfa(
     labels,
     start=None,
     *,
-    feedback="random",
+    readout="random",
     max_norm=0.0,
     output_loss=cross_entropy,
 ):
     """q_t = (π E_y) ⊙ σ'_t."""
     network = Network(params, inputs, labels, start, output_loss)
     (e_y,) = state
-    down = {"random": e_y, "readout": params.w_hy.T}[feedback]
+    down = {"random": e_y, "transpose": params.w_hy.T}[readout]
     q = np.zeros_like(network.z)
     for b in range(network.batch):
         for t in range(network.first(b), network.length):

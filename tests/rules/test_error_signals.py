@@ -134,7 +134,7 @@ def test_random_errors_have_no_direction():
 def test_dfa_by_the_transpose_is_bptt_at_the_last_step():
     params, batch = problem()
     _, _, info = run("bptt", params, batch)
-    grads, _, found = run("dfa", params, batch, feedback="readout")
+    grads, _, found = run("dfa", params, batch, readout="transpose")
     for name in ("w_xh_grad_norm", "w_hh_grad_norm"):
         last, expected = getattr(found, name)[-1], getattr(info, name)[-1]
         assert last == pytest.approx(expected, rel=1e-6)
@@ -144,7 +144,7 @@ def test_dfa_by_the_transpose_is_bptt_at_the_last_step():
     first = batch._replace(inputs=batch.inputs[:1])
     exact, grads = (
         run(rule, params, first, **choice)[0]
-        for rule, choice in (("bptt", {}), ("dfa", {"feedback": "readout"}))
+        for rule, choice in (("bptt", {}), ("dfa", {"readout": "transpose"}))
     )
     assert_close(grads, exact, 1e-6)
 

@@ -84,7 +84,7 @@ def test_a_card_says_what_options_change():
     assert card.of({"exponent": 0.0}).errors_arrive == "step by step: BPTT's"
     assert card.of({"exponent": 0.0}).transports == card.transports
     assert lra_jax.rule_card("fa").of({"exponent": 0}).errors_arrive == "step by step"
-    assert lra_jax.rule_card("dfa").of({"feedback": "readout"}).transported == "W_hyᵀ"
+    assert lra_jax.rule_card("dfa").of({"readout": "transpose"}).transported == "W_hyᵀ"
 
 
 # Which weights errors go through.

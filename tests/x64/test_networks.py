@@ -307,7 +307,7 @@ def test_steps_together_are_the_sum_of_single_steps(name, seq_len, monkeypatch):
 
 RULES = {
     "bptt": [{}, {"max_norm": 0.1}],
-    "dfa": [{}, {"feedback": "readout"}],
+    "dfa": [{}, {"readout": "transpose"}],
     "lra_diff": [
         {"gamma": 4.0},
         {"gamma": 4.0, "num_refinements": 3, "lambda_": 0.1, "c0": 0.1, "c1": 0.1},

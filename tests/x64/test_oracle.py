@@ -317,7 +317,7 @@ LOCAL_RULES = {
         [{"max_norm": 0.0}, {"max_norm": 0.5}],
     ),
     "dfa": (
-        [{"feedback": "random"}, {"feedback": "readout"}],
+        [{"readout": "random"}, {"readout": "transpose"}],
         [{"max_norm": 0.0}, {"max_norm": 0.5}],
     ),
     "lra_fdbk": (

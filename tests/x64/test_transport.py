@@ -82,7 +82,7 @@ RULES = {
         {"feedback": lra_jax.Feedback("mirror", "transpose")},
     ),
     "dfa": ("dfa", {}),
-    "dfa, readout": ("dfa", {"feedback": "readout"}),
+    "dfa, readout": ("dfa", {"readout": "transpose"}),
     "rec_lra": ("rec_lra", {"num_steps_per_skip": 2}),
     "lra_e": ("lra_e", {}),
     "rflo": ("rflo", {}),
