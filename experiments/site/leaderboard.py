@@ -17,7 +17,6 @@ every seed.
 from __future__ import annotations
 
 import pathlib
-import re
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -174,16 +173,15 @@ def best(found: Sequence[Entry]) -> list[Entry]:
 
 
 def _costs(root: pathlib.Path, bench: str) -> dict[str, tuple[str, str]]:
-    """Label to kB a step and ms an update, as a bench's summary has them."""
-    path = root / "results/reach" / bench / "summary.md"
-    try:
-        lines = path.read_text("utf8").splitlines() if path.is_file() else []
-    except UnicodeDecodeError:
-        raise store.RunFolderError(f"{path} is damaged: not UTF-8") from None
-    cells = [
-        [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]
-    ]
-    return {row[0]: (row[3], row[4]) for row in cells if len(row) > 4}
+    """Label to kB a step and ms an update, as a bench has measured them, if it has."""
+    path = root / "results/reach" / bench / "costs.csv"
+    if not path.is_file():
+        return {}
+    numbers = ("kb_per_step", "ms_per_update")
+    return {
+        row["method"]: (f"{row['kb_per_step']:,.0f}", f"{row['ms_per_update']:,.1f}")
+        for row in tables.read(path, ("method", *numbers), numbers)
+    }
 
 
 def table(root: pathlib.Path, found: Sequence[Entry]) -> str:

@@ -315,6 +315,18 @@ def methods_table(
     return markdown.table(header, body)
 
 
+def _rows_of_costs(bench: Bench, spent: dict[str, costs.Cost]) -> list[Row]:
+    """What an update of each method costs, as a table for programs."""
+    return [
+        {
+            "method": bench.methods[method]["label"],
+            "kb_per_step": cost.bytes_per_step / 1000,
+            "ms_per_update": 1000 * cost.seconds,
+        }
+        for method, cost in spent.items()
+    ]
+
+
 def _is_crossed(bench: Bench) -> bool:
     return all("column" in method for method in bench.methods.values())
 
@@ -454,6 +466,8 @@ def _write(
     results.write_rows(folder / "runs.csv", runner.made_with())
     files.write_text(folder / "reach.md", text)
     files.write_text(folder / "summary.md", short)
+    if spent is not None:
+        results.write_rows(folder / "costs.csv", _rows_of_costs(bench, spent))
     if _is_crossed(bench):
         files.write_text(folder / "crossed.md", crossed_table(bench, rows))
     return text

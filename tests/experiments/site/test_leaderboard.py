@@ -156,11 +156,18 @@ def test_a_damaged_table_is_one_message(root, before, old, new, says):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_summary_that_is_no_text_is_one_message(root, before):
-    (root / "results/reach/mine/summary.md").write_bytes(b"\xff")
+def test_costs_are_those_that_the_bench_has_measured(root):
+    path = root / "results/reach/mine/costs.csv"
+    label = "readout"
+    cost = {"method": label, "kb_per_step": 1234.4, "ms_per_update": 0.25}
+    results.write_rows(path, [cost])
+    assert leaderboard._costs(root, "mine") == {label: ("1,234", "0.2")}
+    results.write_rows(path, [cost | {"ms_per_update": None}])
     done = call(leaderboard, "--root", str(root))
     assert done.returncode == 2
-    assert done.stderr.endswith("summary.md is damaged: not UTF-8\n")
+    assert "costs.csv: row 1: ms_per_update: expected a number" in done.stderr
+    path.unlink()
+    assert leaderboard._costs(root, "mine") == {}
 
 
 def test_layers_are_named_as_in_the_tables_of_rules():

@@ -251,6 +251,10 @@ def test_the_tables_of_a_bench():
         "| no rescaling | step by step: BPTT's | W_hhᵀ, W_hyᵀ | 0 | 4.0 |  | "
         "not 10: not tuned |  | not 10: 0/3 (99.99 %) |",
     ]
+    assert reach._rows_of_costs(bench, SPENT) == [
+        {"method": "BPTT", "kb_per_step": 32.0, "ms_per_update": 2.0},
+        {"method": "no rescaling", "kb_per_step": 0.0, "ms_per_update": 4.0},
+    ]
     page = reach.page(bench, rows, short).splitlines()
     assert "| BPTT | 2/3 in 300 | 0/3 (99.99 %) |" in page
     assert "| BPTT | 2/3 in 300 | 3/3 in 250 | 3/3 in 250 |" in page
