@@ -252,7 +252,7 @@ def test_the_tables_of_a_bench():
         "not 10: not tuned |  | not 10: 0/3 (99.99 %) |",
     ]
     assert reach._rows_of_costs(bench, SPENT) == [
-        {"method": "BPTT", "kb_per_step": 32.0, "ms_per_update": 2.0},
+        {"method": "BPTT", "kb_per_step": 32.4, "ms_per_update": 2.04},
         {"method": "no rescaling", "kb_per_step": 0.0, "ms_per_update": 4.0},
     ]
     page = reach.page(bench, rows, short).splitlines()
