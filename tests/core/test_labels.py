@@ -28,7 +28,7 @@ SETTINGS = {
     "rec_lra": {"feedback_lr": 0.1, "num_steps_per_skip": 1},
 }
 EVERY_STEP = [
-    "bptt", "fa", "lra_diff", "lra_norm", "readout_only", "tpri", "tptt",
+    "bptt", "fa", "lra_diff", "lra_norm", "random_error", "readout_only", "tpri", "tptt",
 ]  # fmt: skip
 LOSSES = {
     name: getattr(lra_jax, name)

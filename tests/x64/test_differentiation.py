@@ -14,7 +14,9 @@ from jax.typing import ArrayLike
 import lra_jax
 from lra_jax import settings
 
-EVERY_STEP = {"bptt", "fa", "lra_diff", "lra_norm", "readout_only", "tpri", "tptt"}
+EVERY_STEP = {
+    "bptt", "fa", "lra_diff", "lra_norm", "random_error", "readout_only", "tpri", "tptt",
+}  # fmt: skip
 GENERIC = {
     "activity": 0.3,
     "beta": 0.7,

@@ -66,6 +66,7 @@ SETTINGS = {
     "fa": {"max_norm": 0.0},
     "lra_diff": NUMBERS | {"num_refinements": 3, "lambda_": 0.5, "c1": 0.1},
     "lra_norm": {"exponent": 1.0, "activity": 0.02, "max_norm": 0.0},
+    "random_error": {},
     "readout_only": {},
     "rflo": {},
     "rtrl": {},
