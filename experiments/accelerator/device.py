@@ -413,7 +413,7 @@ def write(folder: pathlib.Path, document: dict[str, Any]) -> None:
         "device.md": device_report.page(document),
     }
     for name, text in texts.items():
-        files.write(folder / name, text.encode())
+        files.write_text(folder / name, text)
 
 
 def draw(folder: pathlib.Path, document: dict[str, Any]) -> str:

@@ -39,4 +39,4 @@ def write(path: pathlib.Path, key: Any, **content: Any) -> None:
       OSError: it cannot be written; what was there before is whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, json.dumps({"key": key, **content}).encode())
+    files.write_text(path, json.dumps({"key": key, **content}))

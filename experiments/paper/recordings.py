@@ -88,12 +88,11 @@ class PaperRunner(Runner):
             found = [
                 [row for part in made for row in part["table"]],
                 [row for part in made for row in part["summary"]],
-                [row for i, row in enumerate(makers) if row not in makers[:i]],
+                _distinct(makers),
             ]
             for table, rows in zip(tables, found, strict=True):
                 results.write_rows(table, rows)
-            codes = [part["code"] for part in made]
-            _write_codes(code, [c for i, c in enumerate(codes) if c not in codes[:i]])
+            _write_codes(code, _distinct([part["code"] for part in made]))
             files.write(vouches, key)
             for half in halves:
                 half.unlink(missing_ok=True)
@@ -128,9 +127,8 @@ class PaperRunner(Runner):
             self._check_code(half, part["codes"])
             begun = curriculum.Grown.from_json(part["grown"])
             makers, codes = part["made_with"], part["codes"]
-        maker, now = _made_with(f"warm.{name}.{task}", "float32"), _code()
-        makers += [maker] * (maker not in makers)
-        codes += [now] * (now not in codes)
+        makers = _distinct([*makers, _made_with(f"warm.{name}.{task}", "float32")])
+        codes = _distinct([*codes, _code()])
 
         def keep(grown: curriculum.Grown) -> None:
             content = {"made_with": makers, "grown": grown.to_json()}
@@ -249,9 +247,14 @@ def _rows_of(path: pathlib.Path, key: str) -> list[Row]:
     return rows if rows and rows[0].get("key") == key else []
 
 
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    """Each value once, in their order; they need no hash."""
+    return [x for i, x in enumerate(values) if x not in values[:i]]
+
+
 def _write_codes(path: pathlib.Path, codes: Sequence[Any]) -> None:
     """Writes the fingerprints of all code that made a recording."""
-    files.write(path, json.dumps([*codes], indent=0).encode())
+    files.write_text(path, json.dumps([*codes], indent=0))
 
 
 def _code() -> dict[str, str]:

@@ -117,7 +117,7 @@ def make(
         rows += part["rows"]
     results.write_rows(stem.with_suffix(".csv"), rows)
     if page is not None:
-        files.write(stem.with_suffix(".md"), page(rows).encode())
+        files.write_text(stem.with_suffix(".md"), page(rows))
         screen.say(console, page(rows))
     figures = functools.partial(pictures.draw_figures, {stem.name: draw})
     pictures.show(console, stem.name, stem.parent, figures)

@@ -320,8 +320,8 @@ def _run(console: rich.console.Console) -> int:
     text = table(root, found)
     compared = comparison_table(comparisons(found))
     results.write_rows(root / "results/leaderboard.csv", seeds(found))
-    files.write(root / "results/leaderboard.md", text.encode())
-    files.write(root / "results/comparisons.md", compared.encode())
+    files.write_text(root / "results/leaderboard.md", text)
+    files.write_text(root / "results/comparisons.md", compared)
     print(text, end="")
     return 0
 

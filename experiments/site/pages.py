@@ -252,7 +252,7 @@ def _run(console: rich.console.Console) -> int:
         print(f"Not what results/ says. To write them anew:\n  {COMMAND}")
         return 1
     for path, text in texts.items():
-        files.write(path, text.encode())
+        files.write_text(path, text)
     return 0
 
 

@@ -81,7 +81,7 @@ def draw(root: pathlib.Path) -> None:
     path = reach / "rules" / "reach.csv"
     rows = tables.read(path, ("method", "published_reach", *_NUMBERS), _NUMBERS)
     draw_reach(rows, root / "docs" / "images" / "reach.png")
-    files.write(reach / "headline.md", text.encode())
+    files.write_text(reach / "headline.md", text)
 
 
 def draw_reach(rows: Sequence[results.Row], path: pathlib.Path) -> None:

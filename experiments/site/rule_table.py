@@ -369,10 +369,10 @@ def _run(console: rich.console.Console) -> int:
         name = _NAME.value
         results.write_rows(folder / f"{name}.csv", found)
         results.write_rows(folder / f"{name}_seeds.csv", counted_seeds(rows, curves))
-        files.write(folder / f"{name}.md", text.encode())
+        files.write_text(folder / f"{name}.md", text)
         if len({row["task"] for row in found}) > 1:
             for part, made in (("pairs", pairs_table), ("ranks", ranks_table)):
-                files.write(folder / f"{name}_{part}.md", made(found).encode())
+                files.write_text(folder / f"{name}_{part}.md", made(found))
     print(text, end="")
     return 0
 

@@ -252,7 +252,7 @@ def _scan(
 def _save(folder: pathlib.Path, document: dict[str, Any]) -> list[str]:
     """Writes what there is, and returns the names of the files."""
     path = folder / "benchmark.json"
-    files.write(path, json.dumps(document, indent=1).encode(), b"\n")
+    files.write_text(path, json.dumps(document, indent=1) + "\n")
     names = [str(path)]
     if document["scan"] is not None:
         note = canvas.missing()

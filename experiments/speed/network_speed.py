@@ -307,7 +307,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _write(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
     document = {"machine": machine.describe(), "rows": rows}
-    files.write(path, json.dumps(document, indent=1).encode(), b"\n")
+    files.write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def _run(console: rich.console.Console) -> int:
@@ -326,7 +326,7 @@ def _run(console: rich.console.Console) -> int:
                 _write(part, rows)
         if _OUT.value is not None:
             _write(folder / "speed.json", rows)
-            files.write(folder / "speed.md", table(rows).encode())
+            files.write_text(folder / "speed.md", table(rows))
             part.unlink()
     except KeyboardInterrupt:
         done = len({row["rule"] for row in rows})

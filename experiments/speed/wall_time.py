@@ -140,9 +140,9 @@ def _run(console: rich.console.Console) -> int:
     if _OUT.value is not None:
         folder = pathlib.Path(str(_OUT.value))
         folder.mkdir(parents=True, exist_ok=True)
-        files.write(folder / "wall_time.md", table(found).encode())
+        files.write_text(folder / "wall_time.md", table(found))
         text = json.dumps(found, indent=1) + "\n"
-        files.write(folder / "wall_time.json", text.encode())
+        files.write_text(folder / "wall_time.json", text)
     if _PICTURE.value is not None:
         days = {row["name"]: row["days"] for row in found["rows"]}
         if (note := canvas.missing()) is not None:

@@ -22,6 +22,7 @@ RANDOM_ERROR_CARD = card.RuleCard(
     reference="a control",
 )
 
+# An update's key, folded with this, is that of the directions.
 DIRECTIONS = 0x64697265
 
 

@@ -78,8 +78,8 @@ def write_artefact(
         results.write_by_name(path.with_suffix(".json"), rows)
     if artefact.summary is not None:
         path = folder / f"{name}_summary.md"
-        files.write(path, artefact.summary.encode())
-    files.write(folder / f"{name}.md", page.encode())
+        files.write_text(path, artefact.summary)
+    files.write_text(folder / f"{name}.md", page)
     _write_runs(name, request.runner, folder)
     return page
 

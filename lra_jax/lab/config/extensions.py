@@ -162,10 +162,8 @@ def _sources(module: ModuleType, loaded: set[str]) -> Iterator[pathlib.Path]:
             is_package = path.name == "__init__.py"
             folder = path.parent.parent if is_package else path.parent
             yield path
-        elif folder is not None and path.is_relative_to(folder):
-            installed = {*path.parts} & {"site-packages", "dist-packages"}
-            if not installed:
-                yield path
+        elif folder and path.is_relative_to(folder) and not _is_installed(path):
+            yield path
 
 
 def _is_own(name: str) -> bool:
@@ -173,11 +171,13 @@ def _is_own(name: str) -> bool:
     if name.partition(".")[0] in ("lra_jax", "experiments"):
         return False
     file = getattr(sys.modules[name], "__file__", None)
-    folders = {"site-packages", "dist-packages"}
-    if not isinstance(file, str) or folders & {*pathlib.Path(file).parts}:
+    if not isinstance(file, str) or _is_installed(path := pathlib.Path(file)):
         return False
-    standard = pathlib.Path(sysconfig.get_paths()["stdlib"])
-    return not pathlib.Path(file).is_relative_to(standard)
+    return not path.is_relative_to(sysconfig.get_paths()["stdlib"])
+
+
+def _is_installed(path: pathlib.Path) -> bool:
+    return bool({*path.parts} & {"site-packages", "dist-packages"})
 
 
 def as_line(error: BaseException) -> str:
